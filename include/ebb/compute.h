@@ -1,0 +1,175 @@
+/* Compute backends: device memory, execution contexts and the table of operations that models, sync and optimisers
+ * are written in. `cpu` is built in; others are shared objects (libebb_cuda.so) that export
+ * `ebb_backend_entry` and are checked (version, required entries) when they are loaded.
+ *
+ * Shapes are row-major, float32 unless said otherwise; "device" pointers belong to the backend's memory (host memory
+ * for cpu). An execution context (ebb_exec_t) is one in-order queue: a thread's own on the CPU, a stream on a GPU. An
+ * operation may return before it is done; ebb_backend_ops_t.exec_sync waits. One context must not be used by two threads at once.
+ *
+ * Bits: every operation gives the same bits for the same inputs and shapes, whichever context, thread or SIMD level
+ * runs it. Scratch memory belongs to the context, grows during warm-up and is then reused: nothing allocates per step.
+ */
+#ifndef EBB_COMPUTE_H
+#define EBB_COMPUTE_H
+
+#include <ebb/base.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define EBB_BACKEND_VERSION 1u
+
+typedef struct ebb_exec ebb_exec_t;
+
+enum { /* capability flags */
+    EBB_CAP_HOST_MEMORY = 1u << 0, /* device pointers can be read by the host */
+    EBB_CAP_BF16 = 1u << 1,
+    EBB_CAP_INT8 = 1u << 2,
+};
+
+typedef enum ebb_act { EBB_ACT_NONE, EBB_ACT_RELU, EBB_ACT_GELU, EBB_ACT_TANH, EBB_ACT_SIGMOID } ebb_act_t; /* gelu: exact, with erf */
+
+typedef enum ebb_loss_kind { EBB_LOSS_SOFTMAX_CE, EBB_LOSS_BINARY_CE, EBB_LOSS_SQUARED, EBB_LOSS_HUBER, EBB_LOSS_POISSON } ebb_loss_kind_t;
+
+/* Rows of a sparse matrix, borrowed. Row r holds entries rowptr[r] .. rowptr[r+1]-1 of col and val; rowptr[0] need
+ * not be 0, so a range of rows of a larger matrix is a view. Columns within a row may be in any order but not repeated. */
+typedef struct ebb_csr {
+    int64_t rows, cols;
+    const int64_t *rowptr; /* (rows + 1) */
+    const int32_t *col;
+    const float *val;
+} ebb_csr_t;
+
+/* Row-sparse matrix: n rows of `width` floats, row k being row idx[k] of a table; idx ascending, unique. idx and val
+ * belong to whoever made it and may have room for more (capacity rows). */
+typedef struct ebb_rows {
+    int64_t n, capacity, width;
+    int32_t *idx; /* (n) */
+    float *val;   /* (n, width) */
+} ebb_rows_t;
+
+/* Update rules. g: gradient of the mean loss = scale * g_sum. */
+typedef enum ebb_optim_kind { EBB_OPTIM_SGD, EBB_OPTIM_ADAGRAD, EBB_OPTIM_ADAM, EBB_OPTIM_ADAMW, EBB_OPTIM_FTRL } ebb_optim_kind_t;
+
+typedef struct ebb_optim_hyper {
+    ebb_optim_kind_t kind;
+    float lr;            /* of this step, after the schedule */
+    float scale;         /* multiplies the gradient sum: 1 / weight, times the clipping factor */
+    float l1, l2;        /* penalties added to the gradient (FTRL: its own l1, l2); adamw: l2 is decoupled decay */
+    float momentum;      /* sgd */
+    bool nesterov;       /* sgd */
+    float beta1, beta2;  /* adam, adamw; ftrl: beta1 is its beta */
+    float eps;           /* adagrad, adam, adamw */
+    int64_t t;           /* step number from 1, for Adam's bias correction */
+} ebb_optim_hyper_t;
+
+/* Number of float state values kept per weight by an update rule: 0, 1 or 2 (sgd: 1 with momentum). */
+static inline int ebb_optim_states(ebb_optim_kind_t kind, float momentum)
+{
+    switch (kind) {
+    case EBB_OPTIM_SGD: return momentum != 0.0f ? 1 : 0;
+    case EBB_OPTIM_ADAGRAD: return 1;
+    default: return 2;
+    }
+}
+
+typedef struct ebb_backend_ops {
+    uint32_t version; /* EBB_BACKEND_VERSION */
+    uint32_t caps;
+    const char *name;
+    /* One line for the run record, e.g. "AMD EPYC 9B14, avx512, oneDNN 2.6.3". */
+    ebb_status_t (*describe)(void *dev, char *text, size_t size);
+
+    /* ---- memory: 64-byte aligned, zeroed ---- */
+    ebb_status_t (*alloc)(void *dev, size_t bytes, const char *what, void **ptr_p);
+    void (*free)(void *dev, void *ptr);
+    ebb_status_t (*upload)(ebb_exec_t *x, void *dst_dev, const void *src_host, size_t bytes);
+    ebb_status_t (*download)(ebb_exec_t *x, void *dst_host, const void *src_dev, size_t bytes);
+    ebb_status_t (*zero)(ebb_exec_t *x, void *dst, size_t bytes);
+    ebb_status_t (*copy)(ebb_exec_t *x, void *dst, const void *src, size_t bytes);
+
+    ebb_status_t (*exec_create)(void *dev, ebb_exec_t **x_p);
+    ebb_status_t (*exec_sync)(ebb_exec_t *x);
+    void (*exec_destroy)(ebb_exec_t *x);
+
+    /* ---- dense ---- */
+    /* C = act(op(A) op(B) + beta C + bias): op(A) (M,K), op(B) (K,N), C (M,N), bias (N) or NULL; beta is 0 or 1. */
+    ebb_status_t (*gemm)(ebb_exec_t *x, bool ta, bool tb, int64_t M, int64_t N, int64_t K, const float *A, int64_t lda,
+                         const float *B, int64_t ldb, float beta, float *C, int64_t ldc, const float *bias, ebb_act_t act);
+    /* db (N) = beta db + sum over rows of dY (M,N), rows added in order. */
+    ebb_status_t (*bias_grad)(ebb_exec_t *x, int64_t M, int64_t N, const float *dY, float beta, float *db);
+    ebb_status_t (*act_forward)(ebb_exec_t *x, ebb_act_t act, int64_t n, const float *in, float *out); /* may be in place */
+    /* din = dout * act'(in); in: input of act_forward, out: its output (relu, tanh, sigmoid use out alone and accept
+     * in == NULL; gelu needs in). May be in place over dout. */
+    ebb_status_t (*act_backward)(ebb_exec_t *x, ebb_act_t act, int64_t n, const float *in, const float *out, const float *dout, float *din);
+    /* Rows normalised to mean 0 and variance 1 over their N columns, then gamma, beta (N). mean, rstd: (M) out. */
+    ebb_status_t (*layernorm_forward)(ebb_exec_t *x, int64_t M, int64_t N, const float *in, const float *gamma, const float *beta, float eps, float *out, float *mean, float *rstd);
+    ebb_status_t (*layernorm_backward)(ebb_exec_t *x, int64_t M, int64_t N, const float *in, const float *gamma, const float *mean, const float *rstd,
+                                       const float *dout, float *din, float acc, float *dgamma, float *dbeta); /* dgamma = acc dgamma + ... */
+    /* out = in / (1-p) where kept, else 0; element i is kept by counter (key, index0 + i). Applied to dout it is its
+     * own backward pass. May be in place. */
+    ebb_status_t (*dropout)(ebb_exec_t *x, int64_t n, float p, const uint64_t key[2], uint64_t index0, const float *in, float *out);
+
+    /* ---- sparse input ---- */
+    /* Y (rows,H) = act(X W + bias): W (cols,H) with leading dimension ldw >= H; bias (H) or NULL. */
+    ebb_status_t (*csr_gemm)(ebb_exec_t *x, const ebb_csr_t *X, int64_t H, const float *W, int64_t ldw, const float *bias, ebb_act_t act, float *Y);
+    /* Row-sparse gradient X^T dY: touched columns ascending. out->idx/val are (re)allocated by the context and stay its
+     * own until the next call with the same slot; entries of a column are added in row order with fused multiply-add.
+     * A touched column whose sum is 0 stays in. slot: 0 .. 7, one per table of the model. */
+    ebb_status_t (*csr_grad)(ebb_exec_t *x, int slot, const ebb_csr_t *X, int64_t H, const float *dY, ebb_rows_t *out);
+    /* The same sums, added into a dense gradient G (cols,H) starting from what is there; touched: bitmap, bit c set
+     * for every column met ((cols + 63) / 64 words). Bit-equal to csr_grad scattered into zeros. */
+    ebb_status_t (*csr_grad_dense)(ebb_exec_t *x, const ebb_csr_t *X, int64_t H, const float *dY, float *G, uint64_t *touched);
+    /* Factorization machine (Rendle 2010): table T (cols, 1+k) holds w, v; out[r] = bias + <w,x> + 1/2 sum_f ((sum v_f x)^2 -
+     * sum v_f^2 x^2). sums (rows,k) out, kept for the backward pass. */
+    ebb_status_t (*fm_forward)(ebb_exec_t *x, const ebb_csr_t *X, int64_t k, const float *T, const float *bias, float *out, float *sums);
+    ebb_status_t (*fm_grad)(ebb_exec_t *x, int slot, const ebb_csr_t *X, int64_t k, const float *T, const float *sums, const float *dout, ebb_rows_t *grad);
+    ebb_status_t (*fm_grad_dense)(ebb_exec_t *x, const ebb_csr_t *X, int64_t k, const float *T, const float *sums, const float *dout, float *G, uint64_t *touched);
+    /* Embedding of fields: columns [field_begin[f], field_begin[f+1]) are field f (f < n_fields; ascending). Y (rows, n_fields*dim):
+     * part f of row r = sum over that row's entries of field f of val * T[col], T (cols, dim). */
+    ebb_status_t (*embed_forward)(ebb_exec_t *x, const ebb_csr_t *X, int n_fields, const int32_t *field_begin, int64_t dim, const float *T, float *Y);
+    ebb_status_t (*embed_grad)(ebb_exec_t *x, int slot, const ebb_csr_t *X, int n_fields, const int32_t *field_begin, int64_t dim, const float *dY, ebb_rows_t *grad);
+    ebb_status_t (*embed_grad_dense)(ebb_exec_t *x, const ebb_csr_t *X, int n_fields, const int32_t *field_begin, int64_t dim, const float *dY, float *G, uint64_t *touched);
+
+    /* ---- losses: rows of `out` (rows, width) are raw model outputs (logits; log rate for poisson) ----
+     * label (rows): class numbers for softmax_ce and binary_ce with width 1; y (rows,width) reals otherwise. weight (rows) or
+     * NULL; class_weight (classes) or NULL. row_loss (rows, host doubles): weighted loss of each row. row_weight
+     * (rows, host doubles): weight of each row. dout (rows,width) or NULL: gradient of the weighted SUM of losses. */
+    ebb_status_t (*loss)(ebb_exec_t *x, ebb_loss_kind_t kind, float huber_delta, int64_t rows, int64_t width, const float *out, const int32_t *label, const float *y,
+                         const float *weight, const float *class_weight, double *row_loss, double *row_weight, float *dout);
+    /* Outputs to predictions: softmax, sigmoid, identity or exp, by loss. May be in place. */
+    ebb_status_t (*link)(ebb_exec_t *x, ebb_loss_kind_t kind, int64_t rows, int64_t width, const float *out, float *pred);
+
+    /* ---- sums and updates ---- */
+    ebb_status_t (*add)(ebb_exec_t *x, int64_t n, const float *a, const float *b, float *out); /* out = a + b, may alias */
+    /* Sum of squares of each of ceil(n / segment) segments, in double, elements in order within 8 fixed interleaved partial sums. */
+    ebb_status_t (*sumsq)(ebb_exec_t *x, int64_t n, int64_t segment, const float *a, double *out_host);
+    /* Apply an update rule to n weights: w, g (gradient sum), s0, s1 (states or NULL). */
+    ebb_status_t (*update)(ebb_exec_t *x, const ebb_optim_hyper_t *h, int64_t n, float *w, const float *g, float *s0, float *s1);
+    /* Apply it to rows: for k in 0..n-1, weights w[idx_w[k]*width ...], states s[idx_s[k]*width ...], gradient g[k*width ...]. */
+    ebb_status_t (*update_rows)(ebb_exec_t *x, const ebb_optim_hyper_t *h, int64_t n, int64_t width, const int32_t *idx_w, const int32_t *idx_s, float *w,
+                                const float *g, float *s0, float *s1);
+} ebb_backend_ops_t;
+
+/* An opened device. */
+typedef struct ebb_backend {
+    const ebb_backend_ops_t *ops;
+    void *dev;
+} ebb_backend_t;
+
+/* What a backend's shared object exports under the name ebb_backend_entry. */
+typedef ebb_status_t (*ebb_backend_entry_t)(uint32_t version, int device, ebb_backend_t *backend, void (**close_p)(ebb_backend_t *));
+
+/* Open "cpu" (device is ignored) or a loadable backend by name; libebb_<name>.so is looked for in $EBB_BACKEND_PATH, then
+ * beside libebb. EBB_EUNAVAILABLE says what is missing. Not collective. */
+EBB_API ebb_status_t ebb_backend_open(const char *name, int device, ebb_backend_t **backend_p) EBB_MUST_CHECK;
+EBB_API void ebb_backend_close(ebb_backend_t *backend);
+
+/* Check a table: version and every required entry. For ebb_backend_open and for tests. */
+EBB_API ebb_status_t ebb_backend_check(const ebb_backend_ops_t *ops);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

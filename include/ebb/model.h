@@ -1,0 +1,151 @@
+/* Models: parameters, forward and backward pass of one lane's rows, through backend operations only. A model never
+ * sees ranks, streams, lanes' sums or the optimiser. The built-in model is a list of layers; others are plug-ins,
+ * shared objects that export `const ebb_model_ops_t ebb_model_entry`.
+ */
+#ifndef EBB_MODEL_H
+#define EBB_MODEL_H
+
+#include <ebb/base.h>
+#include <ebb/compute.h>
+#include <ebb/shard.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define EBB_MODEL_VERSION 1u
+#define EBB_MAX_TABLES 8
+
+typedef enum ebb_param_kind {
+    EBB_PARAM_DENSE, /* every step touches all of it */
+    EBB_PARAM_ROWS,  /* (rows, cols) table of which a step touches the rows of its non-zeros; only those are updated */
+} ebb_param_kind_t;
+
+typedef enum ebb_init { EBB_INIT_ZERO, EBB_INIT_ONE, EBB_INIT_NORMAL, EBB_INIT_UNIFORM } ebb_init_t;
+
+typedef struct ebb_param {
+    char name[64];     /* "0.linear.weight" */
+    ebb_param_kind_t kind;
+    int64_t rows, cols;
+    ebb_init_t init;   /* NORMAL: mean 0, standard deviation `scale`; UNIFORM: [-scale, scale) */
+    float scale;
+    bool decay;        /* L1/L2 and weight decay apply */
+    int64_t offset;    /* DENSE: float offset in the dense vector (a multiple of 16); ROWS: the table's number. Set by ebb_layout_create */
+} ebb_param_t;
+
+/* Where parameters live: dense ones in one vector of dense_floats, each row-sparse table on its own. */
+typedef struct ebb_layout {
+    int n_params;
+    ebb_param_t *params;
+    int64_t dense_floats; /* padded; padding stays 0 */
+    int n_tables;         /* <= EBB_MAX_TABLES */
+    int table_param[EBB_MAX_TABLES]; /* parameter number of each table */
+} ebb_layout_t;
+
+/* One copy of all weights, in device memory. */
+typedef struct ebb_weights {
+    float *dense;                  /* (dense_floats) */
+    float *table[EBB_MAX_TABLES];  /* (rows, cols) each */
+} ebb_weights_t;
+
+/* Gradients of one lane. dense: (dense_floats). For each table either a dense gradient with its bitmap, or rows; which,
+ * the engine decides per step and lane: when table_dense[t] is set the model adds into it, else it sets rows[t]. */
+typedef struct ebb_grads {
+    float *dense;
+    float *table_dense[EBB_MAX_TABLES];
+    uint64_t *touched[EBB_MAX_TABLES];
+    ebb_rows_t rows[EBB_MAX_TABLES];
+    bool accumulate; /* false: dense is overwritten; true: added to (table_dense always is added to). Rows are never accumulated */
+} ebb_grads_t;
+
+/* A lane's input rows; x or csr. Device pointers. */
+typedef struct ebb_input {
+    int64_t rows;
+    bool sparse;
+    ebb_csr_t csr;
+    const float *x; /* (rows, cols) */
+} ebb_input_t;
+
+/* What a pass may use besides its input. */
+typedef struct ebb_pass {
+    const ebb_backend_ops_t *ops;
+    ebb_exec_t *exec;
+    const ebb_weights_t *weights;
+    void *workspace;       /* device memory of workspace_bytes(rows); forward leaves in it what backward needs */
+    bool training;         /* dropout on */
+    uint64_t seed;         /* with step and lane: the key of dropout's random numbers */
+    int64_t step;
+    int32_t lane;
+    int64_t row0;          /* first row of this piece within the lane's rows of the step, so that pieces draw other numbers */
+} ebb_pass_t;
+
+typedef struct ebb_model_ops {
+    uint32_t version; /* EBB_MODEL_VERSION */
+    const char *name;
+    /* config: JSON text of the run file's `model` section. info: of the training data. outputs_p: width of the output
+     * expected by the loss (classes for softmax, 1 for binary, target_cols otherwise) on entry; the model may not change it. */
+    ebb_status_t (*create)(const char *config, const ebb_dataset_info_t *info, int64_t outputs, void **model_p);
+    void (*destroy)(void *model);
+    /* Declare parameters, in order. n_p: their number; the array stays the model's. */
+    ebb_status_t (*declare)(void *model, int *n_p, const ebb_param_t **params_p);
+    /* layout: as made from the declaration; borrowed until destroy. Called once before the passes. */
+    ebb_status_t (*bind)(void *model, const ebb_layout_t *layout);
+    int64_t (*workspace_bytes)(void *model, int64_t rows);
+    /* out (rows, outputs), device. */
+    ebb_status_t (*forward)(void *model, const ebb_pass_t *pass, const ebb_input_t *in, float *out);
+    /* dout (rows, outputs): gradient of the loss sum. Fills grads; called after forward with the same pass and input. May overwrite dout. */
+    ebb_status_t (*backward)(void *model, const ebb_pass_t *pass, const ebb_input_t *in, float *dout, ebb_grads_t *grads);
+} ebb_model_ops_t;
+
+typedef struct ebb_loss {
+    ebb_loss_kind_t kind;
+    float huber_delta;
+} ebb_loss_t;
+
+typedef struct ebb_model ebb_model_t;
+
+/* Build the model that `config` (JSON of the run file's model section: loss, layers | plugin) describes for data like info. Errors
+ * name the layer ("model.layers[2].linear.out: ..."). */
+EBB_API ebb_status_t ebb_model_create(const char *config, const ebb_dataset_info_t *info, ebb_model_t **model_p) EBB_MUST_CHECK;
+EBB_API void ebb_model_destroy(ebb_model_t *model);
+EBB_API const ebb_layout_t *ebb_model_layout(const ebb_model_t *model);
+EBB_API const ebb_loss_t *ebb_model_loss(const ebb_model_t *model);
+EBB_API int64_t ebb_model_outputs(const ebb_model_t *model);
+EBB_API int64_t ebb_model_workspace_bytes(const ebb_model_t *model, int64_t rows);
+EBB_API ebb_status_t ebb_model_forward(const ebb_model_t *model, const ebb_pass_t *pass, const ebb_input_t *in, float *out);
+EBB_API ebb_status_t ebb_model_backward(const ebb_model_t *model, const ebb_pass_t *pass, const ebb_input_t *in, float *dout, ebb_grads_t *grads);
+/* One line a layer: index, kind, shapes, parameters. */
+EBB_API ebb_status_t ebb_model_describe(const ebb_model_t *model, char *text, size_t size);
+
+/* Check a plug-in's table; for ebb_model_create and tests. */
+EBB_API ebb_status_t ebb_model_ops_check(const ebb_model_ops_t *ops);
+
+/* Allocate weights and fill them from (seed, parameter number, element): the same for any backend and rank count. */
+EBB_API ebb_status_t ebb_weights_create(ebb_backend_t *backend, const ebb_layout_t *layout, ebb_weights_t *weights) EBB_MUST_CHECK;
+EBB_API ebb_status_t ebb_weights_init(ebb_backend_t *backend, const ebb_layout_t *layout, uint64_t seed, ebb_weights_t *weights);
+EBB_API void ebb_weights_destroy(ebb_backend_t *backend, const ebb_layout_t *layout, ebb_weights_t *weights);
+/* Floats of a parameter and where they lie. */
+EBB_API float *ebb_weights_param(const ebb_layout_t *layout, const ebb_weights_t *weights, int param, int64_t *floats_p);
+
+/* ---- metrics: computed per row and added exactly (integers and exact sums), so any split of the rows over ranks gives equal figures ---- */
+
+typedef enum ebb_metric_kind { EBB_METRIC_LOSS, EBB_METRIC_ACCURACY, EBB_METRIC_TOPK, EBB_METRIC_LOG_LOSS, EBB_METRIC_AUC, EBB_METRIC_RMSE, EBB_METRIC_MAE } ebb_metric_kind_t;
+
+typedef struct ebb_metrics ebb_metrics_t;
+
+/* names: "loss,accuracy,top_5,log_loss,auc,rmse,mae", or NULL for those that suit the loss. auc: binary, from 2^20 bins of the score. */
+EBB_API ebb_status_t ebb_metrics_create(const char *names, const ebb_loss_t *loss, int64_t outputs, ebb_metrics_t **metrics_p) EBB_MUST_CHECK;
+EBB_API void ebb_metrics_destroy(ebb_metrics_t *metrics);
+EBB_API void ebb_metrics_reset(ebb_metrics_t *metrics);
+/* Add rows; host pointers: pred (rows,outputs) after the link, row_loss and row_weight (rows). Thread-safe. */
+EBB_API ebb_status_t ebb_metrics_add(ebb_metrics_t *metrics, int64_t rows, const float *pred, const int32_t *label, const float *y, const double *row_loss, const double *row_weight);
+/* The state as int64 words that may be summed over ranks: n_p words, in place. */
+EBB_API int64_t *ebb_metrics_words(ebb_metrics_t *metrics, int64_t *n_p);
+EBB_API int ebb_metrics_count(const ebb_metrics_t *metrics);
+/* Name and value of metric i, and whether more is better. NaN where undefined (AUC of one class). */
+EBB_API const char *ebb_metrics_get(ebb_metrics_t *metrics, int i, double *value_p, bool *more_is_better_p);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
