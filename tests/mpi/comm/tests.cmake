@@ -1,0 +1,1 @@
+ebb_mpi_test(comm mpi RANKS 1 2 3 4)
