@@ -1,0 +1,322 @@
+/* The order: exact for sizes that divide nothing, frozen, and as good a shuffle as a real one. */
+#include "support.h"
+#include "base/rng.h"
+#include "loader/order.h"
+
+#include <math.h>
+
+static ebb_order_t order_of(int64_t rows, int32_t lanes, int64_t batch, int64_t block_rows, int32_t window_blocks)
+{
+    ebb_order_t order = {.lanes = lanes,
+                         .batch = batch,
+                         .block_rows = block_rows,
+                         .window_blocks = window_blocks,
+                         .seed = 7,
+                         .shuffle = true};
+    ebb_dataset_info_t info = {
+        .name = "made up", .rows = rows, .cols = 1000, .nnz = rows * 30, .sparse = true, .chunk_elements = 65536};
+    assert_ok(ebb_order_init(&order, &info));
+    return order;
+}
+
+/* Visit an epoch by steps, as the loader does; each row must come once. */
+static void visit(const ebb_order_t *o, int64_t epoch)
+{
+    char *seen = calloc((size_t)o->rows, 1);
+    int64_t visited = 0, steps = ebb_order_steps(o);
+    for (int64_t s = 0; s < steps; s++) {
+        int64_t in_step = 0;
+        for (int32_t l = 0; l < o->lanes; l++) {
+            int64_t share = ebb_order_lane_share(o, l), rows = ebb_order_lane_rows(o, l);
+            for (int64_t p = s * share; p < rows && p < (s + 1) * share; p++, in_step++) {
+                int64_t row = ebb_order_row(o, epoch, l, p);
+                assert_in_range(row, 0, o->rows - 1);
+                assert_false(seen[row]);
+                seen[row] = 1;
+            }
+        }
+        assert_in_range(in_step, 1, o->batch);
+        visited += in_step;
+    }
+    assert_int_equal(visited, o->rows);
+    free(seen);
+}
+
+static void every_row_comes_once_an_epoch_for_sizes_that_divide_nothing(void **state)
+{
+    static const int64_t rows[] = {1, 2, 23, 24, 25, 97, 1000, 1009, 4096};
+    static const int32_t lanes[] = {1, 2, 3, 24};
+    static const int64_t blocks[] = {1, 2, 7, 16, 5000};
+    for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
+        for (size_t l = 0; l < sizeof lanes / sizeof *lanes; l++)
+            for (size_t b = 0; b < sizeof blocks / sizeof *blocks; b++)
+                for (int32_t window = 1; window <= 9; window += 4) {
+                    if (rows[r] < lanes[l])
+                        continue;
+                    ebb_order_t o = order_of(rows[r], lanes[l], lanes[l] + 31, blocks[b], window);
+                    visit(&o, 0);
+                    visit(&o, 5);
+                    o.shuffle = false;
+                    visit(&o, 0);
+                }
+}
+
+static void windows_tile_their_lane_and_hold_whole_blocks(void **state)
+{
+    for (int32_t window = 1; window <= 8; window++) {
+        ebb_order_t o = order_of(10007, 5, 64, 37, window);
+        ebb_order_epoch_t e;
+        ebb_order_epoch_init(&o, 3, &e);
+        for (int32_t l = 0; l < o.lanes; l++) {
+            ebb_order_window_t w = {0};
+            int64_t number = 0;
+            for (int64_t p = 0; p < ebb_order_lane_rows(&o, l); p += w.rows, number++) {
+                int64_t place = w.place + w.places, left = 0;
+                ebb_order_window_at(&e, l, p, &w);
+                assert_int_equal(w.begin, p);
+                assert_int_equal(w.number, number);
+                assert_in_range(w.places, 1, window);
+                if (p > 0) {
+                    assert_int_equal(w.place, place);
+                    assert_int_equal(w.head, 0);
+                }
+                for (int32_t k = 0; k < w.places; k++)
+                    left += ebb_order_block_rows(&o, ebb_order_block(&e, w.place + k));
+                assert_true(w.rows <= left - w.head);
+                ebb_order_window_t last;
+                ebb_order_window_at(&e, l, p + w.rows - 1, &last);
+                assert_int_equal(last.begin, w.begin);
+                assert_int_equal(last.number, w.number);
+                assert_int_equal(last.mix.add[3], w.mix.add[3]);
+            }
+        }
+    }
+}
+
+static void first_windows_are_staggered_over_the_lanes(void **state)
+{
+    ebb_order_t o = order_of(240000, 24, 240, 10, 24);
+    ebb_order_epoch_t e;
+    ebb_order_epoch_init(&o, 0, &e);
+    for (int32_t l = 0; l < 24; l++) {
+        ebb_order_window_t w;
+        ebb_order_window_at(&e, l, 0, &w);
+        assert_int_equal(w.places, l + 1);
+    }
+}
+
+static void unshuffled_lanes_are_runs_of_consecutive_rows(void **state)
+{
+    ebb_order_t o = order_of(1003, 4, 8, 16, 3);
+    o.shuffle = false;
+    int64_t row = 0;
+    for (int32_t l = 0; l < 4; l++)
+        for (int64_t p = 0; p < ebb_order_lane_rows(&o, l); p++)
+            assert_int_equal(ebb_order_row(&o, 9, l, p), row++);
+}
+
+static void lanes_and_shares_differ_by_at_most_one(void **state)
+{
+    ebb_order_t o = order_of(1009, 24, 100, 16, 8);
+    int64_t rows = 0, share = 0;
+    for (int32_t l = 0; l < 24; l++) {
+        assert_in_range(ebb_order_lane_rows(&o, l), 42, 43);
+        assert_in_range(ebb_order_lane_share(&o, l), 4, 5);
+        rows += ebb_order_lane_rows(&o, l);
+        share += ebb_order_lane_share(&o, l);
+    }
+    assert_int_equal(rows, 1009);
+    assert_int_equal(share, 100);
+    assert_int_equal(ebb_order_steps(&o), 11);
+}
+
+/* If one of these changes, runs recorded before can no longer be continued: make a new format version, not a new hash.
+ */
+static void order_never_changes(void **state)
+{
+    static const struct {
+        int64_t rows;
+        int32_t lanes;
+        int64_t batch, block_rows;
+        int32_t window;
+        bool shuffle;
+        int64_t epoch;
+        const char *hash;
+    } frozen[] = {
+        {10007, 24, 100, 37, 8, true, 0, "b6aac7240b4ea523cd36ab96a2598dfc"},  {10007, 24, 100, 37, 8, true, 1, "f7d1572c31ac9e9141f48fe4fab7a985"},
+        {10007, 24, 100, 37, 8, false, 0, "563ad5a2052feede8e3087373633ebd1"}, {50000, 3, 64, 512, 4, true, 12, "d4df28d99ef329cb05cf1c9296ed8f94"},
+        {1, 1, 1, 1, 1, true, 0, "2c0a8a99dc147d5445c3b49d035665b2"},
+    };
+    for (size_t i = 0; i < sizeof frozen / sizeof *frozen; i++) {
+        char hex[33];
+        ebb_order_t o =
+            order_of(frozen[i].rows, frozen[i].lanes, frozen[i].batch, frozen[i].block_rows, frozen[i].window);
+        o.shuffle = frozen[i].shuffle;
+        ebb_order_hash(&o, frozen[i].epoch, hex);
+        assert_string_equal(hex, frozen[i].hash);
+    }
+}
+
+static void seed_and_epoch_change_the_order(void **state)
+{
+    ebb_order_t a = order_of(10000, 4, 64, 16, 8), b = a;
+    char ha[33], hb[33];
+    b.seed++;
+    ebb_order_hash(&a, 0, ha);
+    ebb_order_hash(&b, 0, hb);
+    assert_string_not_equal(ha, hb);
+    ebb_order_hash(&a, 1, hb);
+    assert_string_not_equal(ha, hb);
+}
+
+static void a_row_of_a_thousand_million_is_found_at_once(void **state)
+{
+    ebb_order_t o = order_of(1000000000, 24, 4096, 0, 0);
+    int64_t sum = 0;
+    for (int i = 0; i < 20000; i++) {
+        int64_t p = (int64_t)(ebb_rng_u64(1, EBB_RNG_TEST, (uint64_t)i, 0) % 41666666);
+        sum += ebb_order_row(&o, i, i % 24, p);
+    }
+    double mean = (double)sum / 20000; /* uniform: 5e8 with standard deviation 2e6 */
+    assert_true(fabs(mean - 5e8) < 1.2e7);
+}
+
+static double entropy(const int64_t *count, int n, int64_t total)
+{
+    double h = 0;
+    for (int i = 0; i < n; i++)
+        if (count[i])
+            h -= (double)count[i] / (double)total * log((double)count[i] / (double)total);
+    return h;
+}
+
+/* Labels sorted in storage, the worst case: mean entropy of the labels in a batch, against the same of true shuffles.
+ */
+static void batches_of_label_sorted_data_mix_the_labels_at_the_default_window(void **state)
+{
+    enum { CLASSES = 10, BATCH = 1024 };
+    ebb_order_t o = order_of(200000, 24, BATCH, 0, 0);
+    int64_t full = o.rows / BATCH;
+    double ours = 0, random = 0;
+    for (int64_t s = 0; s < full; s++) {
+        int64_t mine[CLASSES] = {0}, theirs[CLASSES] = {0}, n = 0;
+        for (int32_t l = 0; l < o.lanes; l++) {
+            int64_t share = ebb_order_lane_share(&o, l);
+            for (int64_t p = s * share; p < (s + 1) * share && p < ebb_order_lane_rows(&o, l); p++, n++)
+                mine[ebb_order_row(&o, 2, l, p) * CLASSES / o.rows]++;
+        }
+        for (int64_t i = 0; i < n; i++)
+            theirs[ebb_permute(99, (uint64_t)o.rows, (uint64_t)(s * BATCH + i)) * CLASSES / (uint64_t)o.rows]++;
+        ours += entropy(mine, CLASSES, n);
+        random += entropy(theirs, CLASSES, n);
+    }
+    print_message("label entropy a batch: %.4f, true shuffle %.4f (block %lld, window %d)\n", ours / (double)full,
+                  random / (double)full, (long long)o.block_rows, o.window_blocks);
+    assert_true(ours > 0.99 * random);
+}
+
+/* Of a uniform shuffle the mean distance between a row's number and its turn is a third of the rows. */
+static void rows_move_as_far_as_in_a_true_shuffle(void **state)
+{
+    ebb_order_t o = order_of(200000, 24, 1024, 0, 0);
+    double sum = 0;
+    int64_t turn = 0;
+    for (int32_t l = 0; l < o.lanes; l++)
+        for (int64_t p = 0; p < ebb_order_lane_rows(&o, l); p++, turn++)
+            sum += fabs((double)(ebb_order_row(&o, 0, l, p) - turn));
+    double mean = sum / (double)o.rows / (double)o.rows;
+    print_message("mean displacement %.4f of the rows\n", mean);
+    assert_true(fabs(mean - 1.0 / 3) < 0.02);
+}
+
+/* Inside a window: place i goes to place j with equal chance over windows (chi-square over 16 x 16 cells), and
+ * neighbours do not stay neighbours. */
+static void windows_are_shuffled_evenly(void **state)
+{
+    enum { N = 128 * 16, CELLS = 16, EPOCHS = 40 };
+    static int64_t count[CELLS][CELLS];
+    ebb_order_t o = order_of(N, 1, 16, 128, 16);
+    int64_t neighbours = 0;
+    memset(count, 0, sizeof count);
+    for (int64_t epoch = 0; epoch < EPOCHS; epoch++) {
+        ebb_order_epoch_t e;
+        ebb_order_window_t w;
+        ebb_order_epoch_init(&o, epoch, &e);
+        ebb_order_window_at(&e, 0, 0, &w);
+        uint32_t last = 0;
+        for (uint32_t i = 0; i < N; i++) {
+            uint32_t at = ebb_order_mix(&w.mix, i);
+            count[i * CELLS / N][at * CELLS / N]++;
+            neighbours += i > 0 && (at == last + 1 || last == at + 1);
+            last = at;
+        }
+    }
+    double chi = 0, expected = (double)N * EPOCHS / (CELLS * CELLS);
+    for (int i = 0; i < CELLS; i++)
+        for (int j = 0; j < CELLS; j++)
+            chi += ((double)count[i][j] - expected) * ((double)count[i][j] - expected) / expected;
+    print_message("chi-square %.0f for 225 degrees, neighbours %lld (2 a window expected)\n", chi,
+                  (long long)neighbours);
+    assert_true(chi < 225 + 6 * sqrt(2 * 225));
+    assert_true(neighbours < 6 * EPOCHS);
+}
+
+static void defaults_suit_the_data(void **state)
+{
+    ebb_order_t o = {0};
+    ebb_dataset_info_t sparse = {
+        .name = "s", .rows = 100000000, .cols = 1000, .nnz = 3200000000, .sparse = true, .chunk_elements = 65536};
+    ebb_dataset_info_t dense = {.name = "d", .rows = 10000000, .cols = 784, .nnz = 7840000000, .chunk_elements = 65536};
+    assert_ok(ebb_order_init(&o, &sparse));
+    assert_int_equal(o.lanes, 24);
+    assert_int_equal(o.block_rows, 8192); /* 4 chunks of 2,048 rows */
+    o = (ebb_order_t){0};
+    assert_ok(ebb_order_init(&o, &dense));
+    assert_int_equal(o.block_rows, 83 * 4); /* whole chunks of 83 rows */
+    o = (ebb_order_t){0};
+    sparse.rows = 25;
+    assert_ok(ebb_order_init(&o, &sparse));
+    assert_int_equal(o.batch, 25);
+    assert_int_equal(o.block_rows, 16);
+}
+
+static void mistakes_are_named_with_their_cure(void **state)
+{
+    ebb_dataset_info_t info = {
+        .name = "few", .rows = 10, .cols = 3, .nnz = 30, .sparse = true, .chunk_elements = 65536};
+    ebb_order_t o = {.batch = 100};
+    assert_fails(ebb_order_init(&o, &info), EBB_EINVAL, "set lanes to 10 or fewer");
+    o = (ebb_order_t){.lanes = 4, .batch = 3};
+    assert_fails(ebb_order_init(&o, &info), EBB_EINVAL, "raise the batch to 4");
+    o = (ebb_order_t){.lanes = -1, .batch = 3};
+    assert_fails(ebb_order_init(&o, &info), EBB_EINVAL, "at least 1");
+    o = (ebb_order_t){.lanes = 2, .batch = 3, .block_rows = -5};
+    assert_fails(ebb_order_init(&o, &info), EBB_EINVAL, "block rows");
+    o = (ebb_order_t){.lanes = 2, .batch = 3, .window_blocks = -5};
+    assert_fails(ebb_order_init(&o, &info), EBB_EINVAL, "window");
+    o = (ebb_order_t){.rows = 11, .lanes = 2, .batch = 3};
+    assert_fails(ebb_order_init(&o, &info), EBB_EINVAL, "11 rows");
+    info.rows = 0;
+    o = (ebb_order_t){0};
+    assert_fails(ebb_order_init(&o, &info), EBB_EINVAL, "no rows");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_row_comes_once_an_epoch_for_sizes_that_divide_nothing),
+        cmocka_unit_test(windows_tile_their_lane_and_hold_whole_blocks),
+        cmocka_unit_test(first_windows_are_staggered_over_the_lanes),
+        cmocka_unit_test(unshuffled_lanes_are_runs_of_consecutive_rows),
+        cmocka_unit_test(lanes_and_shares_differ_by_at_most_one),
+        cmocka_unit_test(order_never_changes),
+        cmocka_unit_test(seed_and_epoch_change_the_order),
+        cmocka_unit_test(a_row_of_a_thousand_million_is_found_at_once),
+        cmocka_unit_test(batches_of_label_sorted_data_mix_the_labels_at_the_default_window),
+        cmocka_unit_test(rows_move_as_far_as_in_a_true_shuffle),
+        cmocka_unit_test(windows_are_shuffled_evenly),
+        cmocka_unit_test(defaults_suit_the_data),
+        cmocka_unit_test(mistakes_are_named_with_their_cure),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
