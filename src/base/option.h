@@ -27,9 +27,9 @@ typedef struct ebb_option {
     char letter;              /* short form, or 0 */
     ebb_option_type_t type;
     size_t offset;            /* of the field in the target structure */
-    const char *def;          /* default as text; NULL: none (0 or NULL) */
-    const char *unit;         /* "rows", "bytes", ... or NULL */
-    double min, max;          /* range of numbers; both 0: any */
+    const char *def;          /* default as text; NULL: none (0 or NULL); a list has none */
+    const char *unit;         /* "rows", "bytes", ... or NULL; for texts what they are: "file", "name" */
+    double min, max;          /* range of numbers; both 0: any; INFINITY for an open end */
     const char *const *choices; /* NULL-terminated, for EBB_OPT_CHOICE */
     const char *help;         /* one sentence, no final full stop */
 } ebb_option_t;
@@ -49,5 +49,11 @@ ebb_status_t ebb_options_json(const ebb_option_t *table, const void *target, jso
 ebb_status_t ebb_options_parse(const ebb_option_t *table, void *target, int argc, char **argv, int *n_operands_p, char ***operands_p);
 /* Append the options, wrapped to `width` columns, with defaults, units and ranges. */
 void ebb_options_help(const ebb_option_t *table, ebb_text_t *out, int width);
+/* The same for keys of a run file ("train.batch: ROWS"). */
+void ebb_options_help_keys(const ebb_option_t *table, ebb_text_t *out, int width);
+/* The parts, for man pages and completion: what stands for the value ("ROWS"; nothing for a flag), and the sentence with
+ * range and default. */
+void ebb_option_placeholder(const ebb_option_t *option, ebb_text_t *out);
+void ebb_option_describe(const ebb_option_t *option, ebb_text_t *out);
 
 #endif

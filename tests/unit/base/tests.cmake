@@ -1,1 +1,6 @@
 ebb_unit_test(base exact)
+ebb_unit_test(base text)
+ebb_unit_test(base json)
+ebb_unit_test(base option)
+ebb_unit_test(base yaml)
+ebb_unit_test(base progress)

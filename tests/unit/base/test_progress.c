@@ -1,0 +1,83 @@
+/* Progress lines on a pipe and on a terminal. */
+#include "support.h"
+#include "base/progress.h"
+
+#include <fcntl.h>
+#include <sys/ioctl.h>
+
+/* Run body with stderr on fd, which is closed. */
+static void with_stderr(int fd, void (*body)(void))
+{
+    fflush(stderr);
+    int saved = dup(STDERR_FILENO);
+    assert_true(dup2(fd, STDERR_FILENO) >= 0);
+    close(fd);
+    body();
+    fflush(stderr);
+    dup2(saved, STDERR_FILENO);
+    close(saved);
+}
+
+static void pack_ten_rows(void)
+{
+    ebb_progress_t *p;
+    assert_ok(ebb_progress_create("packing", "rows", 10, true, &p));
+    for (int i = 0; i <= 10; i++)
+        ebb_progress_update(p, i);
+    ebb_progress_finish(p);
+    ebb_progress_finish(p);
+    ebb_progress_destroy(p);
+    assert_ok(ebb_progress_create("silent", "bytes", 0, false, &p));
+    ebb_progress_update(p, 5);
+    ebb_progress_finish(p);
+    ebb_progress_destroy(p);
+    ebb_progress_destroy(NULL);
+}
+
+static void a_pipe_gets_plain_lines_only(void **state)
+{
+    int fds[2];
+    char text[4096] = {0};
+    assert_int_equal(pipe(fds), 0);
+    with_stderr(fds[1], pack_ten_rows);
+    assert_true(read(fds[0], text, sizeof text - 1) > 0);
+    close(fds[0]);
+    assert_null(strchr(text, '\r'));
+    assert_null(strchr(text, '\033'));
+    assert_null(strstr(text, "silent"));
+    assert_int_equal(strncmp(text, "packing: 10 rows in 0:00, ", 26), 0);
+    assert_ptr_equal(strchr(text, '\n'), text + strlen(text) - 1);
+}
+
+static void draw_a_long_line(void)
+{
+    ebb_progress_line(1, false, "0123456789012345678901234567890123456789");
+    ebb_progress_line(1, true, "short");
+}
+
+static void a_terminal_line_is_redrawn_and_cut_to_the_width(void **state)
+{
+    char text[4096] = {0};
+    int master = posix_openpt(O_RDWR | O_NOCTTY);
+    if (master < 0 || grantpt(master) != 0 || unlockpt(master) != 0)
+        skip();
+    int slave = open(ptsname(master), O_RDWR | O_NOCTTY);
+    struct winsize size = {.ws_row = 24, .ws_col = 21};
+    assert_true(slave >= 0);
+    assert_int_equal(ioctl(slave, TIOCSWINSZ, &size), 0);
+    int keep = dup(slave);
+    with_stderr(slave, draw_a_long_line);
+    assert_true(read(master, text, sizeof text - 1) > 0);
+    close(keep);
+    close(master);
+    assert_string_equal(text, "\r01234567890123456789\033[K\rshort\033[K\r\n");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_pipe_gets_plain_lines_only),
+        cmocka_unit_test(a_terminal_line_is_redrawn_and_cut_to_the_width),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
