@@ -17,7 +17,8 @@ extern "C" {
 
 typedef enum ebb_schedule_kind { EBB_SCHEDULE_CONSTANT, EBB_SCHEDULE_STEP, EBB_SCHEDULE_COSINE, EBB_SCHEDULE_ONE_CYCLE } ebb_schedule_kind_t;
 
-/* Learning rate over steps. Linear warm-up from 0 over warmup_steps comes first, for every kind. */
+/* Learning rate over steps. A linear warm-up comes first, for every kind: factor (step + 1) / warmup_steps, so that no step is
+ * lost; the schedule proper counts from its end. one_cycle rises from 0.04 to 1 and falls to `final`, both along half a cosine. */
 typedef struct ebb_schedule {
     ebb_schedule_kind_t kind;
     int64_t warmup_steps;
@@ -39,9 +40,14 @@ typedef struct ebb_optim_options {
 
 typedef struct ebb_optim ebb_optim_t;
 
+/* EBB_EUSAGE: ftrl with a schedule other than constant, or with warm-up. */
 EBB_API ebb_status_t ebb_optim_create(const ebb_optim_options_t *options, ebb_backend_t *backend, struct ebb_pool *pool, ebb_exec_t **exec, const ebb_layout_t *layout, int rank,
                                       int ranks, ebb_optim_t **optim_p) EBB_MUST_CHECK;
 EBB_API void ebb_optim_destroy(ebb_optim_t *optim);
+/* Once before the first step of a new run (not after a resume): derive states from the initial weights where the rule needs it.
+ * FTRL computes weights from its state z; without a z that stands for them, a weight drawn at random would be lost at its first
+ * step. */
+EBB_API ebb_status_t ebb_optim_start(ebb_optim_t *optim, const ebb_weights_t *weights) EBB_MUST_CHECK;
 /* Update this rank's slice and rows of `weights` from the sums. step: from 0; scale: 1 / global weight times the clipping
  * factor; lr_p: the rate used. Not collective. */
 EBB_API ebb_status_t ebb_optim_step(ebb_optim_t *optim, int64_t step, double scale, const ebb_sums_t *sums, ebb_weights_t *weights, double *lr_p);

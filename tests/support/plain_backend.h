@@ -1,0 +1,150 @@
+/* A backend in plain scalar C with only the operations that sync and the optimisers use: their reference, and a way to
+ * test them apart from the real backends. */
+#ifndef EBB_TESTS_PLAIN_BACKEND_H
+#define EBB_TESTS_PLAIN_BACKEND_H
+
+#include "base/alloc.h"
+#include <ebb/compute.h>
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static inline ebb_status_t plain_alloc(void *dev, size_t bytes, const char *what, void **ptr_p)
+{
+    return ebb_alloc(what, bytes, ptr_p);
+}
+
+static inline void plain_free(void *dev, void *ptr)
+{
+    ebb_free(ptr);
+}
+
+static inline ebb_status_t plain_copy(ebb_exec_t *x, void *dst, const void *src, size_t bytes)
+{
+    memcpy(dst, src, bytes);
+    return EBB_OK;
+}
+
+static inline ebb_status_t plain_zero(ebb_exec_t *x, void *dst, size_t bytes)
+{
+    memset(dst, 0, bytes);
+    return EBB_OK;
+}
+
+static inline ebb_status_t plain_exec_create(void *dev, ebb_exec_t **x_p)
+{
+    *x_p = (ebb_exec_t *)malloc(1);
+    return EBB_OK;
+}
+
+static inline ebb_status_t plain_exec_sync(ebb_exec_t *x)
+{
+    return EBB_OK;
+}
+
+static inline void plain_exec_destroy(ebb_exec_t *x)
+{
+    free(x);
+}
+
+static inline ebb_status_t plain_add(ebb_exec_t *x, int64_t n, const float *a, const float *b, float *out)
+{
+    for (int64_t i = 0; i < n; i++)
+        out[i] = a[i] + b[i];
+    return EBB_OK;
+}
+
+static inline ebb_status_t plain_sumsq(ebb_exec_t *x, int64_t n, int64_t segment, const float *a, double *out)
+{
+    for (int64_t s = 0; s * segment < n; s++) {
+        double part[8] = {0}, sum = 0;
+        for (int64_t i = s * segment; i < n && i < (s + 1) * segment; i++)
+            part[(i - s * segment) % 8] += (double)a[i] * a[i];
+        for (int k = 0; k < 8; k++)
+            sum += part[k];
+        out[s] = sum;
+    }
+    return EBB_OK;
+}
+
+static inline float plain_sign(float v)
+{
+    return v > 0 ? 1.0f : v < 0 ? -1.0f : 0.0f;
+}
+
+/* One weight, by the papers named in ebb/optim.h. */
+static inline void plain_update_one(const ebb_optim_hyper_t *h, float *w, float g_sum, float *s0, float *s1)
+{
+    float g = h->scale * g_sum;
+    if (h->kind == EBB_OPTIM_FTRL) {
+        float sigma = (sqrtf(*s1 + g * g) - sqrtf(*s1)) / h->lr;
+        *s0 += g - sigma * *w;
+        *s1 += g * g;
+        float z = *s0;
+        *w = fabsf(z) <= h->l1 ? 0.0f : -(z - plain_sign(z) * h->l1) / ((h->beta1 + sqrtf(*s1)) / h->lr + h->l2);
+        return;
+    }
+    g += h->l1 * plain_sign(*w) + (h->kind == EBB_OPTIM_ADAMW ? 0.0f : h->l2 * *w);
+    switch (h->kind) {
+    case EBB_OPTIM_SGD:
+        if (s0) {
+            *s0 = h->momentum * *s0 + g;
+            g = h->nesterov ? g + h->momentum * *s0 : *s0;
+        }
+        *w -= h->lr * g;
+        break;
+    case EBB_OPTIM_ADAGRAD:
+        *s0 += g * g;
+        *w -= h->lr * g / (sqrtf(*s0) + h->eps);
+        break;
+    default:
+        *s0 = h->beta1 * *s0 + (1.0f - h->beta1) * g;
+        *s1 = h->beta2 * *s1 + (1.0f - h->beta2) * g * g;
+        float m = *s0 / (float)(1.0 - pow(h->beta1, (double)h->t));
+        float v = *s1 / (float)(1.0 - pow(h->beta2, (double)h->t));
+        float decay = h->kind == EBB_OPTIM_ADAMW ? h->l2 * *w : 0.0f;
+        *w -= h->lr * (m / (sqrtf(v) + h->eps) + decay);
+    }
+}
+
+static inline ebb_status_t plain_update(ebb_exec_t *x, const ebb_optim_hyper_t *h, int64_t n, float *w, const float *g,
+                                        float *s0, float *s1)
+{
+    for (int64_t i = 0; i < n; i++)
+        plain_update_one(h, &w[i], g[i], s0 ? &s0[i] : NULL, s1 ? &s1[i] : NULL);
+    return EBB_OK;
+}
+
+static inline ebb_status_t plain_update_rows(ebb_exec_t *x, const ebb_optim_hyper_t *h, int64_t n, int64_t width,
+                                             const int32_t *idx_w, const int32_t *idx_s, float *w, const float *g,
+                                             float *s0, float *s1)
+{
+    for (int64_t k = 0; k < n; k++)
+        plain_update(x, h, width, w + idx_w[k] * width, g + k * width, s0 ? s0 + idx_s[k] * width : NULL,
+                     s1 ? s1 + idx_s[k] * width : NULL);
+    return EBB_OK;
+}
+
+static const ebb_backend_ops_t plain_ops = {
+    .version = EBB_BACKEND_VERSION,
+    .caps = EBB_CAP_HOST_MEMORY,
+    .name = "plain",
+    .alloc = plain_alloc,
+    .free = plain_free,
+    .upload = plain_copy,
+    .download = plain_copy,
+    .zero = plain_zero,
+    .copy = plain_copy,
+    .exec_create = plain_exec_create,
+    .exec_sync = plain_exec_sync,
+    .exec_destroy = plain_exec_destroy,
+    .add = plain_add,
+    .sumsq = plain_sumsq,
+    .update = plain_update,
+    .update_rows = plain_update_rows,
+};
+
+static ebb_backend_t plain_backend = {.ops = &plain_ops, .dev = NULL};
+
+#endif

@@ -1,0 +1,2 @@
+ebb_unit_test(optim schedule)
+ebb_unit_test(optim optim)
