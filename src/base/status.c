@@ -13,6 +13,11 @@ void ebb_error_set_rank(int rank)
     process_rank = rank;
 }
 
+int ebb_process_rank(void)
+{
+    return process_rank;
+}
+
 const char *ebb_status_name(ebb_status_t status)
 {
     switch (status) {

@@ -1,0 +1,163 @@
+/* ebb doctor: what of this machine Ebb can use, as a table or as JSON. The checks are in doctor_*.c. */
+#include "commands.h"
+#include "doctor.h"
+#include "base/alloc.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define FOUND_COLUMN 23
+
+static const char *const state_names[] = {"ok", "missing", "unusable"};
+
+typedef struct doctor_options {
+    bool json;
+} doctor_options_t;
+
+doctor_row_t *doctor_add(doctor_t *doctor, const char *name, doctor_state_t state, const char *fmt, ...)
+{
+    doctor_row_t *row = &doctor->row[doctor->n < DOCTOR_ROWS ? doctor->n++ : DOCTOR_ROWS - 1];
+    va_list args;
+    *row = (doctor_row_t){.name = name, .state = state};
+    va_start(args, fmt);
+    vsnprintf(row->found, sizeof row->found, fmt, args);
+    va_end(args);
+    return row;
+}
+
+void doctor_cure(doctor_row_t *row, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(row->cure, sizeof row->cure, fmt, args);
+    va_end(args);
+}
+
+bool doctor_find_program(const char *name, char *path, size_t size)
+{
+    const char *dir = getenv("PATH");
+    char file[4096];
+    while (dir && *dir) {
+        int n = (int)strcspn(dir, ":");
+        snprintf(file, sizeof file, "%.*s/%s", n, dir, name);
+        if (n > 0 && access(file, X_OK) == 0) {
+            if (path)
+                snprintf(path, size, "%s", file);
+            return true;
+        }
+        dir += n + (dir[n] == ':');
+    }
+    return false;
+}
+
+/* Words in lines of at most `width` columns, continued at FOUND_COLUMN. */
+static void print_wrapped(const char *text, int width)
+{
+    int column = FOUND_COLUMN;
+    while (*text) {
+        int n = (int)strcspn(text, " ");
+        if (column > FOUND_COLUMN && column + 1 + n > width) {
+            printf("\n%*s", FOUND_COLUMN, "");
+            column = FOUND_COLUMN;
+        }
+        column += printf("%s%.*s", column > FOUND_COLUMN ? " " : "", n, text);
+        text += n + (text[n] == ' ');
+    }
+    printf("\n");
+}
+
+static void print_table(const doctor_t *doctor)
+{
+    int width = ebb_stdout_width();
+    for (int i = 0; i < doctor->n; i++) {
+        const doctor_row_t *row = &doctor->row[i];
+        printf("%-12s %-9s ", row->name, state_names[row->state]);
+        print_wrapped(row->found, width);
+        if (row->cure[0]) {
+            char cure[sizeof row->cure + 4];
+            snprintf(cure, sizeof cure, "-> %s", row->cure);
+            printf("%*s", FOUND_COLUMN, "");
+            print_wrapped(cure, width);
+        }
+    }
+}
+
+static ebb_status_t print_json(const doctor_t *doctor, bool usable)
+{
+    json_t *checks = json_array();
+    for (int i = 0; i < doctor->n; i++) {
+        const doctor_row_t *row = &doctor->row[i];
+        json_array_append_new(checks, json_pack("{s:s, s:s, s:b, s:s, s:s}", "name", row->name, "state",
+                                                state_names[row->state], "required", (int)row->required, "found",
+                                                row->found, "cure", row->cure));
+    }
+    json_t *json = json_pack("{s:s, s:b, s:o}", "version", ebb_version(), "usable", (int)usable, "checks", checks);
+    char *dump = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
+    json_decref(json);
+    if (!dump)
+        return EBB_FAIL(EBB_ENOMEM, "out of memory: report as JSON");
+    puts(dump);
+    free(dump);
+    return EBB_OK;
+}
+
+static const doctor_row_t *first_obstacle(const doctor_t *doctor)
+{
+    for (int i = 0; i < doctor->n; i++)
+        if (doctor->row[i].required && doctor->row[i].state != DOCTOR_OK)
+            return &doctor->row[i];
+    return NULL;
+}
+
+static ebb_status_t report(const doctor_t *doctor, bool json)
+{
+    const doctor_row_t *obstacle = first_obstacle(doctor);
+    if (json)
+        EBB_TRY(print_json(doctor, !obstacle));
+    else
+        print_table(doctor);
+    if (obstacle)
+        return EBB_FAIL(EBB_EUNAVAILABLE, "Ebb cannot work here: %s: %.200s", obstacle->name, obstacle->found);
+    return EBB_OK;
+}
+
+static ebb_status_t run(void *options, int n, char **operands)
+{
+    const doctor_options_t *o = options;
+    doctor_t *doctor;
+    EBB_TRY(EBB_NEW("report", &doctor));
+    doctor_check_machine(doctor);
+    ebb_status_t status = report(doctor, o->json);
+    ebb_free(doctor);
+    return status;
+}
+
+static const ebb_option_t options[] = {
+    {.name = "json",
+     .type = EBB_OPT_FLAG,
+     .offset = offsetof(doctor_options_t, json),
+     .help = "Print the report as JSON"},
+    {0},
+};
+
+static const ebb_example_t examples[] = {
+    {"Look at this machine", "ebb doctor"},
+    {"See it as the ranks see it", "mpirun -n 2 ebb doctor"},
+    {"What cannot be used, for scripts", "ebb doctor --json | jq '.checks[] | select(.state != \"ok\")'"},
+    {0},
+};
+
+const ebb_command_t cmd_doctor = {
+    .name = "doctor",
+    .help = "Show what of this machine Ebb can use, and how to mend the rest",
+    .operands = "",
+    .about = "Looks at processor, memory, libraries, devices and scheduler, tries those that can be tried, and\n"
+             "says of each whether it is ok, missing or unusable, and what to do about it. Exits with 69 if\n"
+             "something without which Ebb cannot work is not usable.\n",
+    .options = options,
+    .options_bytes = sizeof(doctor_options_t),
+    .examples = examples,
+    .run = run,
+};

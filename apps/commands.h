@@ -1,0 +1,51 @@
+/* Subcommands: one table row each, from which dispatch, help, man pages and completion are made.
+ *
+ * A subcommand VERB is a file cmd_VERB.c that defines `const ebb_command_t cmd_VERB`, a declaration here, a row in
+ * ebb.c and its name in apps/CMakeLists.txt. main() allocates the option structure, fills in defaults, parses the
+ * command line, checks the number of operands, calls run, prints the error and frees. */
+#ifndef EBB_APPS_COMMANDS_H
+#define EBB_APPS_COMMANDS_H
+
+#include <ebb/base.h>
+#include "base/option.h"
+#include "base/text.h"
+
+#define ANY_OPERANDS (-1)
+
+typedef struct ebb_example {
+    const char *what; /* one sentence, no final full stop */
+    const char *line; /* the command line */
+} ebb_example_t;
+
+typedef struct ebb_command {
+    const char *name;
+    const char *help;     /* one line, no final full stop */
+    const char *operands; /* "SOURCE... DEST"; "" if none */
+    const char *about;    /* paragraphs of running text, each ended by \n */
+    int min_operands, max_operands;
+    const ebb_option_t *options;   /* ends with a row without a name; --help is added */
+    size_t options_bytes;          /* size of the structure they fill */
+    const ebb_example_t *examples; /* ends with a row without a line */
+    bool hidden;                   /* not listed, not documented */
+    ebb_status_t (*run)(void *options, int n_operands, char **operands);
+} ebb_command_t;
+
+extern const ebb_command_t cmd_doctor;
+extern const ebb_command_t cmd_generate_docs;
+
+/* All subcommands, NULL-terminated, in the order of `ebb help`. */
+extern const ebb_command_t *const ebb_commands[];
+
+/* What Ebb is, in two lines; for help and the man page. */
+extern const char ebb_about[];
+
+/* "usage: ebb pack [OPTION]... SOURCE... DEST" */
+void ebb_command_usage(const ebb_command_t *command, ebb_text_t *out);
+
+/* Write the man pages and the bash completion of all subcommands into a folder. */
+ebb_status_t ebb_docs_write(const char *folder);
+
+/* Columns of the terminal on stdout, at most 100; 80 elsewhere. */
+int ebb_stdout_width(void);
+
+#endif
