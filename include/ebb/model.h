@@ -30,6 +30,7 @@ typedef struct ebb_param {
     ebb_init_t init;   /* NORMAL: mean 0, standard deviation `scale`; UNIFORM: [-scale, scale) */
     float scale;
     bool decay;        /* L1/L2 and weight decay apply */
+    int64_t zero_cols; /* the first so many columns of every row start at 0, whatever init says */
     int64_t offset;    /* DENSE: float offset in the dense vector (a multiple of 16); ROWS: the table's number. Set by ebb_layout_create */
 } ebb_param_t;
 
@@ -41,6 +42,10 @@ typedef struct ebb_layout {
     int n_tables;         /* <= EBB_MAX_TABLES */
     int table_param[EBB_MAX_TABLES]; /* parameter number of each table */
 } ebb_layout_t;
+
+/* Place n declared parameters; errors name the parameter. params is copied. */
+EBB_API ebb_status_t ebb_layout_create(int n, const ebb_param_t *params, ebb_layout_t **layout_p) EBB_MUST_CHECK;
+EBB_API void ebb_layout_destroy(ebb_layout_t *layout);
 
 /* One copy of all weights, in device memory. */
 typedef struct ebb_weights {
@@ -117,6 +122,10 @@ EBB_API ebb_status_t ebb_model_backward(const ebb_model_t *model, const ebb_pass
 /* One line a layer: index, kind, shapes, parameters. */
 EBB_API ebb_status_t ebb_model_describe(const ebb_model_t *model, char *text, size_t size);
 
+/* Every layer and loss with its options, as text for people. *text_p: free() it. */
+EBB_API ebb_status_t ebb_model_help(char **text_p) EBB_MUST_CHECK;
+EBB_API const char *ebb_loss_name(ebb_loss_kind_t kind); /* "softmax_cross_entropy" */
+
 /* Check a plug-in's table; for ebb_model_create and tests. */
 EBB_API ebb_status_t ebb_model_ops_check(const ebb_model_ops_t *ops);
 
@@ -126,6 +135,32 @@ EBB_API ebb_status_t ebb_weights_init(ebb_backend_t *backend, const ebb_layout_t
 EBB_API void ebb_weights_destroy(ebb_backend_t *backend, const ebb_layout_t *layout, ebb_weights_t *weights);
 /* Floats of a parameter and where they lie. */
 EBB_API float *ebb_weights_param(const ebb_layout_t *layout, const ebb_weights_t *weights, int param, int64_t *floats_p);
+
+/* ---- checking a model ---- */
+
+/* Rows in host memory; x or csr as info->sparse says. Borrowed. */
+typedef struct ebb_host_rows {
+    int64_t rows;
+    const int64_t *rowptr; /* (rows + 1), rowptr[0] = 0 */
+    const int32_t *col;
+    const float *val;
+    const float *x;        /* (rows, cols) */
+    const int32_t *label;  /* (rows) for classes, else y (rows, target_cols) */
+    const float *y;
+} ebb_host_rows_t;
+
+typedef struct ebb_check {
+    const char *name;      /* "gradient of 0.linear.weight" */
+    bool passed, skipped;
+    double worst, limit;   /* largest error met, and what is allowed */
+    const char *note;      /* where the worst was, or why it was skipped */
+} ebb_check_t;
+
+/* Check any model on some rows (some dozens do): gradients against finite differences, same bits from a poisoned workspace, from
+ * two threads at once, from row-sparse and dense gradients, pieces and padding without influence, weights untouched; and
+ * against `other`, a second backend or NULL. report is called once per check. EBB_EINVAL if any failed. Not collective. */
+EBB_API ebb_status_t ebb_model_check(const char *config, const ebb_dataset_info_t *info, const ebb_host_rows_t *rows, ebb_backend_t *backend,
+                                     ebb_backend_t *other, uint64_t seed, void (*report)(void *user, const ebb_check_t *check), void *user);
 
 /* ---- metrics: computed per row and added exactly (integers and exact sums), so any split of the rows over ranks gives equal figures ---- */
 
