@@ -1,8 +1,8 @@
 /* A checkpoint's file: HDF5 behind a sealed head of 512 bytes (FORMAT.md).
  *
  * libhdf5 makes and reads the skeleton (groups, contiguous datasets, attributes) and never sees a value: values are written and read
- * with pwrite and pread at the offsets it gave. So the disk is reserved beforehand and a full one is met by our own
- * calls, not inside libhdf5, which does not recover from it. The seal is an XXH3 over all that follows the head. It is
+ * with pwrite and pread at the offsets it gave; its own reads and writes go through a small driver here. So the disk is
+ * reserved before the values come, and a full one is an error like any other. The seal is an XXH3 over all that follows the head. It is
  * checked before libhdf5 is let near a file, because libhdf5 trusts what it reads; sizes are checked all the same, since
  * a seal can be made by anyone. Calls into libhdf5 are under one lock; one thread uses a file.
  */
@@ -17,6 +17,7 @@
 #include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -96,22 +97,132 @@ void ebb_ckpt_index_destroy(ebb_ckpt_index_t *index)
     *index = (ebb_ckpt_index_t){0};
 }
 
+/* ---- libhdf5's way to the file ---- */
+
+/* libhdf5 reads and writes the descriptor it is given. A write that fails is remembered, not reported: libhdf5 1.10 cannot let go of a
+ * file whose last write failed, and crashes when the process ends. The caller looks at *error afterwards. */
+typedef struct device_info {
+    int fd;
+    int *error; /* errno of the first failed write; NULL: read only */
+} device_info_t;
+
+typedef struct device {
+    H5FD_t base;
+    device_info_t info;
+    haddr_t eoa, eof;
+} device_t;
+
+static H5FD_t *device_open(const char *name, unsigned flags, hid_t fapl, haddr_t maxaddr)
+{
+    const device_info_t *info = H5Pget_driver_info(fapl);
+    off_t end = info ? lseek(info->fd, 0, SEEK_END) : -1;
+    device_t *d = end >= 0 ? calloc(1, sizeof *d) : NULL; /* libhdf5's object, freed by its close */
+    if (!d)
+        return NULL;
+    d->info = *info;
+    d->eof = (haddr_t)end;
+    return &d->base;
+}
+
+static herr_t device_close(H5FD_t *file)
+{
+    free(file);
+    return 0;
+}
+
+static herr_t device_query(const H5FD_t *file, unsigned long *flags)
+{
+    *flags = H5FD_FEAT_AGGREGATE_METADATA | H5FD_FEAT_ACCUMULATE_METADATA | H5FD_FEAT_AGGREGATE_SMALLDATA;
+    return 0;
+}
+
+static haddr_t device_get_eoa(const H5FD_t *file, H5FD_mem_t type)
+{
+    return ((const device_t *)file)->eoa;
+}
+
+static herr_t device_set_eoa(H5FD_t *file, H5FD_mem_t type, haddr_t eoa)
+{
+    ((device_t *)file)->eoa = eoa;
+    return 0;
+}
+
+static haddr_t device_get_eof(const H5FD_t *file, H5FD_mem_t type)
+{
+    return ((const device_t *)file)->eof;
+}
+
+/* Beyond the end of the file are zeros. */
+static herr_t device_read(H5FD_t *file, H5FD_mem_t type, hid_t dxpl, haddr_t at, size_t bytes, void *buf)
+{
+    device_t *d = (device_t *)file;
+    size_t there = at >= d->eof ? 0 : d->eof - at < bytes ? (size_t)(d->eof - at) : bytes;
+    memset((char *)buf + there, 0, bytes - there);
+    ebb_status_t status = ebb_file_pread(d->info.fd, "checkpoint", buf, there, (int64_t)at);
+    return status == EBB_OK ? 0 : -1;
+}
+
+static herr_t device_write(H5FD_t *file, H5FD_mem_t type, hid_t dxpl, haddr_t at, size_t bytes, const void *buf)
+{
+    device_t *d = (device_t *)file;
+    const char *p = buf;
+    d->eof = at + bytes > d->eof ? at + bytes : d->eof;
+    while (bytes > 0 && d->info.error && *d->info.error == 0) {
+        ssize_t n = pwrite(d->info.fd, p, bytes, (off_t)at);
+        if (n < 0 && errno != EINTR)
+            *d->info.error = errno;
+        p += n > 0 ? n : 0;
+        at += n > 0 ? (haddr_t)n : 0;
+        bytes -= n > 0 ? (size_t)n : 0;
+    }
+    return 0;
+}
+
+static herr_t device_truncate(H5FD_t *file, hid_t dxpl, hbool_t closing)
+{
+    device_t *d = (device_t *)file;
+    if (d->info.error && *d->info.error == 0 && ftruncate(d->info.fd, (off_t)d->eoa) != 0)
+        *d->info.error = errno;
+    d->eof = d->eoa;
+    return 0;
+}
+
+static const H5FD_class_t device_class = {
+    .name = "ebb_checkpoint",
+    .maxaddr = INT64_MAX,
+    .fc_degree = H5F_CLOSE_STRONG,
+    .fapl_size = sizeof(device_info_t),
+    .open = device_open,
+    .close = device_close,
+    .query = device_query,
+    .get_eoa = device_get_eoa,
+    .set_eoa = device_set_eoa,
+    .get_eof = device_get_eof,
+    .read = device_read,
+    .write = device_write,
+    .truncate = device_truncate,
+    .fl_map = H5FD_FLMAP_DICHOTOMY,
+};
+
 /* ---- writing ---- */
 
-static hid_t file_access(void)
+static hid_t file_access(device_info_t info)
 {
+    static hid_t driver = H5I_INVALID_HID;
     hid_t fapl = H5Pcreate(H5P_FILE_ACCESS);
+    if (driver < 0)
+        driver = H5FDregister(&device_class);
+    H5Pset_driver(fapl, driver, &info);
     H5Pset_libver_bounds(fapl, H5F_LIBVER_V110, H5F_LIBVER_V110); /* metadata with checksums */
-    H5Pset_file_locking(fapl, false, true);                       /* cluster file systems often have no locks */
     return fapl;
 }
 
-static hid_t create_file(const char *tmp)
+static hid_t create_file(ebb_ckpt_writer_t *w)
 {
-    hid_t fcpl = H5Pcreate(H5P_FILE_CREATE), fapl = file_access();
+    hid_t fcpl = H5Pcreate(H5P_FILE_CREATE), fapl = file_access((device_info_t){w->fd, &w->error});
     H5Pset_userblock(fcpl, HEAD);
     H5Pset_obj_track_times(fcpl, false);
-    hid_t file = H5Fcreate(tmp, H5F_ACC_TRUNC, fcpl, fapl);
+    hid_t file = H5Fcreate(w->tmp, H5F_ACC_TRUNC, fcpl, fapl);
     H5Pclose(fcpl);
     H5Pclose(fapl);
     return file;
@@ -258,12 +369,21 @@ static ebb_status_t reserve(ebb_ckpt_writer_t *w, const ebb_ckpt_index_t *index,
     return ebb_error_prefix("%" PRId64 " bytes needed, %s: ", bytes, full ? "free some space or keep fewer checkpoints (train.keep)" : "file too large for this disk");
 }
 
+/* The write of libhdf5 that failed, if one did. */
+static ebb_status_t device_error(const ebb_ckpt_writer_t *w)
+{
+    if (w->error == 0)
+        return EBB_OK;
+    errno = w->error;
+    return ebb_file_error(w->tmp, "write checkpoint");
+}
+
 static ebb_status_t create_hdf5(ebb_ckpt_writer_t *w, ebb_ckpt_index_t *index, const ebb_checkpoint_meta_t *meta, int64_t texts[N_TEXTS])
 {
     lock();
-    w->file = create_file(w->tmp);
+    w->file = create_file(w);
     bool ok = w->file >= 0 && create_skeleton(w, index, meta, texts);
-    ebb_status_t status = ok ? EBB_OK : hdf5_error(EBB_EIO, w->tmp, "create checkpoint");
+    ebb_status_t status = ok ? device_error(w) : hdf5_error(EBB_EIO, w->tmp, "create checkpoint");
     unlock();
     return status;
 }
@@ -281,9 +401,7 @@ ebb_status_t ebb_ckpt_writer_create(const char *path, ebb_ckpt_index_t *index, c
     if (!w->tmp || !w->path)
         return EBB_FAIL(EBB_ENOMEM, "out of memory for a path");
     EBB_TRY(ebb_file_open(tmp, O_RDWR | O_CREAT | O_TRUNC, 0666, &w->fd));
-    EBB_TRY(reserve(w, index, meta));
     EBB_TRY(create_hdf5(w, index, meta, texts));
-    /* libhdf5 truncated the file and with it the reservation. */
     EBB_TRY(reserve(w, index, meta));
     for (int i = 0; i < N_TEXTS; i++) {
         const char *text = *meta_text((ebb_checkpoint_meta_t *)meta, i);
@@ -330,7 +448,7 @@ static ebb_status_t finish_hdf5(ebb_ckpt_writer_t *w, const ebb_ckpt_index_t *in
         ok = add_hash(w->file, index, &index->array[i]);
     ok = H5Fclose(w->file) >= 0 && ok;
     w->file = H5I_INVALID_HID;
-    ebb_status_t status = ok ? EBB_OK : hdf5_error(EBB_EIO, w->tmp, "finish checkpoint");
+    ebb_status_t status = ok ? device_error(w) : hdf5_error(EBB_EIO, w->tmp, "finish checkpoint");
     unlock();
     return status;
 }
@@ -338,16 +456,16 @@ static ebb_status_t finish_hdf5(ebb_ckpt_writer_t *w, const ebb_ckpt_index_t *in
 /* XXH3 of bytes HEAD .. end. */
 static ebb_status_t hash_body(int fd, const char *path, int64_t end, uint64_t *hash_p)
 {
-    enum { PIECE = 1 << 20 };
+    int64_t piece = end - HEAD < 1 << 20 ? end - HEAD : 1 << 20;
     void *buf = NULL;
     ebb_status_t status = EBB_OK;
     XXH3_state_t *x = XXH3_createState();
     if (!x)
         return EBB_FAIL(EBB_ENOMEM, "out of memory for a digest");
     XXH3_64bits_reset(x);
-    EBB_TRY_GOTO(status, ebb_alloc("checkpoint block", PIECE, &buf), done);
-    for (int64_t at = HEAD; at < end; at += PIECE) {
-        size_t n = (size_t)(end - at < PIECE ? end - at : PIECE);
+    EBB_TRY_GOTO(status, ebb_alloc("checkpoint block", (size_t)piece, &buf), done);
+    for (int64_t at = HEAD; at < end; at += piece) {
+        size_t n = (size_t)(end - at < piece ? end - at : piece);
         EBB_TRY_GOTO(status, ebb_file_pread(fd, path, buf, n, at), done);
         XXH3_64bits_update(x, buf, n);
     }
@@ -647,7 +765,7 @@ static ebb_status_t read_hdf5(const char *path, int fd, ebb_ckpt_index_t *index,
     ebb_status_t status = EBB_OK;
     EBB_TRY(file_bytes(fd, path, &bytes));
     lock();
-    hid_t fapl = file_access();
+    hid_t fapl = file_access((device_info_t){fd, NULL});
     hid_t file = H5Fopen(path, H5F_ACC_RDONLY, fapl);
     H5Pclose(fapl);
     if (file < 0)

@@ -44,6 +44,7 @@ typedef struct ebb_ckpt_writer {
     char *tmp, *path;
     hid_t file;
     int fd;
+    int error; /* errno of a write of libhdf5 that failed */
 } ebb_ckpt_writer_t;
 
 /* Make the temporary file with room for every array; fills the offsets. */
