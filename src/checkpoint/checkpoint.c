@@ -35,7 +35,8 @@ static ebb_status_t describe(const ebb_checkpoint_state_t *state, ebb_ckpt_index
     return EBB_OK;
 }
 
-/* What rank 0 holds while arrays pass: digests always, a writer when saving, a file's index and descriptor when loading. */
+/* What rank 0 holds while arrays pass: digests always, a writer when saving, a file's index and descriptor when
+ * loading. */
 typedef struct passage {
     const ebb_ckpt_index_t *index;
     ebb_ckpt_digest_t *digest;
@@ -78,7 +79,8 @@ static ebb_status_t gave(void *user, ebb_ckpt_array_t *array)
     passage_t *p = user;
     if (ebb_ckpt_digest_end(p->digest) == array->xxh3)
         return EBB_OK;
-    return EBB_FAIL(EBB_ECORRUPT, "%s: %s of %s: values do not match their XXH3", p->path, array->state < 0 ? "weights" : p->index->state[array->state], array->name);
+    return EBB_FAIL(EBB_ECORRUPT, "%s: %s of %s: values do not match their XXH3", p->path,
+                    array->state < 0 ? "weights" : p->index->state[array->state], array->name);
 }
 
 static ebb_status_t share_hashes(ebb_comm_t *comm, char weights[65], char optimizer[65])
@@ -92,7 +94,8 @@ static ebb_status_t share_hashes(ebb_comm_t *comm, char weights[65], char optimi
     return EBB_OK;
 }
 
-ebb_status_t ebb_checkpoint_hash(const ebb_checkpoint_state_t *state, char weights_sha256[65], char optimizer_sha256[65])
+ebb_status_t ebb_checkpoint_hash(const ebb_checkpoint_state_t *state, char weights_sha256[65],
+                                 char optimizer_sha256[65])
 {
     ebb_ckpt_index_t index = {0};
     passage_t p = {.index = &index, .fd = -1};
@@ -150,12 +153,17 @@ ebb_status_t ebb_checkpoint_read_meta(const char *path, ebb_checkpoint_meta_t *m
 static ebb_status_t check_states(const char *path, const ebb_ckpt_index_t *file, const ebb_ckpt_index_t *want)
 {
     if (file->n_states < 0 && want->n_states >= 0)
-        return EBB_FAIL(EBB_EDATA, "%s: a model without optimiser state: training cannot go on from it; give a checkpoint", path);
+        return EBB_FAIL(EBB_EDATA,
+                        "%s: a model without optimiser state: training cannot go on from it; give a checkpoint", path);
     if (want->n_states >= 0 && file->n_states != want->n_states)
-        return EBB_FAIL(EBB_EDATA, "%s: %d optimiser states, the optimiser of this run has %d: set the optimizer it was saved with", path, file->n_states, want->n_states);
+        return EBB_FAIL(
+            EBB_EDATA, "%s: %d optimiser states, the optimiser of this run has %d: set the optimizer it was saved with",
+            path, file->n_states, want->n_states);
     for (int s = 0; s < want->n_states; s++) {
         if (strcmp(file->state[s], want->state[s]) != 0)
-            return EBB_FAIL(EBB_EDATA, "%s: optimiser state \"%s\", this run needs \"%s\": set the optimizer it was saved with", path, file->state[s], want->state[s]);
+            return EBB_FAIL(EBB_EDATA,
+                            "%s: optimiser state \"%s\", this run needs \"%s\": set the optimizer it was saved with",
+                            path, file->state[s], want->state[s]);
     }
     return EBB_OK;
 }
@@ -172,7 +180,9 @@ static ebb_status_t match(const char *path, const ebb_ckpt_index_t *file, ebb_ck
         if (strcmp(a->name, b->name) != 0)
             return EBB_FAIL(EBB_EDATA, "%s: parameter \"%s\" where the model has \"%s\"", path, a->name, b->name);
         if (a->rows != b->rows || a->cols != b->cols)
-            return EBB_FAIL(EBB_EDATA, "%s: parameter \"%s\" is %" PRId64 " x %" PRId64 ", in the model %" PRId64 " x %" PRId64, path, a->name, a->rows, a->cols, b->rows, b->cols);
+            return EBB_FAIL(EBB_EDATA,
+                            "%s: parameter \"%s\" is %" PRId64 " x %" PRId64 ", in the model %" PRId64 " x %" PRId64,
+                            path, a->name, a->rows, a->cols, b->rows, b->cols);
         b->offset = a->offset;
         b->xxh3 = a->xxh3;
     }
@@ -253,13 +263,17 @@ done:
 static ebb_status_t read_through(passage_t *p, ebb_ckpt_index_t *index)
 {
     float *values;
-    ebb_status_t status = EBB_NEW_ARRAY("checkpoint piece", ebb_ckpt_piece_floats, &values);
+    int64_t piece = 1;
+    for (int i = 0; i < ebb_ckpt_arrays(index); i++)
+        piece = ebb_ckpt_floats(&index->array[i]) > piece ? ebb_ckpt_floats(&index->array[i]) : piece;
+    piece = piece < ebb_ckpt_piece_floats ? piece : ebb_ckpt_piece_floats;
+    ebb_status_t status = EBB_NEW_ARRAY("checkpoint piece", piece, &values);
     for (int i = 0; status == EBB_OK && i < ebb_ckpt_arrays(index); i++) {
         ebb_ckpt_array_t *array = &index->array[i];
         int64_t floats = ebb_ckpt_floats(array);
         status = begin(p, array);
-        for (int64_t first = 0; status == EBB_OK && first < floats; first += ebb_ckpt_piece_floats) {
-            int64_t n = floats - first < ebb_ckpt_piece_floats ? floats - first : ebb_ckpt_piece_floats;
+        for (int64_t first = 0; status == EBB_OK && first < floats; first += piece) {
+            int64_t n = floats - first < piece ? floats - first : piece;
             status = give(p, array, first, n, values);
         }
         if (status == EBB_OK)

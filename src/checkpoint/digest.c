@@ -1,6 +1,6 @@
-/* Digests of a checkpoint's arrays: XXH3 of each, and two SHA-256 over names, shapes and values of the weights and of the
- * states. The values come in any pieces; on little-endian machines, which is all that Ebb builds for, the bytes hashed
- * are the bytes of the file. */
+/* Digests of a checkpoint's arrays: XXH3 of each, and two SHA-256 over names, shapes and values of the weights and of
+ * the states. The values come in any pieces; on little-endian machines, which is all that Ebb builds for, the bytes
+ * hashed are the bytes of the file. */
 #include "checkpoint/internal.h"
 
 #include "base/alloc.h"

@@ -1,10 +1,11 @@
 /* A checkpoint's file: HDF5 behind a sealed head of 512 bytes (FORMAT.md).
  *
- * libhdf5 makes and reads the skeleton (groups, contiguous datasets, attributes) and never sees a value: values are written and read
- * with pwrite and pread at the offsets it gave; its own reads and writes go through a small driver here. So the disk is
- * reserved before the values come, and a full one is an error like any other. The seal is an XXH3 over all that follows the head. It is
- * checked before libhdf5 is let near a file, because libhdf5 trusts what it reads; sizes are checked all the same, since
- * a seal can be made by anyone. Calls into libhdf5 are under one lock; one thread uses a file.
+ * libhdf5 makes and reads the skeleton (groups, contiguous datasets, attributes) and never sees a value: values are
+ * written and read with pwrite and pread at the offsets it gave; its own reads and writes go through a small driver
+ * here. So the disk is reserved before the values come, and a full one is an error like any other. The seal is an XXH3
+ * over all that follows the head. It is checked before libhdf5 is let near a file, because libhdf5 trusts what it
+ * reads; sizes are checked all the same, since a seal can be made by anyone. Calls into libhdf5 are under one lock; one
+ * thread uses a file.
  */
 #include "checkpoint/internal.h"
 
@@ -99,8 +100,9 @@ void ebb_ckpt_index_destroy(ebb_ckpt_index_t *index)
 
 /* ---- libhdf5's way to the file ---- */
 
-/* libhdf5 reads and writes the descriptor it is given. A write that fails is remembered, not reported: libhdf5 1.10 cannot let go of a
- * file whose last write failed, and crashes when the process ends. The caller looks at *error afterwards. */
+/* libhdf5 reads and writes the descriptor it is given. A write that fails is remembered, not reported: libhdf5 1.10
+ * cannot let go of a file whose last write failed, and crashes when the process ends. The caller looks at *error
+ * afterwards. */
 typedef struct device_info {
     int fd;
     int *error; /* errno of the first failed write; NULL: read only */
@@ -327,7 +329,8 @@ static bool create_arrays(hid_t at, const char *name, ebb_ckpt_array_t *array, i
     return ok;
 }
 
-static bool create_skeleton(ebb_ckpt_writer_t *w, ebb_ckpt_index_t *index, const ebb_checkpoint_meta_t *meta, int64_t texts[N_TEXTS])
+static bool create_skeleton(ebb_ckpt_writer_t *w, ebb_ckpt_index_t *index, const ebb_checkpoint_meta_t *meta,
+                            int64_t texts[N_TEXTS])
 {
     bool ok = create_texts(w, meta, texts) && create_arrays(w->file, "weights", index->array, index->n_params);
     if (!ok || index->n_states < 0)
@@ -347,7 +350,8 @@ static ebb_status_t check_names(const ebb_ckpt_index_t *index)
     for (int i = 0; i < ebb_ckpt_arrays(index); i++) {
         const char *name = index->array[i].name;
         if (!*name || strchr(name, '/') || strcmp(name, ".") == 0)
-            return EBB_FAIL(EBB_EINVAL, "parameter %d is named \"%s\": a name must not be empty, \".\" or hold '/'", i % index->n_params, name);
+            return EBB_FAIL(EBB_EINVAL, "parameter %d is named \"%s\": a name must not be empty, \".\" or hold '/'",
+                            i % index->n_params, name);
     }
     return EBB_OK;
 }
@@ -366,7 +370,9 @@ static ebb_status_t reserve(ebb_ckpt_writer_t *w, const ebb_ckpt_index_t *index,
         return EBB_OK;
     bool full = errno != EFBIG;
     ebb_file_error(w->path, "write checkpoint");
-    return ebb_error_prefix("%" PRId64 " bytes needed, %s: ", bytes, full ? "free some space or keep fewer checkpoints (train.keep)" : "file too large for this disk");
+    return ebb_error_prefix("%" PRId64 " bytes needed, %s: ", bytes,
+                            full ? "free some space or keep fewer checkpoints (train.keep)"
+                                 : "file too large for this disk");
 }
 
 /* The write of libhdf5 that failed, if one did. */
@@ -378,7 +384,8 @@ static ebb_status_t device_error(const ebb_ckpt_writer_t *w)
     return ebb_file_error(w->tmp, "write checkpoint");
 }
 
-static ebb_status_t create_hdf5(ebb_ckpt_writer_t *w, ebb_ckpt_index_t *index, const ebb_checkpoint_meta_t *meta, int64_t texts[N_TEXTS])
+static ebb_status_t create_hdf5(ebb_ckpt_writer_t *w, ebb_ckpt_index_t *index, const ebb_checkpoint_meta_t *meta,
+                                int64_t texts[N_TEXTS])
 {
     lock();
     w->file = create_file(w);
@@ -388,7 +395,8 @@ static ebb_status_t create_hdf5(ebb_ckpt_writer_t *w, ebb_ckpt_index_t *index, c
     return status;
 }
 
-ebb_status_t ebb_ckpt_writer_create(const char *path, ebb_ckpt_index_t *index, const ebb_checkpoint_meta_t *meta, ebb_ckpt_writer_t *w)
+ebb_status_t ebb_ckpt_writer_create(const char *path, ebb_ckpt_index_t *index, const ebb_checkpoint_meta_t *meta,
+                                    ebb_ckpt_writer_t *w)
 {
     char tmp[PATH_MAX];
     int64_t texts[N_TEXTS] = {0};
@@ -410,9 +418,11 @@ ebb_status_t ebb_ckpt_writer_create(const char *path, ebb_ckpt_index_t *index, c
     return EBB_OK;
 }
 
-ebb_status_t ebb_ckpt_write(ebb_ckpt_writer_t *w, const ebb_ckpt_array_t *array, int64_t first, int64_t n, const float *values)
+ebb_status_t ebb_ckpt_write(ebb_ckpt_writer_t *w, const ebb_ckpt_array_t *array, int64_t first, int64_t n,
+                            const float *values)
 {
-    return ebb_file_pwrite(w->fd, w->tmp, values, (size_t)n * sizeof *values, array->offset + first * (int64_t)sizeof *values);
+    return ebb_file_pwrite(w->fd, w->tmp, values, (size_t)n * sizeof *values,
+                           array->offset + first * (int64_t)sizeof *values);
 }
 
 static bool add_hash(hid_t file, const ebb_ckpt_index_t *index, const ebb_ckpt_array_t *array)
@@ -434,10 +444,12 @@ static bool add_meta(hid_t file, const ebb_checkpoint_meta_t *meta)
     char hash[33];
     for (int i = 0; i < 16; i++)
         snprintf(hash + 2 * i, 3, "%02x", meta->cursor.data_hash[i]);
-    return add_string(file, "format", "ebb-checkpoint") && add_i64(file, "format_version", EBB_CHECKPOINT_VERSION) && add_string(file, "ebb_version", EBB_VERSION) &&
-           add_i64(file, "step", meta->step) && add_i64(file, "lanes", meta->lanes) && add_u64(file, "cursor_seed", meta->cursor.seed) &&
-           add_i64(file, "cursor_epoch", meta->cursor.epoch) && add_i64(file, "cursor_step", meta->cursor.step) && add_string(file, "cursor_data_hash", hash) &&
-           add_string(file, "weights_sha256", meta->weights_sha256) && add_string(file, "optimizer_sha256", meta->optimizer_sha256);
+    return add_string(file, "format", "ebb-checkpoint") && add_i64(file, "format_version", EBB_CHECKPOINT_VERSION) &&
+           add_string(file, "ebb_version", EBB_VERSION) && add_i64(file, "step", meta->step) &&
+           add_i64(file, "lanes", meta->lanes) && add_u64(file, "cursor_seed", meta->cursor.seed) &&
+           add_i64(file, "cursor_epoch", meta->cursor.epoch) && add_i64(file, "cursor_step", meta->cursor.step) &&
+           add_string(file, "cursor_data_hash", hash) && add_string(file, "weights_sha256", meta->weights_sha256) &&
+           add_string(file, "optimizer_sha256", meta->optimizer_sha256);
 }
 
 static ebb_status_t finish_hdf5(ebb_ckpt_writer_t *w, const ebb_ckpt_index_t *index, const ebb_checkpoint_meta_t *meta)
@@ -499,7 +511,8 @@ static ebb_status_t seal(ebb_ckpt_writer_t *w)
     return ebb_file_pwrite(w->fd, w->tmp, &head, sizeof head, 0);
 }
 
-ebb_status_t ebb_ckpt_writer_commit(ebb_ckpt_writer_t *w, const ebb_ckpt_index_t *index, const ebb_checkpoint_meta_t *meta)
+ebb_status_t ebb_ckpt_writer_commit(ebb_ckpt_writer_t *w, const ebb_ckpt_index_t *index,
+                                    const ebb_checkpoint_meta_t *meta)
 {
     EBB_TRY(finish_hdf5(w, index, meta));
     EBB_TRY(seal(w));
@@ -543,9 +556,11 @@ static ebb_status_t check_head(int fd, const char *path, head_t *head)
     if (head->self != XXH3_64bits(head, offsetof(head_t, self)))
         return EBB_FAIL(EBB_ECORRUPT, "%s: the first 512 bytes are damaged", path);
     if (head->version != EBB_CHECKPOINT_VERSION)
-        return EBB_FAIL(EBB_EDATA, "%s: checkpoint version %" PRIu64 ", this ebb reads version %d", path, head->version, EBB_CHECKPOINT_VERSION);
+        return EBB_FAIL(EBB_EDATA, "%s: checkpoint version %" PRIu64 ", this ebb reads version %d", path, head->version,
+                        EBB_CHECKPOINT_VERSION);
     if (head->bytes != (uint64_t)bytes)
-        return EBB_FAIL(EBB_ECORRUPT, "%s: %" PRId64 " bytes of %" PRIu64 ": the file was cut off or added to", path, bytes, head->bytes);
+        return EBB_FAIL(EBB_ECORRUPT, "%s: %" PRId64 " bytes of %" PRIu64 ": the file was cut off or added to", path,
+                        bytes, head->bytes);
     return EBB_OK;
 }
 
@@ -556,7 +571,9 @@ static ebb_status_t check_seal(int fd, const char *path)
     EBB_TRY(check_head(fd, path, &head));
     EBB_TRY(hash_body(fd, path, (int64_t)head.bytes, &hash));
     if (hash != head.xxh3)
-        return EBB_FAIL(EBB_ECORRUPT, "%s: damaged or changed since it was written (XXH3 %016" PRIx64 ", not %016" PRIx64 ")", path, hash, head.xxh3);
+        return EBB_FAIL(EBB_ECORRUPT,
+                        "%s: damaged or changed since it was written (XXH3 %016" PRIx64 ", not %016" PRIx64 ")", path,
+                        hash, head.xxh3);
     return EBB_OK;
 }
 
@@ -578,7 +595,8 @@ static bool get_number(hid_t at, const char *name, hid_t type, void *value)
     hid_t attr = H5Aopen(at, name, H5P_DEFAULT);
     hid_t space = attr >= 0 ? H5Aget_space(attr) : H5I_INVALID_HID;
     hid_t stored = attr >= 0 ? H5Aget_type(attr) : H5I_INVALID_HID;
-    bool ok = space >= 0 && H5Sget_simple_extent_npoints(space) == 1 && H5Tget_class(stored) == H5T_INTEGER && H5Aread(attr, type, value) >= 0;
+    bool ok = space >= 0 && H5Sget_simple_extent_npoints(space) == 1 && H5Tget_class(stored) == H5T_INTEGER &&
+              H5Aread(attr, type, value) >= 0;
     if (stored >= 0)
         H5Tclose(stored);
     if (space >= 0)
@@ -595,8 +613,8 @@ static bool get_string(hid_t at, const char *name, char *value, size_t size)
     hid_t space = attr >= 0 ? H5Aget_space(attr) : H5I_INVALID_HID;
     hid_t type = attr >= 0 ? H5Aget_type(attr) : H5I_INVALID_HID;
     memset(value, 0, size);
-    bool ok = space >= 0 && H5Sget_simple_extent_npoints(space) == 1 && H5Tget_class(type) == H5T_STRING && H5Tis_variable_str(type) == 0 &&
-              H5Tget_size(type) < size && H5Aread(attr, type, value) >= 0;
+    bool ok = space >= 0 && H5Sget_simple_extent_npoints(space) == 1 && H5Tget_class(type) == H5T_STRING &&
+              H5Tis_variable_str(type) == 0 && H5Tget_size(type) < size && H5Aread(attr, type, value) >= 0;
     if (type >= 0)
         H5Tclose(type);
     if (space >= 0)
@@ -625,30 +643,37 @@ static bool get_shape(hid_t set, ebb_ckpt_array_t *array)
 {
     hsize_t dims[2] = {0};
     hid_t space = H5Dget_space(set), type = H5Dget_type(set);
-    bool ok = space >= 0 && type >= 0 && H5Tequal(type, H5T_IEEE_F32LE) > 0 && H5Sget_simple_extent_ndims(space) == 2 && H5Sget_simple_extent_dims(space, dims, NULL) == 2;
+    bool ok = space >= 0 && type >= 0 && H5Tequal(type, H5T_IEEE_F32LE) > 0 && H5Sget_simple_extent_ndims(space) == 2 &&
+              H5Sget_simple_extent_dims(space, dims, NULL) == 2;
     if (type >= 0)
         H5Tclose(type);
     if (space >= 0)
         H5Sclose(space);
     array->rows = (int64_t)dims[0];
     array->cols = (int64_t)dims[1];
-    return ok && dims[0] <= INT64_MAX / 8 && dims[1] <= INT64_MAX / 8 && (dims[1] == 0 || dims[0] <= INT64_MAX / 8 / dims[1]);
+    return ok && dims[0] <= INT64_MAX / 8 && dims[1] <= INT64_MAX / 8 &&
+           (dims[1] == 0 || dims[0] <= INT64_MAX / 8 / dims[1]);
 }
 
-static ebb_status_t read_array(hid_t group, const char *path, const char *group_name, int64_t file_size, ebb_ckpt_array_t *array)
+static ebb_status_t read_array(hid_t group, const char *path, const char *group_name, int64_t file_size,
+                               ebb_ckpt_array_t *array)
 {
     hid_t set = H5Dopen2(group, array->name, H5P_DEFAULT);
-    bool ok = set >= 0 && get_shape(set, array) && find_bytes(set, ebb_ckpt_floats(array) * 4, file_size, &array->offset) &&
+    bool ok = set >= 0 && get_shape(set, array) &&
+              find_bytes(set, ebb_ckpt_floats(array) * 4, file_size, &array->offset) &&
               get_number(set, "xxh3", H5T_NATIVE_UINT64, &array->xxh3);
     if (set >= 0)
         H5Dclose(set);
-    return ok ? EBB_OK : EBB_FAIL(EBB_EDATA, "%s: %s/%s: not a contiguous float32 array of two dimensions with its xxh3", path, group_name, array->name);
+    return ok ? EBB_OK
+              : EBB_FAIL(EBB_EDATA, "%s: %s/%s: not a contiguous float32 array of two dimensions with its xxh3", path,
+                         group_name, array->name);
 }
 
 /* Name of member i in the order of creation. */
 static bool member_name(hid_t group, int i, char name[EBB_CKPT_NAME])
 {
-    ssize_t n = H5Lget_name_by_idx(group, ".", H5_INDEX_CRT_ORDER, H5_ITER_INC, (hsize_t)i, name, EBB_CKPT_NAME, H5P_DEFAULT);
+    ssize_t n =
+        H5Lget_name_by_idx(group, ".", H5_INDEX_CRT_ORDER, H5_ITER_INC, (hsize_t)i, name, EBB_CKPT_NAME, H5P_DEFAULT);
     return n > 0 && n < EBB_CKPT_NAME;
 }
 
@@ -662,7 +687,8 @@ static int members(hid_t group, int limit)
 }
 
 /* The n_params arrays of one group. */
-static ebb_status_t read_group(hid_t at, const char *path, const char *name, int64_t file_size, int n, ebb_ckpt_array_t *array)
+static ebb_status_t read_group(hid_t at, const char *path, const char *name, int64_t file_size, int n,
+                               ebb_ckpt_array_t *array)
 {
     ebb_status_t status = EBB_OK;
     hid_t group = H5Gopen2(at, name, H5P_DEFAULT);
@@ -713,17 +739,22 @@ static bool get_meta(hid_t file, ebb_checkpoint_meta_t *meta)
 {
     char hash[34];
     int64_t lanes = 0;
-    bool ok = get_number(file, "step", H5T_NATIVE_INT64, &meta->step) && get_number(file, "lanes", H5T_NATIVE_INT64, &lanes) &&
-              get_number(file, "cursor_seed", H5T_NATIVE_UINT64, &meta->cursor.seed) && get_number(file, "cursor_epoch", H5T_NATIVE_INT64, &meta->cursor.epoch) &&
-              get_number(file, "cursor_step", H5T_NATIVE_INT64, &meta->cursor.step) && get_string(file, "cursor_data_hash", hash, sizeof hash) &&
-              get_string(file, "weights_sha256", meta->weights_sha256, 65) && get_string(file, "optimizer_sha256", meta->optimizer_sha256, 65);
+    bool ok = get_number(file, "step", H5T_NATIVE_INT64, &meta->step) &&
+              get_number(file, "lanes", H5T_NATIVE_INT64, &lanes) &&
+              get_number(file, "cursor_seed", H5T_NATIVE_UINT64, &meta->cursor.seed) &&
+              get_number(file, "cursor_epoch", H5T_NATIVE_INT64, &meta->cursor.epoch) &&
+              get_number(file, "cursor_step", H5T_NATIVE_INT64, &meta->cursor.step) &&
+              get_string(file, "cursor_data_hash", hash, sizeof hash) &&
+              get_string(file, "weights_sha256", meta->weights_sha256, 65) &&
+              get_string(file, "optimizer_sha256", meta->optimizer_sha256, 65);
     for (int i = 0; ok && i < 16; i++) {
         unsigned byte = 0;
         ok = sscanf(hash + 2 * i, "%2x", &byte) == 1;
         meta->cursor.data_hash[i] = (uint8_t)byte;
     }
     meta->lanes = (int32_t)lanes;
-    return ok && lanes >= 0 && lanes <= INT32_MAX && meta->step >= 0 && meta->cursor.epoch >= 0 && meta->cursor.step >= 0;
+    return ok && lanes >= 0 && lanes <= INT32_MAX && meta->step >= 0 && meta->cursor.epoch >= 0 &&
+           meta->cursor.step >= 0;
 }
 
 /* Where text i lies, and its length. */
@@ -805,7 +836,9 @@ ebb_status_t ebb_ckpt_open(const char *path, ebb_ckpt_index_t *index, ebb_checkp
     return status;
 }
 
-ebb_status_t ebb_ckpt_read(int fd, const char *path, const ebb_ckpt_array_t *array, int64_t first, int64_t n, float *values)
+ebb_status_t ebb_ckpt_read(int fd, const char *path, const ebb_ckpt_array_t *array, int64_t first, int64_t n,
+                           float *values)
 {
-    return ebb_file_pread(fd, path, values, (size_t)n * sizeof *values, array->offset + first * (int64_t)sizeof *values);
+    return ebb_file_pread(fd, path, values, (size_t)n * sizeof *values,
+                          array->offset + first * (int64_t)sizeof *values);
 }

@@ -1,4 +1,5 @@
-/* A run's folder of checkpoints: names, the newest good one, and clearing out old ones. Damage is reported once, as a warning. */
+/* A run's folder of checkpoints: names, the newest good one, and clearing out old ones. Damage is reported once, as a
+ * warning. */
 #include "checkpoint/internal.h"
 
 #include "base/alloc.h"
@@ -101,7 +102,8 @@ static ebb_status_t newest(const char *dir, char *path, size_t size)
         damaged++;
     }
     if (status == EBB_OK)
-        status = EBB_FAIL(EBB_ENOINPUT, "%s: no checkpoint that can be loaded%s", dir, damaged ? " (all are damaged); start the run anew" : "");
+        status = EBB_FAIL(EBB_ENOINPUT, "%s: no checkpoint that can be loaded%s", dir,
+                          damaged ? " (all are damaged); start the run anew" : "");
 done:
     ebb_free(l.entry);
     return status;

@@ -39,7 +39,8 @@ void ebb_ckpt_index_destroy(ebb_ckpt_index_t *index);
 
 /* ---- file.c: rank 0 alone ---- */
 
-/* A file under construction: its skeleton is libhdf5's, the values are written beside it to the offsets in the index. */
+/* A file under construction: its skeleton is libhdf5's, the values are written beside it to the offsets in the index.
+ */
 typedef struct ebb_ckpt_writer {
     char *tmp, *path;
     hid_t file;
@@ -48,16 +49,22 @@ typedef struct ebb_ckpt_writer {
 } ebb_ckpt_writer_t;
 
 /* Make the temporary file with room for every array; fills the offsets. */
-ebb_status_t ebb_ckpt_writer_create(const char *path, ebb_ckpt_index_t *index, const ebb_checkpoint_meta_t *meta, ebb_ckpt_writer_t *w) EBB_MUST_CHECK;
-ebb_status_t ebb_ckpt_write(ebb_ckpt_writer_t *w, const ebb_ckpt_array_t *array, int64_t first, int64_t n, const float *values);
+ebb_status_t ebb_ckpt_writer_create(const char *path, ebb_ckpt_index_t *index, const ebb_checkpoint_meta_t *meta,
+                                    ebb_ckpt_writer_t *w) EBB_MUST_CHECK;
+ebb_status_t ebb_ckpt_write(ebb_ckpt_writer_t *w, const ebb_ckpt_array_t *array, int64_t first, int64_t n,
+                            const float *values);
 /* Add hashes and meta, seal, sync, rename. */
-ebb_status_t ebb_ckpt_writer_commit(ebb_ckpt_writer_t *w, const ebb_ckpt_index_t *index, const ebb_checkpoint_meta_t *meta);
+ebb_status_t ebb_ckpt_writer_commit(ebb_ckpt_writer_t *w, const ebb_ckpt_index_t *index,
+                                    const ebb_checkpoint_meta_t *meta);
 /* Releases; without a commit before, removes the temporary file. */
 void ebb_ckpt_writer_destroy(ebb_ckpt_writer_t *w);
 
-/* Check the seal of the whole file, then read its index and meta (each may be NULL). fd_p: for ebb_ckpt_read, or NULL. */
-ebb_status_t ebb_ckpt_open(const char *path, ebb_ckpt_index_t *index, ebb_checkpoint_meta_t *meta, int *fd_p) EBB_MUST_CHECK;
-ebb_status_t ebb_ckpt_read(int fd, const char *path, const ebb_ckpt_array_t *array, int64_t first, int64_t n, float *values);
+/* Check the seal of the whole file, then read its index and meta (each may be NULL). fd_p: for ebb_ckpt_read, or NULL.
+ */
+ebb_status_t ebb_ckpt_open(const char *path, ebb_ckpt_index_t *index, ebb_checkpoint_meta_t *meta,
+                           int *fd_p) EBB_MUST_CHECK;
+ebb_status_t ebb_ckpt_read(int fd, const char *path, const ebb_ckpt_array_t *array, int64_t first, int64_t n,
+                           float *values);
 /* Is the head of the file intact and its length right? Cheap; says nothing of the content. */
 bool ebb_ckpt_complete(const char *path);
 
@@ -75,8 +82,8 @@ void ebb_ckpt_digest_final(ebb_ckpt_digest_t *d, const ebb_ckpt_index_t *index, 
 
 /* ---- walk.c: collective ---- */
 
-/* What rank 0 does with the arrays on their way. begin and end enclose the pieces of each; piece takes (gather) or fills
- * (scatter) values [first, first + n). After a failure nothing more is called. */
+/* What rank 0 does with the arrays on their way. begin and end enclose the pieces of each; piece takes (gather) or
+ * fills (scatter) values [first, first + n). After a failure nothing more is called. */
 typedef struct ebb_ckpt_visitor {
     ebb_status_t (*begin)(void *user, ebb_ckpt_array_t *array);
     ebb_status_t (*piece)(void *user, ebb_ckpt_array_t *array, int64_t first, int64_t n, float *values);
@@ -84,9 +91,10 @@ typedef struct ebb_ckpt_visitor {
     void *user;
 } ebb_ckpt_visitor_t;
 
-/* Bring every array to rank 0 (gather), or give weights to all and states to their owners (scatter), piece by piece in file
- * order. An error of one rank is agreed upon at the end. */
-ebb_status_t ebb_ckpt_walk(const ebb_checkpoint_state_t *state, ebb_ckpt_index_t *index, bool scatter, const ebb_ckpt_visitor_t *visitor);
+/* Bring every array to rank 0 (gather), or give weights to all and states to their owners (scatter), piece by piece in
+ * file order. An error of one rank is agreed upon at the end. */
+ebb_status_t ebb_ckpt_walk(const ebb_checkpoint_state_t *state, ebb_ckpt_index_t *index, bool scatter,
+                           const ebb_ckpt_visitor_t *visitor);
 /* Floats per piece; tests make it small. */
 extern int64_t ebb_ckpt_piece_floats;
 

@@ -1,11 +1,11 @@
 /* The way of the arrays between rank 0 and the owners, in pieces of bounded size.
  *
  * All ranks walk the same pieces in the same order. Weights are whole on every rank: rank 0 gives its own when
- * gathering, and broadcasts when scattering. A state lives in parts on its owners: floats of the dense vector in contiguous
- * slices, rows of tables dealt in blocks of 64. A piece of a table is whole blocks, or lies within one, so that each
- * owner's part of it is contiguous in the owner's memory; rank 0 deals blocks between a staging area in owner order and
- * the piece in row order. An error on one rank does not end its walk, because the others wait for its messages: it
- * goes on with whatever bytes it has, and all agree at the end.
+ * gathering, and broadcasts when scattering. A state lives in parts on its owners: floats of the dense vector in
+ * contiguous slices, rows of tables dealt in blocks of 64. A piece of a table is whole blocks, or lies within one, so
+ * that each owner's part of it is contiguous in the owner's memory; rank 0 deals blocks between a staging area in owner
+ * order and the piece in row order. An error on one rank does not end its walk, because the others wait for its
+ * messages: it goes on with whatever bytes it has, and all agree at the end.
  */
 #include "checkpoint/internal.h"
 
@@ -25,7 +25,7 @@ typedef struct walk {
     float *piece, *stage; /* host; stage: rank 0, parts of a table's piece in owner order */
     ebb_request_t *reqs;  /* (ranks) */
     int n_reqs;
-    ebb_status_t status;  /* first local failure */
+    ebb_status_t status; /* first local failure */
 } walk_t;
 
 /* Room every piece fits in: the nominal size, or one row of the widest table. */
@@ -72,11 +72,13 @@ static void copy(walk_t *w, float *host, float *dev, int64_t floats)
     size_t bytes = (size_t)floats * sizeof *host;
     if (floats == 0)
         return;
-    note(w, w->scatter ? ops->upload(w->state->exec, dev, host, bytes) : ops->download(w->state->exec, host, dev, bytes));
+    note(w,
+         w->scatter ? ops->upload(w->state->exec, dev, host, bytes) : ops->download(w->state->exec, host, dev, bytes));
     note(w, ops->exec_sync(w->state->exec)); /* host is reused at once */
 }
 
-/* Bring rank r's part (n floats; dev: where they lie, on r itself) to or from `host` on rank 0. Messages are under way until settle(). */
+/* Bring rank r's part (n floats; dev: where they lie, on r itself) to or from `host` on rank 0. Messages are under way
+ * until settle(). */
 static ebb_status_t move(walk_t *w, int r, float *host, float *dev, int64_t n)
 {
     ebb_comm_t *comm = w->state->comm;
@@ -215,7 +217,8 @@ static ebb_status_t walk_array(walk_t *w, ebb_ckpt_array_t *array, int param, co
     return EBB_OK;
 }
 
-ebb_status_t ebb_ckpt_walk(const ebb_checkpoint_state_t *state, ebb_ckpt_index_t *index, bool scatter, const ebb_ckpt_visitor_t *visitor)
+ebb_status_t ebb_ckpt_walk(const ebb_checkpoint_state_t *state, ebb_ckpt_index_t *index, bool scatter,
+                           const ebb_ckpt_visitor_t *visitor)
 {
     walk_t w;
     ebb_status_t status = ebb_comm_agree(state->comm, walk_begin(&w, state, scatter));

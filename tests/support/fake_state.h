@@ -63,14 +63,16 @@ static ebb_status_t fake_sync(ebb_exec_t *x)
 static const ebb_backend_ops_t fake_ops = {.upload = fake_copy, .download = fake_copy, .exec_sync = fake_sync};
 static ebb_backend_t fake_backend = {&fake_ops, NULL};
 
-/* A layout of odd shapes: two dense parameters, two tables (the second a single block wide), rows that fill no block. */
+/* A layout of odd shapes: two dense parameters, two tables (the second a single block wide), rows that fill no block.
+ */
 static ebb_param_t fake_params[] = {
     {.name = "0.linear.weight", .kind = EBB_PARAM_ROWS, .rows = 1000, .cols = 3, .offset = 0},
     {.name = "0.linear.bias", .kind = EBB_PARAM_DENSE, .rows = 1, .cols = 3, .offset = 0},
     {.name = "1.embedding.table", .kind = EBB_PARAM_ROWS, .rows = 70, .cols = 5, .offset = 1},
     {.name = "2.linear.weight", .kind = EBB_PARAM_DENSE, .rows = 37, .cols = 11, .offset = 16},
 };
-static const ebb_layout_t fake_layout = {.n_params = 4, .params = fake_params, .dense_floats = 16 + 416, .n_tables = 2, .table_param = {0, 2}};
+static const ebb_layout_t fake_layout = {
+    .n_params = 4, .params = fake_params, .dense_floats = 16 + 416, .n_tables = 2, .table_param = {0, 2}};
 
 /* A value that only its place in the whole determines; salt tells runs apart. */
 static float fake_value(int salt, int kind, int param, int64_t i)
@@ -78,7 +80,8 @@ static float fake_value(int salt, int kind, int param, int64_t i)
     return (float)(salt % 1000 * 10007 + kind * 70001 + param * 9001) + (float)i * 0.25f;
 }
 
-/* For each element this rank holds of every array: set it from fake_value, or compare with it. kind 0: weights, 1..: states. */
+/* For each element this rank holds of every array: set it from fake_value, or compare with it. kind 0: weights, 1..:
+ * states. */
 static int64_t fake_visit(const ebb_checkpoint_state_t *s, int salt, bool set)
 {
     int rank = ebb_comm_rank(s->comm), ranks = ebb_comm_size(s->comm);
@@ -95,7 +98,8 @@ static int64_t fake_visit(const ebb_checkpoint_state_t *s, int salt, bool set)
                 else if (param->kind == EBB_PARAM_DENSE)
                     at = g >= r0 && g < r1 ? s->optim->dense[kind - 1] + (g - r0) : NULL;
                 else if (row / 64 % ranks == rank)
-                    at = s->optim->table[kind - 1][param->offset] + ebb_sync_local_row(row, ranks) * param->cols + i % param->cols;
+                    at = s->optim->table[kind - 1][param->offset] + ebb_sync_local_row(row, ranks) * param->cols +
+                         i % param->cols;
                 if (at && set)
                     *at = fake_value(salt, kind, p, i);
                 wrong += at && *at != fake_value(salt, kind, p, i);
@@ -113,7 +117,9 @@ static void fake_create(ebb_comm_t *comm, int states, ebb_checkpoint_state_t *s)
     s->weights = calloc(1, sizeof *s->weights);
     s->weights->dense = calloc((size_t)fake_layout.dense_floats, sizeof(float));
     for (int t = 0; t < fake_layout.n_tables; t++)
-        s->weights->table[t] = calloc((size_t)(fake_params[fake_layout.table_param[t]].rows * fake_params[fake_layout.table_param[t]].cols), sizeof(float));
+        s->weights->table[t] = calloc(
+            (size_t)(fake_params[fake_layout.table_param[t]].rows * fake_params[fake_layout.table_param[t]].cols),
+            sizeof(float));
     if (states < 0)
         return;
     s->optim = calloc(1, sizeof *s->optim);
@@ -123,7 +129,8 @@ static void fake_create(ebb_comm_t *comm, int states, ebb_checkpoint_state_t *s)
         s->optim->dense[k] = calloc((size_t)(r1 - r0 + 1), sizeof(float));
         for (int t = 0; t < fake_layout.n_tables; t++) {
             const ebb_param_t *p = &fake_params[fake_layout.table_param[t]];
-            s->optim->table[k][t] = calloc((size_t)(ebb_sync_table_rows(p->rows, rank, ranks) * p->cols + 1), sizeof(float));
+            s->optim->table[k][t] =
+                calloc((size_t)(ebb_sync_table_rows(p->rows, rank, ranks) * p->cols + 1), sizeof(float));
         }
     }
 }

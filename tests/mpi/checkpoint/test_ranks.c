@@ -1,5 +1,5 @@
-/* A checkpoint does not know how many ranks wrote it: what n ranks save, any other number loads, and hashes and bytes are equal
- * to those of one rank. */
+/* A checkpoint does not know how many ranks wrote it: what n ranks save, any other number loads, and hashes and bytes
+ * are equal to those of one rank. */
 #include "support.h"
 #include "fake_state.h"
 #include "checkpoint/internal.h"

@@ -1,4 +1,5 @@
-/* Checkpoints on one rank: what is saved is what is loaded; damage is detected; an interrupted save leaves the old file. */
+/* Checkpoints on one rank: what is saved is what is loaded; damage is detected; an interrupted save leaves the old
+ * file. */
 #include "support.h"
 #include "fake_state.h"
 #include "checkpoint/internal.h"
@@ -42,8 +43,12 @@ static int teardown(void **p)
 
 static ebb_checkpoint_meta_t some_meta(int64_t step)
 {
-    return (ebb_checkpoint_meta_t){.step = step, .cursor = {.seed = UINT64_MAX - 5, .epoch = 3, .step = 77, .data_hash = {1, 2, 250}}, .lanes = 24,
-                                   .config = "{\"a\":1}", .progress = "", .dataset = "{\"name\":\"na\xc3\xafve\"}"};
+    return (ebb_checkpoint_meta_t){.step = step,
+                                   .cursor = {.seed = UINT64_MAX - 5, .epoch = 3, .step = 77, .data_hash = {1, 2, 250}},
+                                   .lanes = 24,
+                                   .config = "{\"a\":1}",
+                                   .progress = "",
+                                   .dataset = "{\"name\":\"na\xc3\xafve\"}"};
 }
 
 static void save(fixture_t *f, int salt, int64_t step, char *path, size_t size)
@@ -155,14 +160,17 @@ static void other_shapes_and_optimisers_are_named(void **p)
     layout.params = params;
     state.layout = &layout;
     params[3].rows = 36;
-    assert_fails(ebb_checkpoint_load(&state, path, &meta), EBB_EDATA, "\"2.linear.weight\" is 37 x 11, in the model 36 x 11");
+    assert_fails(ebb_checkpoint_load(&state, path, &meta), EBB_EDATA,
+                 "\"2.linear.weight\" is 37 x 11, in the model 36 x 11");
     params[3].rows = 37;
     strcpy(params[1].name, "0.linear.b");
-    assert_fails(ebb_checkpoint_load(&state, path, &meta), EBB_EDATA, "\"0.linear.bias\" where the model has \"0.linear.b\"");
+    assert_fails(ebb_checkpoint_load(&state, path, &meta), EBB_EDATA,
+                 "\"0.linear.bias\" where the model has \"0.linear.b\"");
     layout.n_params = 3;
     assert_fails(ebb_checkpoint_load(&state, path, &meta), EBB_EDATA, "4 parameters, the model has 3");
     f->state.optim->states = 1;
-    assert_fails(ebb_checkpoint_load(&f->state, path, &meta), EBB_EDATA, "2 optimiser states, the optimiser of this run has 1");
+    assert_fails(ebb_checkpoint_load(&f->state, path, &meta), EBB_EDATA,
+                 "2 optimiser states, the optimiser of this run has 1");
     f->state.optim->states = 2;
     strcpy(params[1].name, "a/b");
     assert_fails(ebb_checkpoint_save(&state, path, &meta), EBB_EINVAL, "\"a/b\"");
@@ -336,8 +344,8 @@ static void a_kill_in_the_middle_of_saving_always_leaves_a_good_checkpoint(void 
             for (int step = 1 + round * 1000;; step++) {
                 meta = some_meta(step);
                 fake_visit(&f->state, step, true);
-                if (ebb_checkpoint_path(f->dir, step, path, sizeof path) != EBB_OK || ebb_checkpoint_save(&f->state, path, &meta) != EBB_OK ||
-                    ebb_checkpoint_prune(f->dir, 2) != EBB_OK)
+                if (ebb_checkpoint_path(f->dir, step, path, sizeof path) != EBB_OK ||
+                    ebb_checkpoint_save(&f->state, path, &meta) != EBB_OK || ebb_checkpoint_prune(f->dir, 2) != EBB_OK)
                     _exit(1);
             }
         }
@@ -356,18 +364,21 @@ static void h5dump_reads_weights_states_and_meta(void **p)
 {
     fixture_t *f = *p;
     char path[4096], command[8300], line[400];
+    const char *want[] = {"(0,0): 19008, 19008.2, 19008.5", "(0): 1000", "{\"a\":1}", "(36,"};
     int found = 0;
     if (system("command -v h5dump >/dev/null") != 0) {
         print_message("[  SKIPPED ] no h5dump here\n");
         skip();
     }
     save(f, 1, 1000, path, sizeof path);
-    snprintf(command, sizeof command, "h5dump -d /weights/0.linear.bias -d /optimizer/v/2.linear.weight -a /step -d /meta/config '%s'", path);
+    snprintf(command, sizeof command,
+             "h5dump -d /weights/0.linear.bias -d /optimizer/v/2.linear.weight -a /step -d /meta/config '%s'", path);
     FILE *out = popen(command, "r");
     while (fgets(line, sizeof line, out))
-        found += strstr(line, "(0,0): 19008, 19008.2, 19008.5") || strstr(line, "(0): 1000") || strstr(line, "{\\\"a\\\":1}") || strstr(line, "(36,10)") || strstr(line, "(36,9)");
+        for (int i = 0; i < 4; i++)
+            found |= strstr(line, want[i]) ? 1 << i : 0;
     assert_int_equal(pclose(out), 0);
-    assert_int_equal(found, 4);
+    assert_int_equal(found, 15);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
