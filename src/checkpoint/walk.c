@@ -112,8 +112,9 @@ static ebb_status_t settle(walk_t *w)
 
 static ebb_status_t move_weights(walk_t *w, int param, int64_t first, int64_t n)
 {
-    int64_t floats;
-    float *dev = ebb_weights_param(w->layout, w->state->weights, param, &floats) + first;
+    const ebb_param_t *p = &w->layout->params[param];
+    const ebb_weights_t *weights = w->state->weights;
+    float *dev = (p->kind == EBB_PARAM_DENSE ? weights->dense + p->offset : weights->table[p->offset]) + first;
     if (w->scatter && w->ranks > 1)
         EBB_TRY(ebb_comm_bcast(w->state->comm, w->piece, n * (int64_t)sizeof *w->piece, 0));
     if (w->scatter || w->rank == 0)

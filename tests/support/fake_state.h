@@ -1,4 +1,4 @@
-/* What stands in for compute, model, sync and optim where a test is about moving state alone: memory of the host as
+/* What stands in for compute, model and optim where a test is about moving state alone: memory of the host as
  * device, and an optimiser whose states are plain arrays in the owners' layout. */
 #ifndef EBB_TESTS_FAKE_STATE_H
 #define EBB_TESTS_FAKE_STATE_H
@@ -30,23 +30,10 @@ float *ebb_optim_state_table(ebb_optim_t *o, int i, int table)
     return o->table[i][table];
 }
 
-float *ebb_weights_param(const ebb_layout_t *layout, const ebb_weights_t *weights, int param, int64_t *floats_p)
+static float *fake_param(const ebb_layout_t *layout, const ebb_weights_t *weights, int param)
 {
     const ebb_param_t *p = &layout->params[param];
-    *floats_p = p->rows * p->cols;
     return p->kind == EBB_PARAM_DENSE ? weights->dense + p->offset : weights->table[p->offset];
-}
-
-void ebb_sync_dense_range(const ebb_layout_t *layout, int rank, int ranks, int64_t *begin_p, int64_t *end_p)
-{
-    int64_t units = layout->dense_floats / 16;
-    *begin_p = units * rank / ranks * 16;
-    *end_p = units * (rank + 1) / ranks * 16;
-}
-int64_t ebb_sync_table_rows(int64_t rows, int rank, int ranks)
-{
-    int64_t full = rows / 64, mine = full / ranks + (full % ranks > rank);
-    return mine * 64 + (full % ranks == rank ? rows % 64 : 0);
 }
 
 static ebb_status_t fake_copy(ebb_exec_t *x, void *dst, const void *src, size_t bytes)
@@ -85,7 +72,7 @@ static float fake_value(int salt, int kind, int param, int64_t i)
 static int64_t fake_visit(const ebb_checkpoint_state_t *s, int salt, bool set)
 {
     int rank = ebb_comm_rank(s->comm), ranks = ebb_comm_size(s->comm);
-    int64_t wrong = 0, r0, r1, floats;
+    int64_t wrong = 0, r0, r1;
     ebb_sync_dense_range(s->layout, rank, ranks, &r0, &r1);
     for (int p = 0; p < s->layout->n_params; p++) {
         const ebb_param_t *param = &s->layout->params[p];
@@ -94,7 +81,7 @@ static int64_t fake_visit(const ebb_checkpoint_state_t *s, int salt, bool set)
                 float *at = NULL;
                 int64_t row = i / param->cols, g = param->offset + i;
                 if (kind == 0)
-                    at = ebb_weights_param(s->layout, s->weights, p, &floats) + i;
+                    at = fake_param(s->layout, s->weights, p) + i;
                 else if (param->kind == EBB_PARAM_DENSE)
                     at = g >= r0 && g < r1 ? s->optim->dense[kind - 1] + (g - r0) : NULL;
                 else if (row / 64 % ranks == rank)
