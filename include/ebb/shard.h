@@ -51,8 +51,8 @@ typedef struct ebb_reader ebb_reader_t;
 
 /* Open a data set folder, or a .h5ad / 10x / plain HDF5 file as it is. dataset: NULL, or inside a foreign HDF5 file the
  * group or 2-D dataset to read, optionally with the targets' path after a colon ("raw/X:obs/bulk_labels"). Reads the
- * manifest and indexes all shards through libhdf5 (the only use of libhdf5; readers use pread). Thread-safe only in
- * the sense that two threads must not open at once. */
+ * manifest and the shards' own chunk tables with pread; a foreign file is indexed through libhdf5, under the process-wide
+ * lock. Readers never enter libhdf5, except for foreign filters and types that only libhdf5 understands. */
 EBB_API ebb_status_t ebb_dataset_open(const char *path, const char *dataset, ebb_dataset_t **ds_p) EBB_MUST_CHECK;
 EBB_API void ebb_dataset_close(ebb_dataset_t *ds);
 EBB_API const ebb_dataset_info_t *ebb_dataset_info(const ebb_dataset_t *ds);
@@ -101,6 +101,7 @@ typedef struct ebb_shard_summary {
     int32_t index;
     char file[32];  /* "shard-00007.h5" */
     int64_t row0, rows, nnz, bytes;
+    int64_t index_offset, index_bytes; /* where its chunk table lies */
     char sha256[65];
 } ebb_shard_summary_t;
 

@@ -1,0 +1,499 @@
+/* The hot path: rows from chunks. A chunk is read with one pread, checked against its XXH3, decompressed once into a
+ * slot of a small cache (still as byte planes), and any part of it is then unshuffled and widened straight into the
+ * caller's buffer.
+ *
+ * Invariants: after create nothing is allocated but slots on their first use; no count from a file is used before it
+ * was checked; libhdf5 is entered for EBB_CODEC_HDF5 arrays only. Thread rules: a reader belongs to one thread, the
+ * data set is only read. */
+#include "shard/layout.h"
+#include "base/alloc.h"
+#include "base/file.h"
+#include "base/hash.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+#include <zlib.h>
+#include <zstd.h>
+
+enum { OPEN_FILES = 32, DEFAULT_CACHE = 8 << 20, TARGET_BLOCK = 512 };
+
+typedef struct slot {
+    int shard;
+    bool shuffled; /* how this chunk lies here */
+    int64_t chunk; /* EBB_NO_CHUNK: empty */
+    uint64_t used;
+    uint8_t *buf;
+} slot_t;
+
+typedef struct cache {
+    slot_t *slot;
+    int n;
+    int64_t bytes; /* of each slot */
+} cache_t;
+
+struct ebb_reader {
+    const ebb_dataset_t *ds;
+    cache_t cache[EBB_ROLES];
+    uint64_t clock;
+    ZSTD_DCtx *dctx;
+    z_stream inflater;
+    bool inflating;
+    bool checksum; /* of zstd frames; XXH3 has spoken already, so only verify wants both */
+    uint8_t *packed;
+    int64_t packed_bytes;
+    struct {
+        int shard, fd;
+    } file[OPEN_FILES];
+    int64_t row0, row1; /* global rows being asked for; named in errors */
+    int last_shard;
+};
+
+/* ---- making ---- */
+
+static void plan_cache(ebb_reader_t *r, ebb_role_t role, int64_t budget, int most)
+{
+    cache_t *cache = &r->cache[role];
+    for (int i = 0; i < r->ds->info.n_shards; i++) {
+        const ebb_array_t *a = &r->ds->shard[i].array[role];
+        int64_t n = a->present ? a->grid_rows * a->grid_cols : 0;
+        int64_t bytes = n > 0 ? ebb_array_chunk_bytes(a, 0) : 0;
+        cache->bytes = bytes > cache->bytes ? bytes : cache->bytes;
+        for (int64_t c = 0; a->chunk && c < n; c++)
+            r->packed_bytes = a->chunk[c].bytes > r->packed_bytes ? a->chunk[c].bytes : r->packed_bytes;
+    }
+    int64_t fit = cache->bytes > 0 ? budget / cache->bytes : 0;
+    cache->n = cache->bytes == 0 ? 0 : fit < 2 ? 2 : fit > most ? most : (int)fit;
+    if (cache->bytes > budget)
+        cache->n = 1;
+}
+
+static ebb_status_t make_caches(ebb_reader_t *r, int64_t budget)
+{
+    plan_cache(r, EBB_ROLE_DATA, budget / 2, 64);
+    plan_cache(r, EBB_ROLE_INDICES, budget / 4, 64);
+    plan_cache(r, EBB_ROLE_X, budget / 4 * 3, 512);
+    for (int role = 0; role < EBB_ROLES; role++) {
+        cache_t *cache = &r->cache[role];
+        if (cache->n == 0)
+            plan_cache(r, (ebb_role_t)role, budget / 16, 16);
+        EBB_TRY(EBB_NEW_ARRAY("chunk cache", cache->n, &cache->slot));
+        for (int i = 0; i < cache->n; i++)
+            cache->slot[i].chunk = EBB_NO_CHUNK;
+    }
+    return r->packed_bytes > 0 ? ebb_alloc("compressed chunk", (size_t)r->packed_bytes, (void **)&r->packed) : EBB_OK;
+}
+
+static ebb_status_t make_codecs(ebb_reader_t *r)
+{
+    r->dctx = ZSTD_createDCtx();
+    r->inflating = inflateInit(&r->inflater) == Z_OK;
+    if (!r->dctx || !r->inflating)
+        return EBB_FAIL(EBB_ENOMEM, "out of memory for a decompressor");
+    return EBB_OK;
+}
+
+ebb_status_t ebb_reader_create(const ebb_dataset_t *ds, size_t cache_bytes, ebb_reader_t **reader_p)
+{
+    ebb_reader_t *r;
+    ebb_status_t status;
+    *reader_p = NULL;
+    EBB_TRY(EBB_NEW("reader", &r));
+    r->ds = ds;
+    for (int i = 0; i < OPEN_FILES; i++)
+        r->file[i].fd = -1;
+    EBB_TRY_GOTO(status, make_codecs(r), fail);
+    EBB_TRY_GOTO(status, make_caches(r, cache_bytes ? (int64_t)cache_bytes : DEFAULT_CACHE), fail);
+    *reader_p = r;
+    return EBB_OK;
+fail:
+    ebb_reader_destroy(r);
+    return status;
+}
+
+void ebb_reader_destroy(ebb_reader_t *r)
+{
+    if (!r)
+        return;
+    for (int role = 0; role < EBB_ROLES; role++) {
+        for (int i = 0; r->cache[role].slot && i < r->cache[role].n; i++)
+            ebb_free(r->cache[role].slot[i].buf);
+        ebb_free(r->cache[role].slot);
+    }
+    for (int i = 0; i < OPEN_FILES; i++)
+        if (r->file[i].fd >= 0)
+            close(r->file[i].fd);
+    if (r->inflating)
+        inflateEnd(&r->inflater);
+    ZSTD_freeDCtx(r->dctx);
+    ebb_free(r->packed);
+    ebb_free(r);
+}
+
+/* ---- one chunk ---- */
+
+/* Few files stay open per reader, so that data sets of many thousand shards need no raised limits. */
+static ebb_status_t shard_fd(ebb_reader_t *r, int shard, int *fd_p)
+{
+    int at = shard % OPEN_FILES;
+    if (r->file[at].fd >= 0 && r->file[at].shard != shard) {
+        close(r->file[at].fd);
+        r->file[at].fd = -1;
+    }
+    if (r->file[at].fd < 0) {
+        EBB_TRY(ebb_file_open(r->ds->shard[shard].path, O_RDONLY, 0, &r->file[at].fd));
+        r->file[at].shard = shard;
+    }
+    *fd_p = r->file[at].fd;
+    return EBB_OK;
+}
+
+static ebb_status_t inflate_chunk(ebb_reader_t *r, const void *in, int64_t in_bytes, void *out, int64_t out_bytes)
+{
+    z_stream *z = &r->inflater;
+    if (inflateReset(z) != Z_OK)
+        return EBB_FAIL(EBB_EBUG, "zlib cannot begin");
+    z->next_in = (Bytef *)(uintptr_t)in;
+    z->avail_in = (uInt)in_bytes;
+    z->next_out = out;
+    z->avail_out = (uInt)out_bytes;
+    int code = inflate(z, Z_FINISH);
+    if (code != Z_STREAM_END || z->avail_out != 0)
+        return EBB_FAIL(EBB_ECORRUPT, "deflate: %s", z->msg ? z->msg : "not the expected length");
+    return EBB_OK;
+}
+
+static ebb_status_t unzstd_chunk(ebb_reader_t *r, const void *in, int64_t in_bytes, void *out, int64_t out_bytes)
+{
+    /* ZSTD_d_forceIgnoreChecksum, which zstd.h declares for static linking only */
+    ZSTD_DCtx_setParameter(r->dctx, ZSTD_d_experimentalParam3, !r->checksum);
+    size_t n = ZSTD_decompressDCtx(r->dctx, out, (size_t)out_bytes, in, (size_t)in_bytes);
+    if (ZSTD_isError(n))
+        return EBB_FAIL(EBB_ECORRUPT, "zstd: %s", ZSTD_getErrorName(n));
+    if ((int64_t)n != out_bytes)
+        return EBB_FAIL(EBB_ECORRUPT, "zstd: %zu bytes where %lld were expected", n, (long long)out_bytes);
+    return EBB_OK;
+}
+
+static ebb_status_t check_hash(const ebb_array_t *a, const ebb_chunk_t *chunk, const void *stored)
+{
+#ifndef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION
+    if (a->hashed && ebb_xxh3(stored, chunk->bytes) != chunk->xxh3)
+        return EBB_FAIL(EBB_ECORRUPT,
+                        "stored bytes do not match their checksum: the file is damaged; restore it or pack again");
+#endif
+    return EBB_OK;
+}
+
+static ebb_status_t decode(ebb_reader_t *r, int shard, const ebb_array_t *a, int64_t c, slot_t *slot)
+{
+    const ebb_shard_t *s = &r->ds->shard[shard];
+    int64_t bytes = ebb_array_chunk_bytes(a, c);
+    slot->shuffled = false;
+    if (a->codec == EBB_CODEC_HDF5)
+        return ebb_foreign_read_chunk(a, s->path, c, slot->buf);
+    const ebb_chunk_t *chunk = &a->chunk[c];
+    if (chunk->bytes == 0) {
+        memset(slot->buf, 0, (size_t)bytes);
+        return EBB_OK;
+    }
+    bool plain = a->codec == EBB_CODEC_NONE || (chunk->mask & a->codec_bit);
+    uint8_t *stored = plain ? slot->buf : r->packed;
+    int fd;
+    slot->shuffled = a->shuffled && !(chunk->mask & a->shuffle_bit);
+    if (plain && chunk->bytes != bytes)
+        return EBB_FAIL(EBB_ECORRUPT, "%u bytes where %lld were expected", chunk->bytes, (long long)bytes);
+    EBB_TRY(shard_fd(r, shard, &fd));
+    EBB_TRY(ebb_file_pread(fd, s->path, stored, chunk->bytes, chunk->offset));
+    EBB_TRY(check_hash(a, chunk, stored));
+    if (plain)
+        return EBB_OK;
+    return a->codec == EBB_CODEC_ZSTD ? unzstd_chunk(r, stored, chunk->bytes, slot->buf, bytes)
+                                      : inflate_chunk(r, stored, chunk->bytes, slot->buf, bytes);
+}
+
+static ebb_status_t name_chunk(const ebb_reader_t *r, int shard, const ebb_array_t *a, int64_t c)
+{
+    ebb_status_t status =
+        ebb_error_prefix("%s: %s: chunk %lld (read for rows %lld to %lld): ", r->ds->shard[shard].file, a->name,
+                         (long long)c, (long long)r->row0, (long long)r->row1 - 1);
+    if (status != EBB_EDATA || !a->hashed)
+        return status;
+    ebb_error_t error = *ebb_error(); /* a chunk of ours that ends early is damage */
+    error.status = EBB_ECORRUPT;
+    return ebb_error_set(&error);
+}
+
+static ebb_status_t get_slot(ebb_reader_t *r, int shard, ebb_role_t role, int64_t c, slot_t **slot_p)
+{
+    cache_t *cache = &r->cache[role];
+    slot_t *oldest = &cache->slot[0];
+    for (int i = 0; i < cache->n; i++) {
+        slot_t *slot = &cache->slot[i];
+        if (slot->chunk == c && slot->shard == shard) {
+            slot->used = ++r->clock;
+            *slot_p = slot;
+            return EBB_OK;
+        }
+        if (slot->used < oldest->used)
+            oldest = slot;
+    }
+    if (!oldest->buf)
+        EBB_TRY(ebb_alloc("chunk cache", (size_t)cache->bytes, (void **)&oldest->buf));
+    oldest->chunk = EBB_NO_CHUNK;
+    const ebb_array_t *a = &r->ds->shard[shard].array[role];
+    if (decode(r, shard, a, c, oldest) != EBB_OK)
+        return name_chunk(r, shard, a, c);
+    oldest->shard = shard;
+    oldest->chunk = c;
+    oldest->used = ++r->clock;
+    *slot_p = oldest;
+    return EBB_OK;
+}
+
+ebb_status_t ebb_reader_chunk(ebb_reader_t *r, int shard, ebb_role_t role, int64_t chunk, bool checksum,
+                              const void **raw_p)
+{
+    slot_t *slot;
+    r->checksum = checksum;
+    EBB_TRY(get_slot(r, shard, role, chunk, &slot));
+    *raw_p = slot->buf;
+    return EBB_OK;
+}
+
+/* ---- parts of arrays ---- */
+
+static bool widen(const ebb_array_t *a, const slot_t *slot, int64_t n, int64_t first, int64_t count, ebb_elem_t as,
+                  void *out, int64_t at)
+{
+    if (as == EBB_ELEM_I32)
+        return ebb_take_i32(a->elem, slot->shuffled, slot->buf, n, first, count, (int32_t *)out + at);
+    if (as == EBB_ELEM_F32)
+        return ebb_take_f32(a->elem, slot->shuffled, slot->buf, n, first, count, (float *)out + at);
+    return ebb_take_i64(a->elem, slot->shuffled, slot->buf, n, first, count, (int64_t *)out + at);
+}
+
+/* Rows [first, first + n) of one chunk into rows from `at` of out, which is a->cols wide. */
+static bool take_chunk(const ebb_array_t *a, const slot_t *slot, int64_t c, int64_t first, int64_t n, ebb_elem_t as,
+                       void *out, int64_t at)
+{
+    int64_t elements = ebb_array_chunk_bytes(a, c) / (int64_t)ebb_elem_size(a->elem);
+    int64_t col = c % a->grid_cols * a->chunk_cols;
+    int64_t width = a->cols - col < a->chunk_cols ? a->cols - col : a->chunk_cols;
+    int64_t stride = a->padded ? a->chunk_cols : width;
+    if (width == a->cols && stride == width)
+        return widen(a, slot, elements, first * width, n * width, as, out, at * width);
+    bool good = true;
+    for (int64_t i = 0; i < n; i++)
+        good &= widen(a, slot, elements, (first + i) * stride, width, as, out, (at + i) * a->cols + col);
+    return good;
+}
+
+ebb_status_t ebb_reader_take(ebb_reader_t *r, int shard, ebb_role_t role, int64_t row0, int64_t n, ebb_elem_t as,
+                             void *out)
+{
+    const ebb_array_t *a = &r->ds->shard[shard].array[role];
+    if (row0 < 0 || n < 0 || row0 > a->rows - n)
+        return EBB_FAIL(EBB_ECORRUPT, "%s: %s: elements %lld to %lld of %lld", r->ds->shard[shard].file, a->name,
+                        (long long)row0, (long long)(row0 + n), (long long)a->rows);
+    for (int64_t done = 0; done < n;) {
+        int64_t band = (row0 + done) / a->chunk_rows, first = (row0 + done) % a->chunk_rows;
+        int64_t m = n - done < a->chunk_rows - first ? n - done : a->chunk_rows - first;
+        for (int64_t c = band * a->grid_cols; c < (band + 1) * a->grid_cols; c++) {
+            slot_t *slot;
+            EBB_TRY(get_slot(r, shard, role, c, &slot));
+            if (!take_chunk(a, slot, c, first, m, as, out, done)) {
+                EBB_FAIL(EBB_EDATA, "values of type %s beyond what %s can hold", ebb_elem_name(a->elem),
+                         ebb_elem_name(as));
+                return name_chunk(r, shard, a, c);
+            }
+        }
+        done += m;
+    }
+    return EBB_OK;
+}
+
+/* ---- rows ---- */
+
+static ebb_status_t begin_rows(ebb_reader_t *r, int64_t row0, int64_t n)
+{
+    int64_t rows = r->ds->info.rows;
+    if (row0 < 0 || n < 0 || row0 > rows - n)
+        return EBB_FAIL(EBB_EINVAL, "%s: rows %lld to %lld were asked for, there are %lld", r->ds->info.name,
+                        (long long)row0, (long long)(row0 + n) - 1, (long long)rows);
+    r->row0 = row0;
+    r->row1 = row0 + n;
+    r->checksum = false;
+    return EBB_OK;
+}
+
+/* The piece of rows [row, end) that lies in one shard: its number, first local row and count. */
+static int64_t find_piece(ebb_reader_t *r, int64_t row, int64_t end, int *shard_p, int64_t *first_p)
+{
+    const ebb_shard_t *shard = r->ds->shard;
+    int low = 0, high = r->ds->info.n_shards - 1, at = r->last_shard;
+    if (row < shard[at].row0 || row >= shard[at].row0 + shard[at].rows) {
+        while (low < high) {
+            at = low + (high - low) / 2;
+            if (row >= shard[at].row0 + shard[at].rows)
+                low = at + 1;
+            else
+                high = at;
+        }
+        at = low;
+        r->last_shard = at;
+    }
+    *shard_p = at;
+    *first_p = row - shard[at].row0;
+    int64_t left = shard[at].rows - *first_p;
+    return end - row < left ? end - row : left;
+}
+
+ebb_status_t ebb_reader_rowptr(ebb_reader_t *r, int64_t row0, int64_t n, int64_t base, int64_t *rowptr)
+{
+    if (!r->ds->info.sparse)
+        return EBB_FAIL(EBB_EINVAL, "%s: is dense: it has no row pointers", r->ds->info.name);
+    EBB_TRY(begin_rows(r, row0, n));
+    rowptr[0] = base;
+    for (int64_t done = 0, m; done < n; done += m) {
+        int shard;
+        int64_t first, start = rowptr[done];
+        m = find_piece(r, row0 + done, row0 + n, &shard, &first);
+        EBB_TRY(ebb_reader_take(r, shard, EBB_ROLE_INDPTR, first, m + 1, EBB_ELEM_I64, rowptr + done));
+        int64_t low = rowptr[done], last = low;
+        bool good = low >= 0;
+        for (int64_t i = done; i <= done + m; i++) {
+            good &= rowptr[i] >= last;
+            last = rowptr[i];
+            rowptr[i] += start - low;
+        }
+        if (!good || last > r->ds->shard[shard].nnz)
+            return EBB_FAIL(EBB_ECORRUPT,
+                            "%s: X/indptr: row pointers of rows %lld to %lld do not ascend within 0 .. %lld",
+                            r->ds->shard[shard].file, (long long)(row0 + done), (long long)(row0 + done + m) - 1,
+                            (long long)r->ds->shard[shard].nnz);
+    }
+    return EBB_OK;
+}
+
+static ebb_status_t check_columns(const ebb_reader_t *r, int shard, const int32_t *col, int64_t n)
+{
+    uint32_t cols = (uint32_t)r->ds->info.cols, bad = 0;
+    for (int64_t i = 0; i < n; i++)
+        bad |= (uint32_t)col[i] >= cols;
+    if (!bad)
+        return EBB_OK;
+    int64_t i = 0;
+    while ((uint32_t)col[i] < cols)
+        i++;
+    return EBB_FAIL(EBB_ECORRUPT, "%s: %s: rows %lld to %lld: column %d is not in 0 .. %u", r->ds->shard[shard].file,
+                    r->ds->shard[shard].array[EBB_ROLE_INDICES].name, (long long)r->row0, (long long)r->row1 - 1,
+                    col[i], cols - 1);
+}
+
+ebb_status_t ebb_reader_csr(ebb_reader_t *r, int64_t row0, int64_t n, int32_t *col, float *val)
+{
+    if (!r->ds->info.sparse)
+        return EBB_FAIL(EBB_EINVAL, "%s: is dense: read it with ebb_reader_dense", r->ds->info.name);
+    EBB_TRY(begin_rows(r, row0, n));
+    int64_t out = 0;
+    for (int64_t done = 0, m; done < n; done += m) {
+        int shard;
+        int64_t first, begin, end;
+        m = find_piece(r, row0 + done, row0 + n, &shard, &first);
+        EBB_TRY(ebb_reader_take(r, shard, EBB_ROLE_INDPTR, first, 1, EBB_ELEM_I64, &begin));
+        EBB_TRY(ebb_reader_take(r, shard, EBB_ROLE_INDPTR, first + m, 1, EBB_ELEM_I64, &end));
+        if (begin < 0 || end < begin || end > r->ds->shard[shard].nnz)
+            return EBB_FAIL(EBB_ECORRUPT, "%s: X/indptr: rows %lld to %lld: entries %lld to %lld of %lld",
+                            r->ds->shard[shard].file, (long long)(row0 + done), (long long)(row0 + done + m) - 1,
+                            (long long)begin, (long long)end, (long long)r->ds->shard[shard].nnz);
+        if (col) {
+            EBB_TRY(ebb_reader_take(r, shard, EBB_ROLE_INDICES, begin, end - begin, EBB_ELEM_I32, col + out));
+            EBB_TRY(check_columns(r, shard, col + out, end - begin));
+        }
+        if (val)
+            EBB_TRY(ebb_reader_take(r, shard, EBB_ROLE_DATA, begin, end - begin, EBB_ELEM_F32, val + out));
+        out += end - begin;
+    }
+    return EBB_OK;
+}
+
+ebb_status_t ebb_reader_dense(ebb_reader_t *r, int64_t row0, int64_t n, float *x)
+{
+    if (r->ds->info.sparse)
+        return EBB_FAIL(EBB_EINVAL, "%s: is sparse: read it with ebb_reader_csr", r->ds->info.name);
+    EBB_TRY(begin_rows(r, row0, n));
+    for (int64_t done = 0, m; done < n; done += m) {
+        int shard;
+        int64_t first;
+        m = find_piece(r, row0 + done, row0 + n, &shard, &first);
+        EBB_TRY(ebb_reader_take(r, shard, EBB_ROLE_X, first, m, EBB_ELEM_F32, x + done * r->ds->info.cols));
+    }
+    return EBB_OK;
+}
+
+/* ---- targets ---- */
+
+static ebb_status_t take_labels(ebb_reader_t *r, int shard, int64_t first, int64_t n, int32_t *label)
+{
+    if (r->ds->labels) {
+        memcpy(label, r->ds->labels + first, (size_t)n * sizeof *label);
+        return EBB_OK;
+    }
+    EBB_TRY(ebb_reader_take(r, shard, EBB_ROLE_Y, first, n, EBB_ELEM_I32, label));
+    for (int64_t i = 0; i < n; i++)
+        if (label[i] < 0 || label[i] >= r->ds->info.classes)
+            return EBB_FAIL(EBB_ECORRUPT, "%s: %s: row %lld: class %d is not in 0 .. %lld", r->ds->shard[shard].file,
+                            r->ds->shard[shard].array[EBB_ROLE_Y].name,
+                            (long long)(r->ds->shard[shard].row0 + first + i), label[i],
+                            (long long)r->ds->info.classes - 1);
+    return EBB_OK;
+}
+
+static ebb_status_t take_classes(ebb_reader_t *r, int shard, int64_t first, int64_t n, int32_t *label, float *y)
+{
+    int32_t block[TARGET_BLOCK];
+    if (label)
+        EBB_TRY(take_labels(r, shard, first, n, label));
+    for (int64_t done = 0; y && done < n; done += TARGET_BLOCK) {
+        int64_t m = n - done < TARGET_BLOCK ? n - done : TARGET_BLOCK;
+        EBB_TRY(take_labels(r, shard, first + done, m, block));
+        for (int64_t i = 0; i < m; i++)
+            y[done + i] = (float)block[i];
+    }
+    return EBB_OK;
+}
+
+static ebb_status_t take_reals(ebb_reader_t *r, int shard, int64_t first, int64_t n, float *y)
+{
+    int64_t cols = r->ds->info.target_cols;
+    if (!r->ds->reals)
+        return ebb_reader_take(r, shard, EBB_ROLE_Y, first, n, EBB_ELEM_F32, y);
+    memcpy(y, r->ds->reals + first * cols, (size_t)(n * cols) * sizeof *y);
+    return EBB_OK;
+}
+
+ebb_status_t ebb_reader_targets(ebb_reader_t *r, int64_t row0, int64_t n, int32_t *label, float *y, float *weight)
+{
+    const ebb_dataset_info_t *info = &r->ds->info;
+    if (label && info->target != EBB_TARGET_CLASS)
+        return EBB_FAIL(EBB_EINVAL, "%s: has no classes", info->name);
+    if (y && info->target == EBB_TARGET_NONE)
+        return EBB_FAIL(EBB_EINVAL, "%s: has no targets", info->name);
+    EBB_TRY(begin_rows(r, row0, n));
+    for (int64_t done = 0, m; done < n; done += m) {
+        int shard;
+        int64_t first;
+        m = find_piece(r, row0 + done, row0 + n, &shard, &first);
+        if (info->target == EBB_TARGET_CLASS)
+            EBB_TRY(take_classes(r, shard, first, m, label ? label + done : NULL, y ? y + done : NULL));
+        else if (y)
+            EBB_TRY(take_reals(r, shard, first, m, y + done * info->target_cols));
+        if (weight && info->weighted)
+            EBB_TRY(ebb_reader_take(r, shard, EBB_ROLE_WEIGHT, first, m, EBB_ELEM_F32, weight + done));
+    }
+    for (int64_t i = 0; weight && !info->weighted && i < n; i++)
+        weight[i] = 1;
+    return EBB_OK;
+}

@@ -1,1 +1,0 @@
-ebb_unit_test(checkpoint file)
