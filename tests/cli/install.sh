@@ -1,0 +1,75 @@
+#!/bin/bash
+# install.sh BUILD SOURCE CMAKE CC SANITIZERS: installs into an empty prefix, moves the prefix, and uses what lies there
+# as a stranger would: a C program by pkg-config and by find_package, every header alone in C and C++, the command, the
+# pages and the completion.
+set -euo pipefail
+build=$1 source=$2 cmake=$3 cc=$4 flags=${5:+-fsanitize=$5}
+work=$(mktemp -d "${TMPDIR:-/tmp}/ebb-install-XXXXXX")
+trap 'rm -rf "$work"' EXIT
+"$cmake" --install "$build" --prefix "$work/first" >"$work/log"
+mv "$work/first" "$work/prefix"
+prefix=$work/prefix
+fail() { echo "FAILED: $*"; exit 1; }
+export ASAN_OPTIONS=detect_leaks=0
+
+lib=$(dirname "$(find "$prefix" -name 'libebb.so')")
+[ -n "$lib" ] || fail "no libebb.so"
+for file in bin/ebb include/ebb/ebb.h share/man/man1/ebb.1 share/man/man1/ebb-doctor.1 \
+    share/bash-completion/completions/ebb "${lib#"$prefix"/}/pkgconfig/ebb.pc"; do
+    [ -s "$prefix/$file" ] || fail "not installed: $file"
+done
+
+# private symbols stay private
+private=$(nm -D --defined-only "$lib/libebb.so" | awk '{print $3}' | grep -vE '^(ebb_|_init|_fini|__|_edata|_end)' || true)
+[ -z "$private" ] || fail "libebb.so exports $private"
+"$prefix/bin/ebb" --version | grep -q '^ebb ' || fail "installed ebb does not start"
+! readelf -d "$prefix/bin/ebb" "$lib/libebb.so" | grep -E 'R(UN)?PATH' | grep -qF "$build" || fail "a path of the build remains"
+
+cat >"$work/use.c" <<'END'
+#include <ebb/base.h>
+#include <ebb/comm.h>
+#include <stdio.h>
+int main(void)
+{
+    ebb_comm_t *comm;
+    if (ebb_comm_self(&comm) != EBB_OK)
+        return 1;
+    printf("ebb %s, %d rank\n", ebb_version(), ebb_comm_size(comm));
+    ebb_comm_destroy(comm);
+    return EBB_FAIL(EBB_EDATA, "wanted") == EBB_EDATA ? 0 : 1;
+}
+END
+wanted="$("$prefix/bin/ebb" --version), 1 rank"
+export PKG_CONFIG_PATH=$lib/pkgconfig LD_LIBRARY_PATH=$lib
+# shellcheck disable=SC2046,SC2086
+"$cc" $flags "$work/use.c" -o "$work/by_pkg_config" $(pkg-config --cflags --libs ebb)
+[ "$("$work/by_pkg_config")" = "$wanted" ] || fail "program built by pkg-config"
+
+mkdir "$work/project"
+cat >"$work/project/CMakeLists.txt" <<'END'
+cmake_minimum_required(VERSION 3.22)
+project(use C)
+find_package(Ebb 0.1 REQUIRED CONFIG)
+add_executable(use ../use.c)
+target_link_libraries(use Ebb::ebb)
+END
+"$cmake" -S "$work/project" -B "$work/project/build" -DCMAKE_C_COMPILER="$cc" -DCMAKE_C_FLAGS="$flags" \
+    -DCMAKE_PREFIX_PATH="$prefix" >"$work/log"
+"$cmake" --build "$work/project/build" >"$work/log" || { cat "$work/log"; fail "program built by find_package"; }
+[ "$(LD_LIBRARY_PATH='' "$work/project/build/use")" = "$wanted" ] || fail "program built by find_package"
+
+for header in "$prefix"/include/ebb/*.h; do
+    [ "$header" != "$prefix/include/ebb/ebb.h" ] || [ -e "$prefix/include/ebb/train.h" ] || continue
+    echo "#include <ebb/$(basename "$header")>" >"$work/alone.c"
+    "$cc" -std=c17 -Wall -Wextra -Werror -I"$prefix/include" -fsyntax-only "$work/alone.c" || fail "$header alone in C"
+    if command -v c++ >/dev/null; then
+        c++ -x c++ -Wall -I"$prefix/include" -fsyntax-only "$work/alone.c" || fail "$header alone in C++"
+    fi
+done
+
+# the filter is found where doctor says
+if ls "$lib"/ebb/hdf5-plugin/*.so >/dev/null 2>&1; then
+    unset HDF5_PLUGIN_PATH
+    "$prefix/bin/ebb" doctor | grep -q '^zstd filter *ok' || fail "doctor does not find the installed filter"
+fi
+echo "installed, moved and used"
