@@ -123,13 +123,35 @@ static ebb_status_t report(const doctor_t *doctor, bool json)
     return EBB_OK;
 }
 
+static ebb_status_t examine_and_report(doctor_t *doctor, ebb_comm_t *comm, bool json)
+{
+    if (ebb_comm_size(comm) > 1)
+        EBB_TRY(doctor_check_ranks(doctor, comm));
+    if (ebb_comm_rank(comm) > 0)
+        return EBB_OK;
+    doctor_check_machine(doctor);
+    doctor_check_libraries(doctor);
+    doctor_check_cluster(doctor);
+    doctor_check_devices(doctor);
+    return report(doctor, json);
+}
+
+/* Under a launcher the first rank reports for its host; the others only tell of themselves. */
+static ebb_status_t examine(doctor_t *doctor, bool json)
+{
+    ebb_comm_t *comm;
+    EBB_TRY(ebb_comm_default(&comm));
+    ebb_status_t status = ebb_comm_agree(comm, examine_and_report(doctor, comm, json));
+    ebb_comm_destroy(comm);
+    return status;
+}
+
 static ebb_status_t run(void *options, int n, char **operands)
 {
     const doctor_options_t *o = options;
     doctor_t *doctor;
     EBB_TRY(EBB_NEW("report", &doctor));
-    doctor_check_machine(doctor);
-    ebb_status_t status = report(doctor, o->json);
+    ebb_status_t status = examine(doctor, o->json);
     ebb_free(doctor);
     return status;
 }

@@ -3,6 +3,7 @@
 #define EBB_APPS_DOCTOR_H
 
 #include <ebb/base.h>
+#include <ebb/comm.h>
 
 #define DOCTOR_ROWS 40
 
@@ -30,6 +31,11 @@ void doctor_cure(doctor_row_t *row, const char *fmt, ...) EBB_PRINTF(2, 3);
 bool doctor_find_program(const char *name, char *path, size_t size);
 
 /* The checks add rows. */
-void doctor_check_machine(doctor_t *doctor); /* CPU, cores, memory, huge pages, /dev/shm, TMPDIR, open files */
+void doctor_check_machine(doctor_t *doctor);   /* CPU, cores, memory, huge pages, /dev/shm, TMPDIR, open files */
+void doctor_check_libraries(doctor_t *doctor); /* MPI, HDF5 and its zstd filter, zstd, oneDNN */
+void doctor_check_devices(doctor_t *doctor);   /* CUDA, NCCL, NVML, RAPL */
+void doctor_check_cluster(doctor_t *doctor);   /* Slurm */
+/* The ranks of comm and their cores. Collective. */
+ebb_status_t doctor_check_ranks(doctor_t *doctor, ebb_comm_t *comm);
 
 #endif

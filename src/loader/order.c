@@ -15,7 +15,7 @@
 #include "base/hash.h"
 #include "base/rng.h"
 
-#define XXH_INLINE_ALL
+#define XXH_STATIC_LINKING_ONLY /* the state as a plain object */
 #include <xxhash.h>
 
 enum {
@@ -47,7 +47,7 @@ static int64_t clamp(int64_t v, int64_t low, int64_t high)
 }
 
 /* Rows that fill BLOCK_CHUNKS chunks, but not so many that a lane has few blocks. A power of two; for dense data
- * whole chunks where the block is larger than one, so that its ends cut none. */
+ * whole chunks where the block is larger than one, so that its ends cut none. Very wide rows: few, down to one. */
 static int64_t default_block_rows(const ebb_order_t *order, const ebb_dataset_info_t *info)
 {
     int64_t elements = info->chunk_elements > 0 ? info->chunk_elements : 65536;
@@ -55,7 +55,8 @@ static int64_t default_block_rows(const ebb_order_t *order, const ebb_dataset_in
     int64_t chunk_rows = elements / (per_row > 0 ? per_row : 1);
     int64_t many = order->rows / ((int64_t)order->lanes * BLOCKS_PER_LANE);
     int64_t rows = chunk_rows * BLOCK_CHUNKS;
-    rows = clamp(rows < many ? rows : many, MIN_BLOCK, MAX_BLOCK);
+    int64_t least = clamp(2 * BLOCK_CHUNKS * elements / (per_row > 0 ? per_row : 1), 1, MIN_BLOCK);
+    rows = clamp(rows < many ? rows : many, least, MAX_BLOCK);
     if (!info->sparse && chunk_rows >= MIN_BLOCK && chunk_rows <= rows)
         return rows / chunk_rows * chunk_rows;
     return power_of_two_below(rows);

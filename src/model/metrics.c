@@ -185,6 +185,8 @@ static int64_t rank_of_label(const float *pred, int64_t outputs, int32_t label)
 /* The label's probability; above 1/2 a float tells 1 - p from 0 only down to 2^-25. */
 static double label_probability(const ebb_metrics_t *m, const float *pred, int32_t label)
 {
+    if (isnan(pred[0]))
+        return NAN;
     if (m->loss.kind == EBB_LOSS_SOFTMAX_CE)
         return fmax((double)pred[label], 1e-15);
     return label == 1 ? fmax((double)pred[0], 1e-15) : fmax(1.0 - (double)pred[0], 0x1p-25);

@@ -143,8 +143,10 @@ static void order_never_changes(void **state)
         int64_t epoch;
         const char *hash;
     } frozen[] = {
-        {10007, 24, 100, 37, 8, true, 0, "b6aac7240b4ea523cd36ab96a2598dfc"},  {10007, 24, 100, 37, 8, true, 1, "f7d1572c31ac9e9141f48fe4fab7a985"},
-        {10007, 24, 100, 37, 8, false, 0, "563ad5a2052feede8e3087373633ebd1"}, {50000, 3, 64, 512, 4, true, 12, "d4df28d99ef329cb05cf1c9296ed8f94"},
+        {10007, 24, 100, 37, 8, true, 0, "b6aac7240b4ea523cd36ab96a2598dfc"},
+        {10007, 24, 100, 37, 8, true, 1, "f7d1572c31ac9e9141f48fe4fab7a985"},
+        {10007, 24, 100, 37, 8, false, 0, "563ad5a2052feede8e3087373633ebd1"},
+        {50000, 3, 64, 512, 4, true, 12, "d4df28d99ef329cb05cf1c9296ed8f94"},
         {1, 1, 1, 1, 1, true, 0, "2c0a8a99dc147d5445c3b49d035665b2"},
     };
     for (size_t i = 0; i < sizeof frozen / sizeof *frozen; i++) {
@@ -274,7 +276,12 @@ static void defaults_suit_the_data(void **state)
     assert_ok(ebb_order_init(&o, &dense));
     assert_int_equal(o.block_rows, 83 * 4); /* whole chunks of 83 rows */
     o = (ebb_order_t){0};
+    dense.cols = 200000;
+    assert_ok(ebb_order_init(&o, &dense));
+    assert_int_equal(o.block_rows, 2); /* of 800 kB each */
+    o = (ebb_order_t){0};
     sparse.rows = 25;
+    sparse.nnz = 25 * 32;
     assert_ok(ebb_order_init(&o, &sparse));
     assert_int_equal(o.batch, 25);
     assert_int_equal(o.block_rows, 16);

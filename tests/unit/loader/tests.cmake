@@ -1,1 +1,5 @@
 ebb_unit_test(loader order)
+if(TARGET ebb_shard)
+  ebb_unit_test(loader transform)
+  ebb_unit_test(loader loader)
+endif()

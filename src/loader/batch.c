@@ -1,0 +1,288 @@
+/* Gathering a batch. First pass: each row's block and place from the order, row pointers by prefix sums, targets.
+ * Second pass: whole rows are copied, in steps of 32 bytes that may run past the row's end into what the next row
+ * overwrites (blocks and batches have slack for the last), while the lines of rows to come are fetched. Then each row
+ * is transformed while it is in cache. One thread per batch; several batches may be filled at once. */
+#include "loader/batch.h"
+#include "base/alloc.h"
+#include "loader/transform.h"
+
+#include <string.h>
+
+enum { FETCH_AHEAD = 12, LONG_ROW = 256 };
+
+static int64_t usual_entries(const ebb_dataset_info_t *info, int64_t rows)
+{
+    return info->sparse ? (int64_t)((double)info->nnz / (double)info->rows * (double)rows * 1.5) + 256 : 0;
+}
+
+static int64_t fixed_bytes(const ebb_dataset_info_t *info, int64_t rows)
+{
+    int64_t row = 8 + 8 + 4 + (info->sparse ? 8 : info->cols * 4);
+    row += info->target == EBB_TARGET_CLASS ? 4 : info->target_cols * 4;
+    return rows * (row + (info->weighted ? 4 : 0)) + (int64_t)sizeof(ebb_slot_t);
+}
+
+int64_t ebb_batch_bytes(const ebb_dataset_info_t *info, int64_t rows)
+{
+    return fixed_bytes(info, rows) + usual_entries(info, rows) * 8;
+}
+
+/* Memory that batches show to their holder: the caller's kind if it gave one. */
+static ebb_status_t batch_alloc(ebb_batches_t *b, const char *what, int64_t n, size_t element, void *ptr_p)
+{
+    void **p = ptr_p;
+    size_t bytes = (size_t)n * element;
+    atomic_fetch_add(&b->allocations, 1);
+    if (!b->alloc)
+        return ebb_alloc(what, bytes, p);
+    *p = b->alloc(b->alloc_user, bytes);
+    if (!*p)
+        return EBB_FAIL(EBB_ENOMEM, "out of memory: %zu bytes of batch memory for %s", bytes, what);
+    memset(*p, 0, bytes);
+    return EBB_OK;
+}
+
+static void batch_free(ebb_batches_t *b, void *ptr)
+{
+    if (!ptr)
+        return;
+    if (b->alloc)
+        b->free(b->alloc_user, ptr);
+    else
+        ebb_free(ptr);
+}
+
+static ebb_status_t reserve(ebb_batches_t *b, ebb_slot_t *slot, int64_t entries)
+{
+    batch_free(b, slot->col);
+    batch_free(b, slot->val);
+    slot->col = NULL;
+    slot->val = NULL;
+    atomic_fetch_sub(&b->bytes, slot->capacity * 8);
+    slot->capacity = 0;
+    EBB_TRY(batch_alloc(b, "columns of a batch", entries + EBB_COPY_SLACK, sizeof *slot->col, &slot->col));
+    EBB_TRY(batch_alloc(b, "values of a batch", entries + EBB_COPY_SLACK, sizeof *slot->val, &slot->val));
+    slot->capacity = entries;
+    atomic_fetch_add(&b->bytes, entries * 8);
+    return EBB_OK;
+}
+
+static ebb_status_t slot_init(ebb_batches_t *b, ebb_slot_t *slot)
+{
+    const ebb_dataset_info_t *info = b->info;
+    int64_t n = b->max_rows;
+    EBB_TRY(EBB_NEW_ARRAY("lanes of a batch", b->plan->n_lanes, &slot->lanes));
+    EBB_TRY(EBB_NEW_ARRAY("windows of a batch", b->plan->n_lanes, &slot->first_window));
+    EBB_TRY(EBB_NEW_ARRAY("row places of a batch", n, &slot->block));
+    EBB_TRY(EBB_NEW_ARRAY("row places of a batch", n, &slot->in_block));
+    EBB_TRY(batch_alloc(b, "row numbers of a batch", n, sizeof *slot->row, &slot->row));
+    if (info->sparse) {
+        EBB_TRY(batch_alloc(b, "row pointers of a batch", n + 1, sizeof *slot->rowptr, &slot->rowptr));
+        EBB_TRY(reserve(b, slot, atomic_load(&b->entries)));
+    } else {
+        EBB_TRY(batch_alloc(b, "rows of a batch", n * info->cols, sizeof *slot->x, &slot->x));
+    }
+    if (info->target == EBB_TARGET_CLASS)
+        EBB_TRY(batch_alloc(b, "labels of a batch", n, sizeof *slot->label, &slot->label));
+    if (info->target == EBB_TARGET_REAL)
+        EBB_TRY(batch_alloc(b, "targets of a batch", n * info->target_cols, sizeof *slot->y, &slot->y));
+    if (info->weighted)
+        EBB_TRY(batch_alloc(b, "weights of a batch", n, sizeof *slot->weight, &slot->weight));
+    atomic_fetch_add(&b->bytes, fixed_bytes(info, n));
+    return EBB_OK;
+}
+
+ebb_status_t ebb_batches_init(ebb_batches_t *b, int n)
+{
+    b->max_rows = 0;
+    for (int32_t l = 0; l < b->plan->n_lanes; l++)
+        b->max_rows += b->plan->lane[l].share;
+    b->plain = ebb_transform_is_none(&b->transform);
+    atomic_store(&b->entries, usual_entries(b->info, b->max_rows));
+    EBB_TRY(EBB_NEW_ARRAY("batches", n, &b->slot));
+    b->n = n;
+    for (int i = 0; i < n; i++)
+        EBB_TRY(slot_init(b, &b->slot[i]));
+    return EBB_OK;
+}
+
+void ebb_batches_cleanup(ebb_batches_t *b)
+{
+    for (int i = 0; i < b->n; i++) {
+        ebb_slot_t *slot = &b->slot[i];
+        ebb_free(slot->lanes);
+        ebb_free(slot->first_window);
+        ebb_free(slot->block);
+        ebb_free(slot->in_block);
+        batch_free(b, slot->row);
+        batch_free(b, slot->rowptr);
+        batch_free(b, slot->col);
+        batch_free(b, slot->val);
+        batch_free(b, slot->x);
+        batch_free(b, slot->label);
+        batch_free(b, slot->y);
+        batch_free(b, slot->weight);
+    }
+    ebb_free(b->slot);
+}
+
+void ebb_slot_begin(ebb_batches_t *b, ebb_slot_t *slot, int64_t seq)
+{
+    const ebb_plan_t *p = b->plan;
+    slot->state = EBB_SLOT_FILLING;
+    slot->seq = seq;
+    slot->error.status = EBB_OK;
+    slot->batch.epoch = ebb_plan_epoch(p, seq);
+    slot->batch.step = ebb_plan_step(p, seq);
+    for (int32_t l = 0; l < p->n_lanes; l++) {
+        const ebb_plan_lane_t *lane = &p->lane[l];
+        int64_t i = lane->head;
+        while (i < lane->tail && ebb_plan_window(p, lane, i)->last_seq < seq)
+            i++;
+        slot->first_window[l] = i;
+    }
+}
+
+/* Row numbers and places of rows [from, to) of a window, which go to batch rows from `at` on. */
+static ebb_status_t place_rows(const ebb_plan_t *p, ebb_slot_t *slot, const ebb_plan_window_t *w, int64_t from,
+                               int64_t to, int64_t at)
+{
+    uint32_t block_rows = (uint32_t)p->order->block_rows, missing = p->missing;
+    for (int64_t i = from; i < to; i++, at++) {
+        uint32_t rank, row;
+        ebb_order_locate(&w->at, block_rows, missing, (uint32_t)i, &rank, &row);
+        const ebb_block_t *block = w->block[rank];
+        if (block->state == EBB_BLOCK_FAILED) {
+            slot->error = block->error;
+            return block->error.status;
+        }
+        slot->block[at] = block;
+        slot->in_block[at] = row;
+        slot->row[at] = block->id * block_rows + row;
+    }
+    return EBB_OK;
+}
+
+static ebb_status_t place_lane(const ebb_plan_t *p, ebb_slot_t *slot, int32_t l)
+{
+    const ebb_plan_lane_t *lane = &p->lane[l];
+    int64_t begin, end, at = slot->batch.rows, i = slot->first_window[l];
+    ebb_plan_rows(lane, slot->batch.step, &begin, &end);
+    slot->lanes[l] = (ebb_lane_rows_t){.lane = lane->lane, .first = at, .n = end - begin};
+    slot->batch.rows += end - begin;
+    while (begin < end) {
+        const ebb_plan_window_t *w = ebb_plan_window(p, lane, i++);
+        int64_t stop = w->at.begin + w->at.rows < end ? w->at.begin + w->at.rows : end;
+        EBB_TRY(place_rows(p, slot, w, begin - w->at.begin, stop - w->at.begin, at));
+        at += stop - begin;
+        begin = stop;
+    }
+    return EBB_OK;
+}
+
+static void gather_targets(const ebb_batches_t *b, ebb_slot_t *slot)
+{
+    int64_t width = b->info->target_cols;
+    for (int64_t r = 0; slot->label && r < slot->batch.rows; r++)
+        slot->label[r] = slot->block[r]->label[slot->in_block[r]];
+    for (int64_t r = 0; slot->y && r < slot->batch.rows; r++)
+        memcpy(slot->y + r * width, slot->block[r]->y + slot->in_block[r] * width, (size_t)width * sizeof(float));
+    for (int64_t r = 0; slot->weight && r < slot->batch.rows; r++)
+        slot->weight[r] = slot->block[r]->weight[slot->in_block[r]];
+}
+
+/* n 4-byte elements, in steps of 8. */
+static inline void copy_row(void *to, const void *from, int64_t n)
+{
+    if (n > LONG_ROW) {
+        memcpy(to, from, (size_t)n * 4);
+        return;
+    }
+    for (int64_t i = 0; i < n; i += 8)
+        memcpy((char *)to + i * 4, (const char *)from + i * 4, 32);
+}
+
+static inline void fetch(const void *p, int64_t bytes)
+{
+    bytes = bytes < 512 ? bytes : 512; /* the prefetcher of the CPU follows from there */
+    for (int64_t i = 0; i < bytes + 63; i += 64)
+        __builtin_prefetch((const char *)p + i);
+}
+
+static void fetch_row(const ebb_slot_t *slot, int64_t r)
+{
+    const ebb_block_t *block = slot->block[r];
+    int64_t at = block->rowptr[slot->in_block[r]], n = slot->rowptr[r + 1] - slot->rowptr[r];
+    fetch(block->col + at, n * 4);
+    fetch(block->val + at, n * 4);
+}
+
+static ebb_status_t gather_sparse(ebb_batches_t *b, ebb_slot_t *slot)
+{
+    int64_t rows = slot->batch.rows;
+    for (int64_t r = 0; r < rows; r++) {
+        const int64_t *ptr = slot->block[r]->rowptr + slot->in_block[r];
+        slot->rowptr[r + 1] = slot->rowptr[r] + (ptr[1] - ptr[0]);
+    }
+    int64_t nnz = slot->rowptr[rows];
+    if (nnz > slot->capacity) {
+        long long want = nnz + nnz / 4, now = atomic_load(&b->entries);
+        while (want > now && !atomic_compare_exchange_weak(&b->entries, &now, want))
+            continue;
+        EBB_TRY(reserve(b, slot, want > now ? want : now));
+    }
+    for (int64_t r = 0; r < rows; r++) {
+        const ebb_block_t *block = slot->block[r];
+        int64_t from = block->rowptr[slot->in_block[r]], to = slot->rowptr[r], n = slot->rowptr[r + 1] - to;
+        if (r + FETCH_AHEAD < rows)
+            fetch_row(slot, r + FETCH_AHEAD);
+        copy_row(slot->col + to, block->col + from, n);
+        copy_row(slot->val + to, block->val + from, n);
+        if (!b->plain)
+            ebb_transform_row(&b->transform, slot->val + to, n);
+    }
+    slot->batch.nnz = nnz;
+    return EBB_OK;
+}
+
+static void gather_dense(ebb_batches_t *b, ebb_slot_t *slot)
+{
+    int64_t cols = b->info->cols;
+    for (int64_t r = 0; r < slot->batch.rows; r++) {
+        memcpy(slot->x + r * cols, slot->block[r]->x + slot->in_block[r] * cols, (size_t)cols * sizeof(float));
+        if (!b->plain)
+            ebb_transform_row(&b->transform, slot->x + r * cols, cols);
+    }
+    slot->batch.nnz = slot->batch.rows * cols;
+}
+
+static ebb_status_t fill(ebb_batches_t *b, ebb_slot_t *slot)
+{
+    slot->batch.rows = 0;
+    for (int32_t l = 0; l < b->plan->n_lanes; l++)
+        EBB_TRY(place_lane(b->plan, slot, l));
+    gather_targets(b, slot);
+    if (b->info->sparse)
+        return gather_sparse(b, slot);
+    gather_dense(b, slot);
+    return EBB_OK;
+}
+
+void ebb_slot_fill(ebb_batches_t *b, ebb_slot_t *slot)
+{
+    ebb_batch_t *batch = &slot->batch;
+    if (fill(b, slot) != EBB_OK && slot->error.status == EBB_OK) {
+        slot->error = *ebb_error();
+        ebb_error_clear();
+    }
+    batch->n_lanes = b->plan->n_lanes;
+    batch->lanes = slot->lanes;
+    batch->rowptr = slot->rowptr;
+    batch->col = slot->col;
+    batch->val = slot->val;
+    batch->x = slot->x;
+    batch->label = slot->label;
+    batch->y = slot->y;
+    batch->weight = slot->weight;
+    batch->row = slot->row;
+}

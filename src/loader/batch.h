@@ -1,0 +1,49 @@
+/* Batches: a ring of buffers into which rows are gathered from decoded windows. */
+#ifndef EBB_LOADER_BATCH_H
+#define EBB_LOADER_BATCH_H
+
+#include "loader/plan.h"
+
+typedef enum ebb_slot_state { EBB_SLOT_FREE, EBB_SLOT_FILLING, EBB_SLOT_READY, EBB_SLOT_HELD } ebb_slot_state_t;
+
+typedef struct ebb_slot {
+    ebb_batch_t batch; /* first: what the consumer holds */
+    ebb_slot_state_t state;
+    int64_t seq;
+    int64_t capacity; /* entries of col and val */
+    ebb_lane_rows_t *lanes;
+    int64_t *first_window; /* (n_lanes) where the step begins in each lane's ring */
+    int64_t *rowptr, *row;
+    int32_t *col, *label;
+    float *val, *x, *y, *weight;
+    const ebb_block_t **block; /* (rows) where each row is: block, and row in it */
+    uint32_t *in_block;
+    ebb_error_t error; /* status EBB_OK: the batch is good */
+} ebb_slot_t;
+
+/* What slots share. */
+typedef struct ebb_batches {
+    const ebb_plan_t *plan;
+    const ebb_dataset_info_t *info;
+    ebb_transform_t transform;
+    bool plain; /* no transform */
+    int64_t max_rows;
+    int n;
+    ebb_slot_t *slot;
+    void *(*alloc)(void *user, size_t bytes);
+    void (*free)(void *user, void *ptr);
+    void *alloc_user;
+    atomic_llong entries; /* capacity that regrown slots get */
+    atomic_llong bytes, allocations;
+} ebb_batches_t;
+
+int64_t ebb_batch_bytes(const ebb_dataset_info_t *info, int64_t rows);
+/* plan, info, transform, alloc and free are set by the caller. */
+ebb_status_t ebb_batches_init(ebb_batches_t *b, int n);
+void ebb_batches_cleanup(ebb_batches_t *b);
+/* Under the lock: note where the step's windows are. */
+void ebb_slot_begin(ebb_batches_t *b, ebb_slot_t *slot, int64_t seq);
+/* Without the lock: gather the rows. A failure is left in slot->error. */
+void ebb_slot_fill(ebb_batches_t *b, ebb_slot_t *slot);
+
+#endif

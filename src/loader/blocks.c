@@ -1,0 +1,262 @@
+/* Decoded blocks. Buffers are made at the start and live as long as the loader; a block with more entries than its
+ * buffer holds grows it, and tells the others what to grow to, so that skewed data settles after few allocations.
+ *
+ * A block that no window pins keeps its contents until its buffer is needed: where the data set fits, nothing is
+ * decoded twice, and a block that two lanes share is decoded once. */
+#include "loader/blocks.h"
+#include "base/alloc.h"
+#include "base/rng.h"
+#include "loader/order.h"
+
+#include <string.h>
+
+static bool has_label(const ebb_dataset_info_t *info)
+{
+    return info->target == EBB_TARGET_CLASS;
+}
+
+static int64_t real_cols(const ebb_dataset_info_t *info)
+{
+    return info->target == EBB_TARGET_REAL ? info->target_cols : 0;
+}
+
+/* A quarter more than the mean. */
+static int64_t usual_entries(const ebb_order_t *order, const ebb_dataset_info_t *info)
+{
+    if (!info->sparse)
+        return 0;
+    double mean = (double)info->nnz / (double)info->rows;
+    return (int64_t)(mean * (double)order->block_rows * 1.25) + 64;
+}
+
+static int64_t fixed_bytes(const ebb_order_t *order, const ebb_dataset_info_t *info)
+{
+    int64_t row = info->sparse ? 8 : info->cols * 4;
+    row += (has_label(info) ? 4 : 0) + real_cols(info) * 4 + (info->weighted ? 4 : 0);
+    return (order->block_rows + 1) * row + (int64_t)sizeof(ebb_block_t);
+}
+
+int64_t ebb_block_bytes(const ebb_order_t *order, const ebb_dataset_info_t *info)
+{
+    return fixed_bytes(order, info) + (info->sparse ? (usual_entries(order, info) + EBB_COPY_SLACK) * 8 : 0);
+}
+
+static void block_free(ebb_block_t *block)
+{
+    if (!block)
+        return;
+    ebb_free(block->rowptr);
+    ebb_free(block->col);
+    ebb_free(block->val);
+    ebb_free(block->x);
+    ebb_free(block->label);
+    ebb_free(block->y);
+    ebb_free(block->weight);
+    ebb_free(block);
+}
+
+/* Room for the entries; contents are not kept. */
+static ebb_status_t reserve(ebb_blocks_t *b, ebb_block_t *block, int64_t entries)
+{
+    ebb_free(block->col);
+    ebb_free(block->val);
+    block->col = NULL;
+    block->val = NULL;
+    atomic_fetch_sub(&b->bytes, block->capacity * 8);
+    block->capacity = 0;
+    EBB_TRY(EBB_NEW_ARRAY("columns of a block", entries + EBB_COPY_SLACK, &block->col));
+    EBB_TRY(EBB_NEW_ARRAY("values of a block", entries + EBB_COPY_SLACK, &block->val));
+    block->capacity = entries;
+    atomic_fetch_add(&b->bytes, entries * 8);
+    atomic_fetch_add(&b->allocations, 2);
+    return EBB_OK;
+}
+
+static ebb_status_t fill_buffers(ebb_blocks_t *b, ebb_block_t *block)
+{
+    const ebb_dataset_info_t *info = b->info;
+    int64_t rows = b->order->block_rows;
+    if (info->sparse) {
+        EBB_TRY(EBB_NEW_ARRAY("row pointers of a block", rows + 1, &block->rowptr));
+        EBB_TRY(reserve(b, block, atomic_load(&b->entries)));
+    } else {
+        EBB_TRY(EBB_NEW_ARRAY("rows of a block", rows * info->cols + EBB_COPY_SLACK, &block->x));
+    }
+    if (has_label(info))
+        EBB_TRY(EBB_NEW_ARRAY("labels of a block", rows, &block->label));
+    if (real_cols(info) > 0)
+        EBB_TRY(EBB_NEW_ARRAY("targets of a block", rows * real_cols(info), &block->y));
+    if (info->weighted)
+        EBB_TRY(EBB_NEW_ARRAY("weights of a block", rows, &block->weight));
+    atomic_fetch_add(&b->bytes, fixed_bytes(b->order, info));
+    atomic_fetch_add(&b->allocations, 1);
+    return EBB_OK;
+}
+
+static void newest_add(ebb_blocks_t *b, ebb_block_t *block)
+{
+    block->older = b->newest;
+    block->newer = NULL;
+    if (b->newest)
+        b->newest->newer = block;
+    else
+        b->oldest = block;
+    b->newest = block;
+}
+
+static void oldest_add(ebb_blocks_t *b, ebb_block_t *block)
+{
+    block->newer = b->oldest;
+    block->older = NULL;
+    if (b->oldest)
+        b->oldest->older = block;
+    else
+        b->newest = block;
+    b->oldest = block;
+}
+
+static void list_remove(ebb_blocks_t *b, ebb_block_t *block)
+{
+    if (block->older)
+        block->older->newer = block->newer;
+    else
+        b->oldest = block->newer;
+    if (block->newer)
+        block->newer->older = block->older;
+    else
+        b->newest = block->older;
+    block->older = block->newer = NULL;
+}
+
+/* One more buffer, empty, at the old end of the list. */
+static ebb_status_t add_buffer(ebb_blocks_t *b)
+{
+    ebb_block_t *block;
+    EBB_TRY(ebb_grow("block table", (void **)&b->block, &b->capacity, b->n + 1, sizeof *b->block));
+    EBB_TRY(EBB_NEW("block", &block));
+    block->id = -1;
+    ebb_status_t status = fill_buffers(b, block);
+    if (status != EBB_OK) {
+        block_free(block);
+        return status;
+    }
+    b->block[b->n++] = block;
+    oldest_add(b, block);
+    return EBB_OK;
+}
+
+ebb_status_t ebb_blocks_init(ebb_blocks_t *b, const ebb_order_t *order, const ebb_dataset_info_t *info, int64_t limit)
+{
+    uint64_t buckets = 16;
+    b->order = order;
+    b->info = info;
+    b->limit = limit;
+    atomic_store(&b->entries, usual_entries(order, info));
+    while (buckets < 2 * (uint64_t)limit)
+        buckets *= 2;
+    b->bucket_mask = buckets - 1;
+    EBB_TRY(EBB_NEW_ARRAY("block buckets", buckets, &b->bucket));
+    while (b->n < limit)
+        EBB_TRY(add_buffer(b));
+    return EBB_OK;
+}
+
+void ebb_blocks_cleanup(ebb_blocks_t *b)
+{
+    for (int64_t i = 0; i < b->n; i++)
+        block_free(b->block[i]);
+    ebb_free(b->block);
+    ebb_free(b->bucket);
+}
+
+static ebb_block_t **bucket_of(ebb_blocks_t *b, int64_t id)
+{
+    return &b->bucket[ebb_mix64((uint64_t)id) & b->bucket_mask];
+}
+
+/* Forget what a buffer holds. */
+static void drop(ebb_blocks_t *b, ebb_block_t *block)
+{
+    if (block->id < 0)
+        return;
+    ebb_block_t **link = bucket_of(b, block->id);
+    while (*link != block)
+        link = &(*link)->chain;
+    *link = block->chain;
+    block->chain = NULL;
+    block->id = -1;
+    block->state = EBB_BLOCK_EMPTY;
+}
+
+static void assign(ebb_blocks_t *b, ebb_block_t *block, int64_t id)
+{
+    ebb_block_t **link = bucket_of(b, id);
+    block->id = id;
+    block->rows = (int32_t)ebb_order_block_rows(b->order, id);
+    block->state = EBB_BLOCK_QUEUED;
+    block->chain = *link;
+    *link = block;
+}
+
+ebb_status_t ebb_blocks_pin(ebb_blocks_t *b, int64_t id, bool beyond, ebb_block_t **block_p, bool *fresh_p)
+{
+    ebb_block_t *block = *bucket_of(b, id);
+    while (block && block->id != id)
+        block = block->chain;
+    *fresh_p = !block;
+    *block_p = NULL;
+    if (!block) {
+        if (!b->oldest && !beyond)
+            return EBB_OK;
+        if (!b->oldest)
+            EBB_TRY(add_buffer(b));
+        block = b->oldest;
+        drop(b, block);
+        assign(b, block, id);
+    }
+    if (block->pins++ == 0)
+        list_remove(b, block);
+    *block_p = block;
+    return EBB_OK;
+}
+
+void ebb_blocks_unpin(ebb_blocks_t *b, ebb_block_t *block)
+{
+    if (--block->pins > 0)
+        return;
+    if (block->state == EBB_BLOCK_READY) {
+        newest_add(b, block);
+        return;
+    }
+    drop(b, block);
+    oldest_add(b, block);
+}
+
+static ebb_status_t decode_sparse(ebb_blocks_t *b, ebb_block_t *block, int64_t row0, ebb_reader_t *reader)
+{
+    EBB_TRY(ebb_reader_rowptr(reader, row0, block->rows, 0, block->rowptr));
+    block->nnz = block->rowptr[block->rows];
+    if (block->nnz > block->capacity) {
+        long long want = block->nnz + block->nnz / 8, now = atomic_load(&b->entries);
+        while (want > now && !atomic_compare_exchange_weak(&b->entries, &now, want))
+            continue;
+        EBB_TRY(reserve(b, block, want > now ? want : now));
+    }
+    return ebb_reader_csr(reader, row0, block->rows, block->col, block->val);
+}
+
+ebb_status_t ebb_block_decode(ebb_blocks_t *b, ebb_block_t *block, ebb_reader_t *reader)
+{
+    int64_t row0 = block->id * b->order->block_rows;
+    if (b->info->sparse) {
+        EBB_TRY(decode_sparse(b, block, row0, reader));
+        atomic_fetch_add(&b->decoded_bytes, block->nnz * 8 + (block->rows + 1) * 8);
+    } else {
+        EBB_TRY(ebb_reader_dense(reader, row0, block->rows, block->x));
+        block->nnz = block->rows * b->info->cols;
+        atomic_fetch_add(&b->decoded_bytes, block->nnz * 4);
+    }
+    if (block->label || block->y || block->weight)
+        EBB_TRY(ebb_reader_targets(reader, row0, block->rows, block->label, block->y, block->weight));
+    return EBB_OK;
+}

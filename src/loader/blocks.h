@@ -1,0 +1,54 @@
+/* Decoded blocks: a fixed number of buffers, found by block number, pinned by the windows that need them, reused least
+ * recently used first. All but ebb_block_decode under the loader's lock. */
+#ifndef EBB_LOADER_BLOCKS_H
+#define EBB_LOADER_BLOCKS_H
+
+#include <ebb/loader.h>
+#include <stdatomic.h>
+
+/* Copies may read or write up to this many elements past a row. */
+enum { EBB_COPY_SLACK = 16 };
+
+typedef enum ebb_block_state { EBB_BLOCK_EMPTY, EBB_BLOCK_QUEUED, EBB_BLOCK_READY, EBB_BLOCK_FAILED } ebb_block_state_t;
+
+typedef struct ebb_block {
+    int64_t id; /* block number; -1 when empty */
+    ebb_block_state_t state;
+    int32_t pins;
+    int32_t rows;
+    int64_t nnz, capacity;           /* entries held, entries there is room for */
+    int64_t *rowptr;                 /* (block_rows + 1) */
+    int32_t *col;                    /* (capacity + slack) */
+    float *val;                      /* (capacity + slack) */
+    float *x;                        /* (block_rows, cols) when dense */
+    int32_t *label;                  /* (block_rows) or NULL */
+    float *y;                        /* (block_rows, target_cols) or NULL */
+    float *weight;                   /* (block_rows) or NULL */
+    ebb_error_t error;               /* when failed */
+    struct ebb_block *chain;         /* same bucket */
+    struct ebb_block *older, *newer; /* unpinned ones */
+} ebb_block_t;
+
+typedef struct ebb_blocks {
+    const ebb_order_t *order;
+    const ebb_dataset_info_t *info;
+    int64_t n, limit, capacity; /* buffers there are, may be, and room for their pointers */
+    ebb_block_t **block;
+    ebb_block_t **bucket;
+    uint64_t bucket_mask;
+    ebb_block_t *oldest, *newest; /* unpinned, ready to be reused */
+    atomic_llong entries;         /* capacity that new and regrown buffers get */
+    atomic_llong bytes, allocations, decoded_bytes;
+} ebb_blocks_t;
+
+/* What one buffer takes, with the usual number of entries and a margin. */
+int64_t ebb_block_bytes(const ebb_order_t *order, const ebb_dataset_info_t *info);
+ebb_status_t ebb_blocks_init(ebb_blocks_t *b, const ebb_order_t *order, const ebb_dataset_info_t *info, int64_t limit);
+void ebb_blocks_cleanup(ebb_blocks_t *b);
+/* Pin block id. *block_p is NULL when every buffer is pinned and `beyond` is false; *fresh_p: it must be decoded. */
+ebb_status_t ebb_blocks_pin(ebb_blocks_t *b, int64_t id, bool beyond, ebb_block_t **block_p, bool *fresh_p);
+void ebb_blocks_unpin(ebb_blocks_t *b, ebb_block_t *block);
+/* Fill a block. Any thread, without the lock; the block is queued, so nobody else touches it. */
+ebb_status_t ebb_block_decode(ebb_blocks_t *b, ebb_block_t *block, ebb_reader_t *reader);
+
+#endif

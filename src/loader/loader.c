@@ -1,0 +1,452 @@
+/* The loader: read-ahead threads take tasks (decode a block, gather a batch) from the plan; the consumer leases
+ * batches.
+ *
+ * All state is guarded by one lock; tasks run without it and are coarse (a block: about a millisecond). Gathering the
+ * next batch goes before decoding; blocks are decoded in the order of need. When the consumer finds no batch ready it
+ * works too rather than sleep, so that a rank with one core loses nothing. Windows are released when every step
+ * up to their last has been gathered.
+ *
+ * Progress: buffers suffice for one window per lane. A step that needs more (windows of several lanes ending in it)
+ * while nothing can be released gets buffers beyond the limit, which are kept.
+ *
+ * Faults: a block that cannot be decoded keeps its error; a batch that needs a row of it is delivered as that error,
+ * and so is each later acquire until the loader is moved. */
+#include <ebb/loader.h>
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "loader/batch.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+
+enum { DEFAULT_DEPTH = 3, MAX_THREADS = 256 };
+#define DEFAULT_MEMORY ((int64_t)1 << 30)
+
+typedef struct task {
+    ebb_block_t *block;
+    ebb_slot_t *slot;
+} task_t;
+
+typedef struct worker {
+    struct ebb_loader *loader;
+    ebb_reader_t *reader;
+    pthread_t id;
+} worker_t;
+
+struct ebb_loader {
+    const ebb_dataset_info_t *info;
+    ebb_order_t order;
+    int32_t *lanes;
+    ebb_blocks_t blocks;
+    ebb_plan_t plan;
+    ebb_batches_t batches;
+    int threads, started;
+    worker_t *worker; /* (threads + 1): the last one is the consumer */
+    pthread_mutex_t lock;
+    pthread_cond_t work, ready; /* for threads; for the consumer */
+    bool quit, paused;
+    int running, filling, held;
+    int64_t next_fill, next_deliver; /* seq */
+    int64_t epoch, step;             /* of the next batch */
+    ebb_error_t error;               /* of planning */
+    ebb_loader_stats_t stats;
+    int64_t allocations_before;
+};
+
+/* ---- tasks ---- */
+
+static ebb_slot_t *find_slot(ebb_loader_t *l, ebb_slot_state_t state, int64_t seq)
+{
+    for (int i = 0; i < l->batches.n; i++) {
+        ebb_slot_t *slot = &l->batches.slot[i];
+        if (slot->state == state && (state == EBB_SLOT_FREE || slot->seq == seq))
+            return slot;
+    }
+    return NULL;
+}
+
+/* Under the lock. */
+static bool take_task(ebb_loader_t *l, task_t *task)
+{
+    *task = (task_t){0};
+    if (l->paused || l->quit)
+        return false;
+    bool stuck = l->plan.seq == l->next_fill && l->filling == 0;
+    if (ebb_plan_advance(&l->plan, stuck) != EBB_OK) {
+        l->error = *ebb_error();
+        ebb_error_clear();
+    }
+    ebb_slot_t *slot = find_slot(l, EBB_SLOT_FREE, 0);
+    if (slot && ebb_plan_ready(&l->plan, l->next_fill)) {
+        ebb_slot_begin(&l->batches, slot, l->next_fill++);
+        l->filling++;
+        task->slot = slot;
+    } else {
+        task->block = ebb_plan_next_block(&l->plan);
+    }
+    if (!task->slot && !task->block)
+        return false;
+    l->running++;
+    pthread_cond_signal(&l->work); /* there may be more for another thread */
+    return true;
+}
+
+static void finish_block(ebb_block_t *block, ebb_status_t status)
+{
+    block->state = status == EBB_OK ? EBB_BLOCK_READY : EBB_BLOCK_FAILED;
+    if (status != EBB_OK) {
+        block->error = *ebb_error();
+        ebb_error_clear();
+    }
+}
+
+static void finish_slot(ebb_loader_t *l, ebb_slot_t *slot)
+{
+    int64_t oldest = l->next_fill;
+    slot->state = EBB_SLOT_READY;
+    l->filling--;
+    for (int i = 0; i < l->batches.n; i++)
+        if (l->batches.slot[i].state == EBB_SLOT_FILLING && l->batches.slot[i].seq < oldest)
+            oldest = l->batches.slot[i].seq;
+    ebb_plan_release(&l->plan, oldest);
+}
+
+/* Called and left with the lock held. */
+static void run_task(ebb_loader_t *l, worker_t *me, const task_t *task)
+{
+    ebb_status_t status = EBB_OK;
+    pthread_mutex_unlock(&l->lock);
+    if (task->slot)
+        ebb_slot_fill(&l->batches, task->slot);
+    else
+        status = ebb_block_decode(&l->blocks, task->block, me->reader);
+    pthread_mutex_lock(&l->lock);
+    if (task->slot)
+        finish_slot(l, task->slot);
+    else
+        finish_block(task->block, status);
+    l->running--;
+    pthread_cond_signal(&l->work);
+    pthread_cond_signal(&l->ready);
+}
+
+static void *worker_main(void *arg)
+{
+    worker_t *me = arg;
+    ebb_loader_t *l = me->loader;
+    task_t task;
+    pthread_mutex_lock(&l->lock);
+    while (!l->quit) {
+        if (take_task(l, &task))
+            run_task(l, me, &task);
+        else
+            pthread_cond_wait(&l->work, &l->lock);
+    }
+    pthread_mutex_unlock(&l->lock);
+    return NULL;
+}
+
+/* ---- create and destroy ---- */
+
+static ebb_status_t check_lanes(const ebb_order_t *order, const int32_t *lanes, int32_t n)
+{
+    if (n < 1)
+        return EBB_FAIL(EBB_EINVAL, "a loader needs at least one lane");
+    for (int32_t i = 0; i < n; i++)
+        if (lanes[i] < 0 || lanes[i] >= order->lanes || (i > 0 && lanes[i] <= lanes[i - 1]))
+            return EBB_FAIL(EBB_EINVAL, "lane %d (number %d of the loader's lanes) is out of order or not in 0 .. %d",
+                            lanes[i], i, order->lanes - 1);
+    return EBB_OK;
+}
+
+static ebb_status_t copy_lanes(ebb_loader_t *l, const ebb_loader_options_t *options, int32_t *n_p)
+{
+    int32_t n = options->lanes ? options->n_lanes : l->order.lanes;
+    if (options->lanes)
+        EBB_TRY(check_lanes(&l->order, options->lanes, n));
+    EBB_TRY(EBB_NEW_ARRAY("lanes", n, &l->lanes));
+    for (int32_t i = 0; i < n; i++)
+        l->lanes[i] = options->lanes ? options->lanes[i] : i;
+    *n_p = n;
+    return EBB_OK;
+}
+
+/* How many blocks to hold: one window per lane must fit; half as much again is for reading ahead; the whole data
+ * set if it takes no more than half of the budget, since then nothing is decoded twice. */
+static ebb_status_t block_limit(const ebb_loader_t *l, int32_t n_lanes, int64_t max_rows, int depth, int64_t budget,
+                                int64_t *limit_p)
+{
+    int64_t all = (l->order.rows + l->order.block_rows - 1) / l->order.block_rows;
+    int64_t window = (int64_t)n_lanes * l->order.window_blocks, least = window < all ? window : all;
+    int64_t block = ebb_block_bytes(&l->order, l->info), batches = ebb_batch_bytes(l->info, max_rows) * depth;
+    int64_t need = least * block + batches;
+    if (budget < need)
+        return EBB_FAIL(EBB_EINVAL,
+                        "loader memory of %.1f MiB is too small: %d lanes with windows of %d blocks of %lld rows and "
+                        "%d batches need %.1f MiB; "
+                        "raise the memory, or lower the window, the block rows or the batch",
+                        (double)budget / (1 << 20), n_lanes, l->order.window_blocks, (long long)l->order.block_rows,
+                        depth, (double)need / (1 << 20) + 0.05);
+    int64_t ahead = window / 2 > l->order.window_blocks ? window / 2 : l->order.window_blocks;
+    int64_t want = all * block <= (budget - batches) / 2 ? all : window + ahead;
+    int64_t room = (budget - batches) / block;
+    want = want < room ? want : room;
+    *limit_p = want < all ? want : all;
+    return EBB_OK;
+}
+
+/* Signals are for the process's own threads. */
+static ebb_status_t start_threads(ebb_loader_t *l)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    while (l->started < l->threads &&
+           pthread_create(&l->worker[l->started].id, NULL, worker_main, &l->worker[l->started]) == 0)
+        l->started++;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (l->started < l->threads)
+        return EBB_FAIL(EBB_ENOMEM, "cannot start read-ahead thread %d of %d", l->started + 1, l->threads);
+    return EBB_OK;
+}
+
+static ebb_status_t init(ebb_loader_t *l, const ebb_dataset_t *ds, const ebb_loader_options_t *options)
+{
+    int32_t n_lanes = 0;
+    int64_t limit = 0, max_rows = 0;
+    int depth = options->depth > 0 ? options->depth : DEFAULT_DEPTH;
+    l->info = ebb_dataset_info(ds);
+    l->order = options->order;
+    l->threads = options->threads > 0 ? options->threads : 1;
+    if (options->threads < 0 || l->threads > MAX_THREADS)
+        return EBB_FAIL(EBB_EINVAL, "read-ahead threads must be 1 to %d, not %d", MAX_THREADS, options->threads);
+    EBB_TRY(ebb_order_init(&l->order, l->info));
+    EBB_TRY(copy_lanes(l, options, &n_lanes));
+    for (int32_t i = 0; i < n_lanes; i++)
+        max_rows += ebb_order_lane_share(&l->order, l->lanes[i]);
+    EBB_TRY(block_limit(l, n_lanes, max_rows, depth, options->memory_bytes > 0 ? options->memory_bytes : DEFAULT_MEMORY,
+                        &limit));
+    EBB_TRY(ebb_blocks_init(&l->blocks, &l->order, l->info, limit));
+    EBB_TRY(ebb_plan_init(&l->plan, &l->order, &l->blocks, l->lanes, n_lanes));
+    l->batches.plan = &l->plan;
+    l->batches.info = l->info;
+    l->batches.transform = options->transform;
+    l->batches.alloc = options->alloc;
+    l->batches.free = options->free;
+    l->batches.alloc_user = options->alloc_user;
+    EBB_TRY(ebb_batches_init(&l->batches, depth));
+    EBB_TRY(EBB_NEW_ARRAY("read-ahead threads", l->threads + 1, &l->worker));
+    for (int i = 0; i <= l->threads; i++) {
+        l->worker[i].loader = l;
+        EBB_TRY(ebb_reader_create(ds, 0, &l->worker[i].reader));
+    }
+    ebb_plan_reset(&l->plan, 0, 0);
+    return start_threads(l);
+}
+
+ebb_status_t ebb_loader_create(const ebb_dataset_t *ds, const ebb_loader_options_t *options, ebb_loader_t **loader_p)
+{
+    ebb_loader_t *l;
+    *loader_p = NULL;
+    EBB_TRY(EBB_NEW("loader", &l));
+    pthread_mutex_init(&l->lock, NULL);
+    pthread_cond_init(&l->work, NULL);
+    pthread_cond_init(&l->ready, NULL);
+    l->paused = true; /* until the first acquire: a restored run must not read the first epoch's windows */
+    ebb_status_t status = init(l, ds, options);
+    if (status != EBB_OK) {
+        ebb_loader_destroy(l);
+        return status;
+    }
+    *loader_p = l;
+    return EBB_OK;
+}
+
+void ebb_loader_destroy(ebb_loader_t *l)
+{
+    if (!l)
+        return;
+    pthread_mutex_lock(&l->lock);
+    l->quit = true;
+    pthread_cond_broadcast(&l->work);
+    pthread_mutex_unlock(&l->lock);
+    for (int i = 0; i < l->started; i++)
+        pthread_join(l->worker[i].id, NULL);
+    for (int i = 0; l->worker && i <= l->threads; i++)
+        ebb_reader_destroy(l->worker[i].reader);
+    ebb_free(l->worker);
+    ebb_batches_cleanup(&l->batches);
+    ebb_plan_cleanup(&l->plan);
+    ebb_blocks_cleanup(&l->blocks);
+    pthread_cond_destroy(&l->ready);
+    pthread_cond_destroy(&l->work);
+    pthread_mutex_destroy(&l->lock);
+    ebb_free(l->lanes);
+    ebb_free(l);
+}
+
+/* ---- lease ---- */
+
+static int64_t allocations(const ebb_loader_t *l)
+{
+    return atomic_load(&l->blocks.allocations) + atomic_load(&l->batches.allocations);
+}
+
+static ebb_status_t deliver(ebb_loader_t *l, ebb_slot_t *slot, const ebb_batch_t **batch_p)
+{
+    if (slot->error.status != EBB_OK)
+        return ebb_error_set(&slot->error);
+    slot->state = EBB_SLOT_HELD;
+    l->held++;
+    l->next_deliver++;
+    l->step++;
+    if (l->stats.batches++ == 0)
+        l->allocations_before = allocations(l);
+    l->stats.rows += slot->batch.rows;
+    l->stats.nnz += slot->batch.nnz;
+    *batch_p = &slot->batch;
+    return EBB_OK;
+}
+
+/* Work or wait until the next batch is there; with the lock held. */
+static ebb_status_t wait_for_batch(ebb_loader_t *l, ebb_slot_t **slot_p)
+{
+    task_t task;
+    for (;;) {
+        *slot_p = find_slot(l, EBB_SLOT_READY, l->next_deliver);
+        if (*slot_p)
+            return EBB_OK;
+        bool soon = find_slot(l, EBB_SLOT_FILLING, l->next_deliver) != NULL;
+        if (!soon && take_task(l, &task)) {
+            run_task(l, &l->worker[l->threads], &task);
+            continue;
+        }
+        if (l->error.status != EBB_OK) {
+            ebb_status_t status = ebb_error_set(&l->error);
+            l->error.status = EBB_OK;
+            return status;
+        }
+        pthread_cond_wait(&l->ready, &l->lock);
+    }
+}
+
+ebb_status_t ebb_loader_acquire(ebb_loader_t *l, const ebb_batch_t **batch_p)
+{
+    ebb_slot_t *slot;
+    *batch_p = NULL;
+    if (l->step >= l->plan.steps) {
+        l->epoch++;
+        l->step = 0;
+        return EBB_END;
+    }
+    if (l->held >= l->batches.n)
+        return EBB_FAIL(EBB_EINVAL, "all %d batches are held: release one first", l->batches.n);
+    int64_t began = ebb_now_ns();
+    pthread_mutex_lock(&l->lock);
+    if (l->paused) {
+        l->paused = false;
+        pthread_cond_broadcast(&l->work);
+    }
+    ebb_status_t status = wait_for_batch(l, &slot);
+    l->stats.stall_ns += ebb_now_ns() - began;
+    if (status == EBB_OK)
+        status = deliver(l, slot, batch_p);
+    pthread_mutex_unlock(&l->lock);
+    return status;
+}
+
+void ebb_loader_release(ebb_loader_t *l, const ebb_batch_t *batch)
+{
+    if (!batch)
+        return;
+    pthread_mutex_lock(&l->lock);
+    for (int i = 0; i < l->batches.n; i++)
+        if (&l->batches.slot[i].batch == batch && l->batches.slot[i].state == EBB_SLOT_HELD) {
+            l->batches.slot[i].state = EBB_SLOT_FREE;
+            l->held--;
+        }
+    pthread_cond_signal(&l->work);
+    pthread_mutex_unlock(&l->lock);
+}
+
+/* ---- cursor ---- */
+
+ebb_status_t ebb_loader_seek(ebb_loader_t *l, int64_t epoch, int64_t step)
+{
+    int64_t steps = l->plan.steps;
+    if (epoch < 0 || step < 0 || step > steps || epoch > INT64_MAX / steps - 2)
+        return EBB_FAIL(EBB_EINVAL, "cannot go to epoch %lld step %lld: an epoch has %lld steps", (long long)epoch,
+                        (long long)step, (long long)steps);
+    if (l->held > 0)
+        return EBB_FAIL(EBB_EINVAL, "%d batches are still held: release them before moving the loader", l->held);
+    pthread_mutex_lock(&l->lock);
+    l->paused = true;
+    while (l->running > 0)
+        pthread_cond_wait(&l->ready, &l->lock);
+    for (int i = 0; i < l->batches.n; i++)
+        l->batches.slot[i].state = EBB_SLOT_FREE;
+    ebb_plan_reset(&l->plan, epoch, step);
+    l->epoch = epoch;
+    l->step = step;
+    l->next_fill = l->next_deliver = 0;
+    l->error.status = EBB_OK;
+    l->paused = false;
+    pthread_cond_broadcast(&l->work);
+    pthread_mutex_unlock(&l->lock);
+    return EBB_OK;
+}
+
+static uint8_t hex_digit(char c)
+{
+    return (uint8_t)(c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : 0);
+}
+
+static void data_hash(const ebb_loader_t *l, uint8_t hash[16])
+{
+    const char *hex = l->info->hash;
+    memset(hash, 0, 16);
+    for (int i = 0; hex && i < 16 && hex[2 * i] && hex[2 * i + 1]; i++)
+        hash[i] = (uint8_t)(hex_digit(hex[2 * i]) << 4 | hex_digit(hex[2 * i + 1]));
+}
+
+void ebb_loader_cursor(const ebb_loader_t *l, ebb_cursor_t *cursor)
+{
+    memset(cursor, 0, sizeof *cursor);
+    cursor->seed = l->order.seed;
+    cursor->epoch = l->epoch;
+    cursor->step = l->step;
+    data_hash(l, cursor->data_hash);
+}
+
+ebb_status_t ebb_loader_restore(ebb_loader_t *l, const ebb_cursor_t *cursor)
+{
+    uint8_t hash[16];
+    data_hash(l, hash);
+    if (memcmp(hash, cursor->data_hash, sizeof hash) != 0)
+        return EBB_FAIL(EBB_EDATA,
+                        "the cursor belongs to other data than %s: resume with the data set the run was started on",
+                        l->info->name);
+    if (cursor->seed != l->order.seed)
+        return EBB_FAIL(
+            EBB_EDATA,
+            "the cursor belongs to seed %llu, the loader has %llu: resume with the seed the run was started with",
+            (unsigned long long)cursor->seed, (unsigned long long)l->order.seed);
+    return ebb_loader_seek(l, cursor->epoch, cursor->step);
+}
+
+void ebb_loader_stats(const ebb_loader_t *l, ebb_loader_stats_t *stats)
+{
+    *stats = l->stats;
+    stats->bytes_decoded = atomic_load(&l->blocks.decoded_bytes);
+    stats->memory_bytes = atomic_load(&l->blocks.bytes) + atomic_load(&l->batches.bytes);
+    stats->allocations = l->stats.batches > 0 ? allocations(l) - l->allocations_before : 0;
+}
+
+int64_t ebb_loader_max_lane_rows(const ebb_loader_t *l)
+{
+    int64_t most = 0;
+    for (int32_t i = 0; i < l->plan.n_lanes; i++)
+        most = l->plan.lane[i].share > most ? l->plan.lane[i].share : most;
+    return most;
+}

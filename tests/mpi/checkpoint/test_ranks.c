@@ -1,0 +1,124 @@
+/* A checkpoint does not know how many ranks wrote it: what n ranks save, any other number loads, and hashes and bytes
+ * are equal to those of one rank. */
+#include "support.h"
+#include "fake_state.h"
+#include "checkpoint/internal.h"
+#include "base/file.h"
+#include "base/hash.h"
+
+static ebb_comm_t *world;
+
+/* The run's folder, the same on all ranks. */
+static void shared_dir(char dir[4096])
+{
+    char *made = ebb_comm_rank(world) == 0 ? test_mkdir() : NULL;
+    memset(dir, 0, 4096);
+    if (made)
+        snprintf(dir, 4096, "%s", made);
+    free(made);
+    assert_ok(ebb_comm_bcast(world, dir, 4096, 0));
+}
+
+static void remove_dir(char dir[4096])
+{
+    assert_ok(ebb_comm_barrier(world));
+    if (ebb_comm_rank(world) == 0)
+        test_rmdir(strdup(dir));
+}
+
+/* Hash and file of one rank with the same state, made by rank 0 alone. */
+static void alone(const char *path, char weights[65], char optimizer[65], bool load)
+{
+    ebb_comm_t *self;
+    ebb_checkpoint_state_t one;
+    ebb_checkpoint_meta_t meta = {.step = 7, .lanes = 24, .config = "{}", .progress = "{}", .dataset = "{}"};
+    if (ebb_comm_rank(world) != 0)
+        return;
+    assert_ok(ebb_comm_self(&self));
+    fake_create(self, 2, &one);
+    if (load) {
+        assert_ok(ebb_checkpoint_load(&one, path, &meta));
+        assert_int_equal(fake_visit(&one, 3, false), 0);
+        ebb_checkpoint_meta_free(&meta);
+    } else {
+        fake_visit(&one, 3, true);
+        assert_ok(ebb_checkpoint_save(&one, path, &meta));
+    }
+    assert_ok(ebb_checkpoint_hash(&one, weights, optimizer));
+    fake_destroy(&one);
+    ebb_comm_destroy(self);
+}
+
+static void any_number_of_ranks_saves_and_loads_the_same_file(void **p)
+{
+    char dir[4096], path[5000], path1[5000], w[65], o[65], w1[65], o1[65], file[65], file1[65];
+    ebb_checkpoint_state_t state;
+    int64_t pieces[] = {100, 5 * 64, 1300, 2 << 20};
+    fake_create(world, 2, &state);
+    shared_dir(dir);
+    snprintf(path, sizeof path, "%s/ranks.h5", dir);
+    snprintf(path1, sizeof path1, "%s/alone.h5", dir);
+    for (int i = 0; i < 4; i++) {
+        ebb_checkpoint_meta_t meta = {.step = 7, .lanes = 24, .config = "{}", .progress = "{}", .dataset = "{}"};
+        ebb_ckpt_piece_floats = pieces[i];
+        fake_visit(&state, 3, true);
+        assert_ok(ebb_checkpoint_save(&state, path, &meta));
+        assert_ok(ebb_checkpoint_hash(&state, w, o));
+        assert_string_equal(meta.weights_sha256, w);
+        assert_string_equal(meta.optimizer_sha256, o);
+        alone(path1, w1, o1, false);
+        if (ebb_comm_rank(world) == 0) {
+            assert_string_equal(w, w1);
+            assert_string_equal(o, o1);
+            assert_ok(ebb_sha256_file(path, file));
+            assert_ok(ebb_sha256_file(path1, file1));
+            assert_string_equal(file, file1);
+        }
+        alone(path, w1, o1, true);
+        fake_visit(&state, 4, true);
+        assert_ok(ebb_checkpoint_load(&state, path1, &meta));
+        assert_int_equal(fake_visit(&state, 3, false), 0);
+        assert_int_equal(meta.step, 7);
+        assert_string_equal(meta.config, "{}");
+        ebb_checkpoint_meta_free(&meta);
+    }
+    remove_dir(dir);
+    fake_destroy(&state);
+}
+
+static void an_error_of_rank_0_is_every_ranks_error(void **p)
+{
+    char dir[4096], path[5000], found[4096];
+    ebb_checkpoint_state_t state;
+    ebb_checkpoint_meta_t meta = {.step = 7, .lanes = 24};
+    fake_create(world, 2, &state);
+    shared_dir(dir);
+    snprintf(path, sizeof path, "%s/absent/x.h5", dir);
+    assert_fails(ebb_checkpoint_save(&state, path, &meta), EBB_ENOINPUT, "absent/x.h5");
+    assert_fails(ebb_checkpoint_load(&state, path, &meta), EBB_ENOINPUT, "absent/x.h5");
+    assert_fails(ebb_checkpoint_newest(world, dir, found, sizeof found), EBB_ENOINPUT, "no checkpoint");
+    assert_ok(ebb_checkpoint_path(dir, 5, path, sizeof path));
+    assert_ok(ebb_checkpoint_save(&state, path, &meta));
+    assert_ok(ebb_checkpoint_newest(world, dir, found, sizeof found));
+    assert_string_equal(found, path);
+    assert_ok(ebb_comm_barrier(world));
+    if (ebb_comm_rank(world) == 0)
+        assert_int_equal(truncate(path, 3000), 0);
+    assert_fails(ebb_checkpoint_load(&state, path, &meta), EBB_ECORRUPT, "cut off");
+    remove_dir(dir);
+    fake_destroy(&state);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(any_number_of_ranks_saves_and_loads_the_same_file),
+        cmocka_unit_test(an_error_of_rank_0_is_every_ranks_error),
+    };
+    if (ebb_comm_mpi(&world) != EBB_OK)
+        return 1;
+    ebb_log_set_level(EBB_LOG_ERROR);
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    ebb_comm_destroy(world);
+    return failed;
+}
