@@ -1,1 +1,3 @@
 ebb_unit_test(compute sparse)
+ebb_unit_test(compute dense)
+ebb_unit_test(compute loss)
