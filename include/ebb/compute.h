@@ -49,14 +49,17 @@ typedef struct ebb_rows {
     float *val;   /* (n, width) */
 } ebb_rows_t;
 
-/* Update rules. g: gradient of the mean loss = scale * g_sum. */
+/* Update rules. g: gradient of the mean loss = scale * g_sum, plus l2 * w except for adamw and ftrl. States: sgd momentum;
+ * adagrad sum of squares; adam(w) m, v; ftrl z, n, from which w is recomputed (start from w = 0 or let l1, l2 pull it there).
+ * l1 (but for ftrl, which has its own) is a proximal step: after the gradient step w moves towards 0 by lr l1 (adagrad: by lr
+ * l1 / (sqrt(sum) + eps)) and stops there, so zeros are true zeros. A weight with zero gradient, state and value stays +0. */
 typedef enum ebb_optim_kind { EBB_OPTIM_SGD, EBB_OPTIM_ADAGRAD, EBB_OPTIM_ADAM, EBB_OPTIM_ADAMW, EBB_OPTIM_FTRL } ebb_optim_kind_t;
 
 typedef struct ebb_optim_hyper {
     ebb_optim_kind_t kind;
     float lr;            /* of this step, after the schedule */
     float scale;         /* multiplies the gradient sum: 1 / weight, times the clipping factor */
-    float l1, l2;        /* penalties added to the gradient (FTRL: its own l1, l2); adamw: l2 is decoupled decay */
+    float l1, l2;        /* penalties, as above; adamw: l2 is decoupled decay, w *= 1 - lr l2 */
     float momentum;      /* sgd */
     bool nesterov;       /* sgd */
     float beta1, beta2;  /* adam, adamw; ftrl: beta1 is its beta */
@@ -107,8 +110,9 @@ typedef struct ebb_backend_ops {
     ebb_status_t (*layernorm_forward)(ebb_exec_t *x, int64_t M, int64_t N, const float *in, const float *gamma, const float *beta, float eps, float *out, float *mean, float *rstd);
     ebb_status_t (*layernorm_backward)(ebb_exec_t *x, int64_t M, int64_t N, const float *in, const float *gamma, const float *mean, const float *rstd,
                                        const float *dout, float *din, float acc, float *dgamma, float *dbeta); /* dgamma = acc dgamma + ... */
-    /* out = in / (1-p) where kept, else 0; element i is kept by counter (key, index0 + i). Applied to dout it is its
-     * own backward pass. May be in place. */
+    /* out = in / (1-p) where kept, else 0. With n = index0 + i, element i is kept if u >= p, u being the upper 24 bits (times 2^-24) of
+     * word n % 4 of philox 4x32-10 with key key[0] and counter (n / 4, key[1]), low words first. Applied to dout it is its own
+     * backward pass. May be in place. */
     ebb_status_t (*dropout)(ebb_exec_t *x, int64_t n, float p, const uint64_t key[2], uint64_t index0, const float *in, float *out);
 
     /* ---- sparse input ---- */
@@ -127,15 +131,17 @@ typedef struct ebb_backend_ops {
     ebb_status_t (*fm_grad)(ebb_exec_t *x, int slot, const ebb_csr_t *X, int64_t k, const float *T, const float *sums, const float *dout, ebb_rows_t *grad);
     ebb_status_t (*fm_grad_dense)(ebb_exec_t *x, const ebb_csr_t *X, int64_t k, const float *T, const float *sums, const float *dout, float *G, uint64_t *touched);
     /* Embedding of fields: columns [field_begin[f], field_begin[f+1]) are field f (f < n_fields; ascending). Y (rows, n_fields*dim):
-     * part f of row r = sum over that row's entries of field f of val * T[col], T (cols, dim). */
+     * part f of row r = sum over that row's entries of field f of val * T[col], T (cols, dim). Columns in no field are left out. */
     ebb_status_t (*embed_forward)(ebb_exec_t *x, const ebb_csr_t *X, int n_fields, const int32_t *field_begin, int64_t dim, const float *T, float *Y);
     ebb_status_t (*embed_grad)(ebb_exec_t *x, int slot, const ebb_csr_t *X, int n_fields, const int32_t *field_begin, int64_t dim, const float *dY, ebb_rows_t *grad);
     ebb_status_t (*embed_grad_dense)(ebb_exec_t *x, const ebb_csr_t *X, int n_fields, const int32_t *field_begin, int64_t dim, const float *dY, float *G, uint64_t *touched);
 
     /* ---- losses: rows of `out` (rows, width) are raw model outputs (logits; log rate for poisson) ----
      * label (rows): class numbers for softmax_ce and binary_ce with width 1; y (rows,width) reals otherwise. weight (rows) or
-     * NULL; class_weight (classes) or NULL. row_loss (rows, host doubles): weighted loss of each row. row_weight
-     * (rows, host doubles): weight of each row. dout (rows,width) or NULL: gradient of the weighted SUM of losses. */
+     * NULL; class_weight (classes) or NULL, for losses with class numbers only. row_loss (rows, host doubles): weighted loss of each row,
+     * summed over its outputs; squared is 1/2 (o - y)^2, of which huber is the usual continuation, poisson exp(o) - y o.
+     * row_weight (rows, host doubles): weight of each row. dout (rows,width) or NULL: gradient of the weighted SUM of losses. A label
+     * that is no class gives EBB_EDATA with the row. */
     ebb_status_t (*loss)(ebb_exec_t *x, ebb_loss_kind_t kind, float huber_delta, int64_t rows, int64_t width, const float *out, const int32_t *label, const float *y,
                          const float *weight, const float *class_weight, double *row_loss, double *row_weight, float *dout);
     /* Outputs to predictions: softmax, sigmoid, identity or exp, by loss. May be in place. */
@@ -162,7 +168,8 @@ typedef struct ebb_backend {
 typedef ebb_status_t (*ebb_backend_entry_t)(uint32_t version, int device, ebb_backend_t *backend, void (**close_p)(ebb_backend_t *));
 
 /* Open "cpu" (device is ignored) or a loadable backend by name; libebb_<name>.so is looked for in $EBB_BACKEND_PATH, then
- * beside libebb. EBB_EUNAVAILABLE says what is missing. Not collective. */
+ * beside libebb. EBB_EUNAVAILABLE says what is missing. EBB_ISA=scalar|avx2|avx512 forces the CPU's kernels (same bits, for
+ * tests; dense products are oneDNN's and not affected). Not collective. */
 EBB_API ebb_status_t ebb_backend_open(const char *name, int device, ebb_backend_t **backend_p) EBB_MUST_CHECK;
 EBB_API void ebb_backend_close(ebb_backend_t *backend);
 

@@ -1,3 +1,17 @@
+ebb_unit_test(compute backend)
 ebb_unit_test(compute sparse)
 ebb_unit_test(compute dense)
 ebb_unit_test(compute loss)
+ebb_unit_test(compute update)
+ebb_unit_test(compute isa)
+
+# Loadable backends that are whole (0) or broken in one way each.
+foreach(fake 0 1 2 3 4)
+  add_library(ebb_fake${fake} MODULE unit/compute/fake_backend.c)
+  target_link_libraries(ebb_fake${fake} PRIVATE ebb_flags)
+  target_compile_definitions(ebb_fake${fake} PRIVATE FAKE=${fake})
+  target_compile_options(ebb_fake${fake} PRIVATE -Wno-unused)
+  set_target_properties(ebb_fake${fake} PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/fakes)
+  add_dependencies(test_compute_backend ebb_fake${fake})
+endforeach()
+target_compile_definitions(test_compute_backend PRIVATE EBB_TEST_FAKES="${CMAKE_CURRENT_BINARY_DIR}/fakes")
