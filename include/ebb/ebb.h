@@ -12,5 +12,6 @@
 #include <ebb/optim.h>
 #include <ebb/checkpoint.h>
 #include <ebb/train.h>
+#include <ebb/report.h>
 
 #endif
