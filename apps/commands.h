@@ -30,6 +30,7 @@ typedef struct ebb_command {
     ebb_status_t (*run)(void *options, int n_operands, char **operands);
 } ebb_command_t;
 
+extern const ebb_command_t cmd_check_model;
 extern const ebb_command_t cmd_doctor;
 extern const ebb_command_t cmd_generate_docs;
 

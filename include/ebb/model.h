@@ -158,7 +158,7 @@ typedef struct ebb_check {
 
 /* Check any model on some rows (some dozens do): gradients against finite differences, same bits from a poisoned workspace, from
  * two threads at once, from row-sparse and dense gradients, pieces and padding without influence, weights untouched; and
- * against `other`, a second backend or NULL. report is called once per check. EBB_EINVAL if any failed. Not collective. */
+ * against `other`, a second backend or NULL. report is called once per check. EBB_EDATA if any failed. Not collective. */
 EBB_API ebb_status_t ebb_model_check(const char *config, const ebb_dataset_info_t *info, const ebb_host_rows_t *rows, ebb_backend_t *backend,
                                      ebb_backend_t *other, uint64_t seed, void (*report)(void *user, const ebb_check_t *check), void *user);
 

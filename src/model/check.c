@@ -679,6 +679,6 @@ ebb_status_t ebb_model_check(const char *config, const ebb_dataset_info_t *info,
     ebb_free(weight);
     ebb_model_destroy(c.model);
     if (status == EBB_OK && c.failures > 0)
-        return EBB_FAIL(EBB_EINVAL, "%d of %d checks of the model failed", c.failures, c.checks);
+        return EBB_FAIL(EBB_EDATA, "%d of %d checks of the model failed", c.failures, c.checks);
     return status;
 }

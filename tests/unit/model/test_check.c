@@ -105,7 +105,7 @@ static void a_wrong_gradient_fails_and_is_named(void **state)
     tally_t t = {0};
     assert_fails(ebb_model_check(LAYERS("{\"linear\":{\"out\":17}},\"relu\",{\"linear\":{}}"), &d->info, &d->rows,
                                  &wrong, NULL, 5, count, &t),
-                 EBB_EINVAL, "checks of the model failed");
+                 EBB_EDATA, "checks of the model failed");
     assert_non_null(strstr(t.first, "gradient of 0.linear"));
     free(d);
 }
