@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -25,10 +26,10 @@ static ebb_status_t describe(const ebb_checkpoint_state_t *state, ebb_ckpt_index
     const ebb_layout_t *layout = state->layout;
     EBB_TRY(ebb_ckpt_index_create(layout->n_params, state->optim ? ebb_optim_state_count(state->optim) : -1, index));
     for (int s = 0; s < index->n_states; s++)
-        strncpy(index->state[s], ebb_optim_state_name(state->optim, s), EBB_CKPT_NAME - 1);
+        snprintf(index->state[s], EBB_CKPT_NAME, "%s", ebb_optim_state_name(state->optim, s));
     for (int i = 0; i < ebb_ckpt_arrays(index); i++) {
         const ebb_param_t *param = &layout->params[i % layout->n_params];
-        strncpy(index->array[i].name, param->name, EBB_CKPT_NAME - 1);
+        snprintf(index->array[i].name, EBB_CKPT_NAME, "%s", param->name);
         index->array[i].rows = param->rows;
         index->array[i].cols = param->cols;
     }
