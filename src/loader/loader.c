@@ -172,13 +172,15 @@ static ebb_status_t copy_lanes(ebb_loader_t *l, const ebb_loader_options_t *opti
     return EBB_OK;
 }
 
-/* How many blocks to hold: one window per lane must fit; half as much again is for reading ahead; the whole data
- * set if it takes no more than half of the budget, since then nothing is decoded twice. */
+/* How many blocks to hold: one window per lane and the rows of one step must fit; half as much again is for reading
+ * ahead; the whole data set if it takes no more than half of the budget, since then nothing is decoded twice. */
 static ebb_status_t block_limit(const ebb_loader_t *l, int32_t n_lanes, int64_t max_rows, int depth, int64_t budget,
                                 int64_t *limit_p)
 {
     int64_t all = (l->order.rows + l->order.block_rows - 1) / l->order.block_rows;
-    int64_t window = (int64_t)n_lanes * l->order.window_blocks, least = window < all ? window : all;
+    int64_t share = (l->order.batch + l->order.lanes - 1) / l->order.lanes;
+    int64_t window = n_lanes * (l->order.window_blocks + (share + l->order.block_rows - 1) / l->order.block_rows);
+    int64_t least = window < all ? window : all;
     int64_t block = ebb_block_bytes(&l->order, l->info), batches = ebb_batch_bytes(l->info, max_rows) * depth;
     int64_t need = least * block + batches;
     if (budget < need)
@@ -194,6 +196,17 @@ static ebb_status_t block_limit(const ebb_loader_t *l, int32_t n_lanes, int64_t 
     want = want < room ? want : room;
     *limit_p = want < all ? want : all;
     return EBB_OK;
+}
+
+/* Blocks of a data set that is kept are often smaller than chunks: a reader then gets room for chunks that many blocks
+ * share. Otherwise the reader's own choice. */
+static size_t cache_bytes(const ebb_loader_t *l, int64_t limit)
+{
+    int64_t all = (l->order.rows + l->order.block_rows - 1) / l->order.block_rows;
+    int64_t decoded = l->info->nnz * (l->info->sparse ? 8 : 4), least = 8 << 20, most = 32 << 20;
+    if (limit < all)
+        return 0;
+    return (size_t)(decoded < least ? least : decoded > most ? most : decoded);
 }
 
 /* Signals are for the process's own threads. */
@@ -239,7 +252,7 @@ static ebb_status_t init(ebb_loader_t *l, const ebb_dataset_t *ds, const ebb_loa
     EBB_TRY(EBB_NEW_ARRAY("read-ahead threads", l->threads + 1, &l->worker));
     for (int i = 0; i <= l->threads; i++) {
         l->worker[i].loader = l;
-        EBB_TRY(ebb_reader_create(ds, 0, &l->worker[i].reader));
+        EBB_TRY(ebb_reader_create(ds, cache_bytes(l, limit), &l->worker[i].reader));
     }
     ebb_plan_reset(&l->plan, 0, 0);
     return start_threads(l);

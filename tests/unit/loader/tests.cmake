@@ -1,5 +1,3 @@
 ebb_unit_test(loader order)
-if(TARGET ebb_shard)
-  ebb_unit_test(loader transform)
-  ebb_unit_test(loader loader)
-endif()
+ebb_unit_test(loader transform)
+ebb_unit_test(loader loader)
