@@ -2,8 +2,8 @@
  *
  * Gradients are compared with difference quotients of the loss, computed in float32 with a double sum over rows, for
  * several step widths and both sides: the best agreement counts, since wide steps cross relu's kinks and narrow ones
- * drown in rounding. Errors are relative to the element plus 5 % of the parameter's largest gradient. Weights are the initial
- * ones with noise added, so that nothing that starts at zero hides a mistake.
+ * drown in rounding. Errors are relative to the element plus 5 % of the parameter's largest gradient. Weights are the
+ * initial ones with noise added, so that nothing that starts at zero hides a mistake.
  *
  * A subject is everything one thread needs for a pass on one backend: rows, weights, workspace and gradients.
  */

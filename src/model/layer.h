@@ -106,6 +106,10 @@ void ebb_layers_describe(void *model, ebb_text_t *out);
 ebb_param_t *ebb_layer_param(ebb_layer_t *layer, ebb_setup_t *setup, const char *name, ebb_param_kind_t kind,
                              int64_t rows, int64_t cols);
 
+/* Let a parameter start uniformly around 0 with that standard deviation; 0: at zero. Uniform rather than normal: no
+ * logarithm or cosine, so the bits do not hang on a mathematical library, and a third of the time. */
+void ebb_layer_init(ebb_param_t *param, double deviation);
+
 /* Where the layer's k-th parameter and its gradient lie; table number of a row-sparse one. */
 static inline float *ebb_layer_weight(const ebb_layer_t *layer, const ebb_layer_io_t *io, int k)
 {

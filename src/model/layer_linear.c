@@ -1,7 +1,7 @@
 /* linear: Y = act(X W + b). On CSR input W (cols, out) is a row-sparse table, on dense input a dense (in, out) matrix.
  * A relu, tanh or sigmoid that follows is done in the product's epilogue: its backward pass needs the output alone.
  * (gelu needs its input back, so it stays a layer of its own.)
- * Initial weights: normal with standard deviation sqrt(2 / fan-in) before relu and gelu (He et al. 2015), else
+ * Initial weights: uniform with standard deviation sqrt(2 / fan-in) before relu and gelu (He et al. 2015), else
  * sqrt(1 / fan-in) (LeCun et al. 1998); fan-in of CSR input is its mean number of entries per row. A model that is one
  * linear layer is convex and starts at zero. */
 #include "model/layer.h"
@@ -11,14 +11,14 @@
 enum { OUT, BIAS, INIT };
 enum { WEIGHT, BIAS_VECTOR };
 
-static float initial_scale(const ebb_layer_t *layer, const ebb_setup_t *setup)
+static double initial_deviation(const ebb_layer_t *layer, const ebb_setup_t *setup)
 {
     if (layer->set[INIT])
-        return (float)layer->opt[INIT];
+        return layer->opt[INIT];
     if (setup->alone)
-        return 0.0f;
+        return 0.0;
     double gain = setup->next_act == EBB_ACT_RELU || setup->next_act == EBB_ACT_GELU ? 2.0 : 1.0;
-    return (float)sqrt(gain / fmax(setup->fan_in, 1.0));
+    return sqrt(gain / fmax(setup->fan_in, 1.0));
 }
 
 static ebb_status_t setup_linear(ebb_layer_t *layer, ebb_setup_t *setup)
@@ -30,8 +30,7 @@ static ebb_status_t setup_linear(ebb_layer_t *layer, ebb_setup_t *setup)
     layer->out = layer->set[OUT] ? (int64_t)layer->opt[OUT] : setup->outputs;
     ebb_param_t *w = ebb_layer_param(layer, setup, "weight", layer->sparse ? EBB_PARAM_ROWS : EBB_PARAM_DENSE,
                                      layer->in, layer->out);
-    w->scale = initial_scale(layer, setup);
-    w->init = w->scale != 0.0f ? EBB_INIT_NORMAL : EBB_INIT_ZERO;
+    ebb_layer_init(w, initial_deviation(layer, setup));
     w->decay = true;
     if (layer->opt[BIAS] != 0.0)
         ebb_layer_param(layer, setup, "bias", EBB_PARAM_DENSE, 1, layer->out);

@@ -35,8 +35,7 @@ static ebb_status_t setup_embedding(ebb_layer_t *layer, ebb_setup_t *setup)
     int64_t dim = (int64_t)layer->opt[0];
     layer->out = layer->n_fields * dim;
     ebb_param_t *table = ebb_layer_param(layer, setup, "table", EBB_PARAM_ROWS, layer->in, dim);
-    table->scale = (float)layer->opt[1];
-    table->init = table->scale != 0.0f ? EBB_INIT_NORMAL : EBB_INIT_ZERO;
+    ebb_layer_init(table, layer->opt[1]);
     table->decay = true;
     return EBB_OK;
 }
@@ -82,8 +81,7 @@ static ebb_status_t setup_fm(ebb_layer_t *layer, ebb_setup_t *setup)
     layer->out = 1;
     layer->aux = rank; /* sums of v_f x */
     ebb_param_t *table = ebb_layer_param(layer, setup, "table", EBB_PARAM_ROWS, layer->in, 1 + rank);
-    table->scale = (float)layer->opt[1];
-    table->init = EBB_INIT_NORMAL;
+    ebb_layer_init(table, layer->opt[1]);
     table->zero_cols = 1; /* w; v must differ from 0, where its gradient vanishes */
     table->decay = true;
     ebb_layer_param(layer, setup, "bias", EBB_PARAM_DENSE, 1, 1);

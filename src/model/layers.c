@@ -7,6 +7,7 @@
  */
 #include "model/layer.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -46,6 +47,12 @@ ebb_param_t *ebb_layer_param(ebb_layer_t *layer, ebb_setup_t *setup, const char 
     p->rows = rows;
     p->cols = cols;
     return p;
+}
+
+void ebb_layer_init(ebb_param_t *param, double deviation)
+{
+    param->init = deviation > 0.0 ? EBB_INIT_UNIFORM : EBB_INIT_ZERO;
+    param->scale = (float)(sqrt(3.0) * deviation);
 }
 
 /* ---- configuration ---- */

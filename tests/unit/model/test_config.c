@@ -112,9 +112,9 @@ static void parameters_are_named_placed_and_scaled(void **state)
         assert_true(l->params[i].kind == EBB_PARAM_ROWS || l->params[i].offset % 16 == 0);
     }
     double nnz = (double)sparse5.info.nnz / (double)sparse5.info.rows;
-    assert_true(fabs((double)l->params[0].scale - sqrt(2 / nnz)) < 1e-6);
-    assert_true(fabs((double)l->params[4].scale - sqrt(1 / 7.0)) < 1e-6);
-    assert_true(l->params[5].scale == 0.5f);
+    assert_true(fabs((double)l->params[0].scale - sqrt(3 * 2 / nnz)) < 1e-6);
+    assert_true(fabs((double)l->params[4].scale - sqrt(3 / 7.0)) < 1e-6);
+    assert_true(l->params[5].scale == (float)(sqrt(3) * 0.5));
     assert_true(l->params[0].decay && !l->params[1].decay && !l->params[2].decay);
     assert_int_equal(l->dense_floats, 16 + 16 + 16 + 32 + 16 + 16);
     char text[1024];
@@ -135,7 +135,10 @@ static void weights_depend_on_seed_parameter_and_element_alone(void **state)
     assert_ok(ebb_weights_init(&ref_backend, l, 9, &b));
     assert_memory_equal(a.table[0], b.table[0], 40 * 5 * sizeof(float));
     for (int e = 0; e < 200; e++)
-        assert_true(a.table[0][e] == (e % 5 == 0 ? 0.0f : 0.5f * ebb_rng_normal(9, EBB_RNG_INIT, 0, (uint64_t)e)));
+        assert_true(a.table[0][e] ==
+                    (e % 5 == 0
+                         ? 0.0f
+                         : (float)(sqrt(3) * 0.5) * (2.0f * ebb_rng_uniform(9, EBB_RNG_INIT, 0, (uint64_t)e) - 1.0f)));
     assert_ok(ebb_weights_init(&ref_backend, l, 10, &b));
     assert_memory_not_equal(a.table[0], b.table[0], 40 * 5 * sizeof(float));
     assert_ok(ebb_weights_create(&ref_backend, ebb_model_layout(one), &zero));
