@@ -1,5 +1,5 @@
 /* Plug-ins: the example is loaded, passes the checks of a model and learns; broken ones are refused with words. */
-#include "model_data.h"
+#include "descend.h"
 #include "ref_backend.h"
 
 #include <math.h>
@@ -22,69 +22,18 @@ static void the_example_passes_the_checks_on_cpu(void **state)
     ebb_backend_close(cpu);
 }
 
-/* Plain gradient descent on all weights, table gradients as dense arrays. Returns the loss before the last step. */
-static double descend(ebb_model_t *model, ebb_backend_t *b, ebb_weights_t *w, int steps, float rate)
-{
-    const ebb_layout_t *layout = ebb_model_layout(model);
-    const ebb_loss_t *loss = ebb_model_loss(model);
-    int64_t rows = data.rows.rows, width = ebb_model_outputs(model);
-    ebb_weights_t g;
-    assert_ok(ebb_weights_create(b, layout, &g));
-    ebb_exec_t *x;
-    assert_ok(b->ops->exec_create(b->dev, &x));
-    void *workspace;
-    assert_ok(b->ops->alloc(b->dev, (size_t)ebb_model_workspace_bytes(model, rows), "workspace", &workspace));
-    float *out = calloc((size_t)(rows * width), sizeof *out), *dout = calloc((size_t)(rows * width), sizeof *dout);
-    double row_loss[DATA_MAX_ROWS], row_weight[DATA_MAX_ROWS], sum = 0;
-    uint64_t touched[EBB_MAX_TABLES][1] = {{0}};
-    for (int step = 0; step < steps; step++) {
-        ebb_pass_t pass = {.ops = b->ops, .exec = x, .weights = w, .workspace = workspace, .training = true};
-        ebb_input_t in = {.rows = rows, .sparse = true, .csr = {rows, data.info.cols, data.rowptr, data.col, data.val}};
-        ebb_grads_t grads = {.dense = g.dense};
-        for (int t = 0; t < layout->n_tables; t++) {
-            grads.table_dense[t] = g.table[t];
-            grads.touched[t] = touched[t];
-            const ebb_param_t *p = &layout->params[layout->table_param[t]];
-            memset(g.table[t], 0, (size_t)(p->rows * p->cols) * sizeof(float));
-        }
-        assert_ok(ebb_model_forward(model, &pass, &in, out));
-        assert_ok(b->ops->loss(x, loss->kind, loss->huber_delta, rows, width, out, data.label, NULL, NULL, NULL,
-                               row_loss, row_weight, dout));
-        assert_ok(ebb_model_backward(model, &pass, &in, dout, &grads));
-        sum = 0;
-        for (int64_t r = 0; r < rows; r++)
-            sum += row_loss[r] / (double)rows;
-        for (int i = 0; i < layout->n_params; i++) {
-            int64_t n;
-            float *to = ebb_weights_param(layout, w, i, &n), *from = ebb_weights_param(layout, &g, i, NULL);
-            for (int64_t e = 0; e < n; e++)
-                to[e] -= rate / (float)rows * from[e];
-        }
-    }
-    free(out);
-    free(dout);
-    b->ops->free(b->dev, workspace);
-    b->ops->exec_destroy(x);
-    ebb_weights_destroy(b, layout, &g);
-    return sum;
-}
-
 static void the_example_learns(void **state)
 {
     ebb_backend_t *cpu;
-    ebb_model_t *model;
-    ebb_weights_t w;
-    assert_ok(ebb_backend_open("cpu", 0, &cpu));
-    assert_ok(ebb_model_create(CONFIG, &data.info, &model));
+    descend_t d;
     char text[512];
-    assert_ok(ebb_model_describe(model, text, sizeof text));
+    assert_ok(ebb_backend_open("cpu", 0, &cpu));
+    descend_create(&d, cpu, CONFIG, &data);
+    assert_ok(ebb_model_describe(d.model, text, sizeof text));
     assert_non_null(strstr(text, "wide_deep"));
-    assert_ok(ebb_weights_create(cpu, ebb_model_layout(model), &w));
-    assert_ok(ebb_weights_init(cpu, ebb_model_layout(model), 1, &w));
-    double first = descend(model, cpu, &w, 1, 0.5f), last = descend(model, cpu, &w, 300, 0.5f);
+    double first = descend_run(&d, &data, 1, 0.5f), last = descend_run(&d, &data, 300, 0.5f);
     assert_true(first > 0.8 * log(4) && last < 0.1 * first); /* made-up labels, but fewer rows than weights */
-    ebb_weights_destroy(cpu, ebb_model_layout(model), &w);
-    ebb_model_destroy(model);
+    descend_destroy(&d);
     ebb_backend_close(cpu);
 }
 

@@ -1,5 +1,6 @@
 ebb_unit_test(model check)
 ebb_unit_test(model config)
+ebb_unit_test(model learn)
 ebb_unit_test(model metrics)
 ebb_unit_test(model onnx)
 
