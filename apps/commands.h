@@ -32,6 +32,7 @@ typedef struct ebb_command {
 
 extern const ebb_command_t cmd_check_model;
 extern const ebb_command_t cmd_doctor;
+extern const ebb_command_t cmd_pack;
 extern const ebb_command_t cmd_generate_docs;
 
 /* All subcommands, NULL-terminated, in the order of `ebb help`. */

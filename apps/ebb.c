@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 const ebb_command_t *const ebb_commands[] = {
+    &cmd_pack,
     &cmd_check_model,
     &cmd_doctor,
     &cmd_generate_docs,

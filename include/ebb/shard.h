@@ -139,7 +139,7 @@ EBB_API ebb_status_t ebb_dataset_verify(const char *path, int threads, void (*re
 
 /* Options of a pack; zero-initialise, then set. Sizes of 0 mean the default. */
 typedef struct ebb_pack_options {
-    const char *from;       /* format: svmlight, csv, tsv, idx, npy, h5ad, 10x, hdf5, deb822, lines; NULL: guess from content */
+    const char *from;       /* format: svmlight, items, csv, tsv, idx, npy, h5ad, 10x, hdf5, deb822; NULL: guess from content */
     const char *split;      /* "train=0.9,valid=0.1", or NULL */
     uint64_t split_seed;
     const char *name;       /* NULL: from the destination's name */
@@ -159,6 +159,8 @@ typedef struct ebb_pack_options {
     int threads;            /* 0: all cores of this rank's share */
     bool force;             /* replace an existing data set */
     bool progress;          /* rate and ETA on stderr */
+    const char *like;       /* a data set whose columns, classes and encodings to take; a label of no class is an error */
+    const volatile int *stop; /* becomes non-zero to end the pack early (EBB_ESTOPPED), keeping nothing; may be NULL */
 } ebb_pack_options_t;
 
 struct ebb_comm;
