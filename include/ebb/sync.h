@@ -1,10 +1,11 @@
 /* Gradient sums over lanes and ranks.
  *
  * canonical: lane gradients are added along one fixed binary tree over the lane numbers (node [lo,hi) splits at lo +
- * (hi-lo+1)/2), whatever rank holds which lane; so the bits of the sum do not depend on the ranks. Each leaf is added
- * to +0 first, so that no sum is -0 and absent rows of a table equal rows of zeros. A rank holds a contiguous range of lanes,
+ * (hi-lo+1)/2), whatever rank holds which lane; so the bits of the sum do not depend on the ranks. No sum
+ * is -0 (as if +0 were added to each leaf), so absent lanes and rows of a table equal zeros. A rank holds a contiguous range of lanes,
  * adds the maximal subtrees within it, and sends each slice of them to the slice's owner, which finishes the tree. The owner
- * applies the optimiser to its slice; the new slice is gathered by all. fast: MPI_Allreduce, for comparison only.
+ * applies the optimiser to its slice; the new slice is gathered by all. fast: MPI_Allreduce, for comparison only; every rank then
+ * owns everything and gather does nothing (see ebb_sync_place).
  *
  * Row-sparse tables travel as rows or, when that is cheaper, as dense slices with a bitmap of touched rows; the choice is made
  * per table and step from the step before, alike on all ranks, and changes no bit.
@@ -44,7 +45,8 @@ EBB_API void ebb_sync_destroy(ebb_sync_t *sync);
 
 /* Per step: begin; for each lane of this rank, on any pool thread: lane_grads -> model fills -> lane_done; reduce; optimiser; gather. */
 EBB_API ebb_status_t ebb_sync_begin(ebb_sync_t *sync);
-/* Buffers for a lane's gradient, grads->accumulate false. Thread-safe. Dense tables and bitmaps come zeroed. */
+/* Buffers for a lane's gradient, grads->accumulate false (fast mode: it
+ * may be true, over other lanes' sums). Thread-safe. Dense tables and bitmaps come zeroed. */
 EBB_API ebb_status_t ebb_sync_lane_grads(ebb_sync_t *sync, int32_t lane, ebb_grads_t **grads_p);
 /* The model has added one more piece of the lane's rows (gradient accumulation): keeps rows[] of this piece and readies
  * grads for the next. Call before lane_done when there are several pieces, also after the last one. Thread-safe. */
@@ -70,6 +72,10 @@ EBB_API ebb_status_t ebb_sync_reduce(ebb_sync_t *sync, ebb_sums_t **sums_p);
 EBB_API ebb_status_t ebb_sync_gather(ebb_sync_t *sync, ebb_weights_t *weights);
 /* Squared Euclidean norm of the whole gradient sum, exact sums, equal for any rank count. After reduce. Collective. */
 EBB_API ebb_status_t ebb_sync_norm2(ebb_sync_t *sync, double *norm2_p);
+
+/* The rank's place among the owners, with which optimisers and checkpoints are made: (rank, ranks), or (0, 1) in fast mode, where
+ * every rank owns everything. */
+EBB_API void ebb_sync_place(const ebb_sync_t *sync, int *owner_p, int *owners_p);
 
 /* Slice of the dense vector that a rank owns. */
 EBB_API void ebb_sync_dense_range(const ebb_layout_t *layout, int rank, int ranks, int64_t *begin_p, int64_t *end_p);

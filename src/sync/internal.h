@@ -1,0 +1,123 @@
+/* What the files of sync share. */
+#ifndef EBB_SYNC_INTERNAL_H
+#define EBB_SYNC_INTERNAL_H
+
+#include "base/alloc.h"
+#include "base/exact.h"
+#include "base/threads.h"
+#include "sync/merge.h"
+#include "sync/place.h"
+#include "sync/tree.h"
+#include <ebb/sync.h>
+
+#include <pthread.h>
+
+#define EBB_SYNC_BLOCK 64   /* rows owned together */
+#define EBB_SYNC_SLAB  4096 /* floats that one task sums at a time */
+
+/* Floats of one gradient: of a lane, or of a subtree. Tables only where they travel dense; zero when free. */
+typedef struct buffer {
+    struct buffer *next; /* of the list it is in */
+    struct buffer *next_all;
+    float *dense;
+    float *table[EBB_MAX_TABLES];
+    uint64_t *touched[EBB_MAX_TABLES];
+    bool used; /* fast mode: holds sums of lanes */
+} buffer_t;
+
+/* Rows of one lane kept until reduce. */
+typedef struct kept_rows {
+    int64_t n;
+    int32_t *idx;
+    float *val;
+    int64_t idx_cap, val_cap;
+} kept_rows_t;
+
+typedef struct lane {
+    ebb_grads_t grads;
+    buffer_t *buf;
+    buffer_t *earlier; /* dense tables of the pieces so far */
+    int pieces;        /* kept so far */
+    kept_rows_t rows[EBB_MAX_TABLES], spare[EBB_MAX_TABLES];
+} lane_t;
+
+typedef struct table {
+    int64_t rows, width, words;
+    bool dense;         /* how it travels this step */
+    bool may_choose;    /* rows_mode auto */
+    int64_t entries;    /* touched rows of all lanes of all ranks in the last step, -1 before there was one */
+    ebb_merge_t lanes;  /* this rank's lanes into its pieces, per owner */
+    ebb_merge_t pieces; /* all ranks' pieces into the sum of the own rows */
+    int64_t own_rows, own_words;
+    int64_t n; /* touched own rows; their sums: */
+    int32_t *row, *local;
+    float *val;
+    int64_t row_cap, local_cap, val_cap;
+    /* travelling dense: own rows in local order, before they are packed */
+    uint64_t *own_touched; /* (own_words) */
+    int64_t *word_rank;    /* (own_words + 1): touched rows before each word */
+} table_t;
+
+/* Bytes to or from one rank. */
+typedef struct parcel {
+    char *data;
+    int64_t bytes, cap;
+} parcel_t;
+
+struct ebb_sync {
+    ebb_comm_t *comm;
+    ebb_backend_t *backend;
+    ebb_pool_t *pool;
+    ebb_exec_t **exec;
+    const ebb_layout_t *layout;
+    ebb_sync_mode_t mode;
+    ebb_rows_mode_t rows_mode;
+    int rank, ranks, threads;
+    int owner, owners; /* place among the owners: (rank, ranks), or (0, 1) in fast mode */
+
+    ebb_tree_t tree;
+    int32_t lane0, n_lanes; /* this rank's */
+    lane_t *lane;           /* (n_lanes) */
+    int32_t *piece;         /* nodes of all ranks' pieces, rank after rank */
+    int *piece0;            /* (ranks + 1) */
+
+    pthread_mutex_t lock; /* guards what follows while lanes are under way */
+    buffer_t *all, *free_list;
+    uint8_t *node_done;  /* (nodes) */
+    buffer_t **node_buf; /* (nodes): sum of a complete node, NULL: nothing there, or passed on to the parent */
+    buffer_t *partial;   /* fast mode: buffers with sums that nobody adds into at the moment */
+    int64_t lane_entries[EBB_MAX_TABLES];
+
+    int64_t eager; /* nodes of up to so many lanes are added as soon as they are complete */
+    int64_t dense0, dense1;
+    int n_tables;
+    table_t table[EBB_MAX_TABLES];
+    ebb_view_t *view; /* (nodes): scratch of a pass */
+    float *scratch;   /* (threads, scratch_floats) */
+    int64_t scratch_floats, slab_stride;
+    float *zeros;          /* (slab_stride) */
+    parcel_t *send, *recv; /* (ranks): of one kind of message at a time */
+    parcel_t *send_rows, *recv_rows, *send_tables, *recv_tables;
+    int64_t *words_out, *words_in; /* (ranks, words_each): counts */
+    int64_t words_each;
+    int64_t *gather_counts, *gather_displs; /* (ranks) */
+    parcel_t gathered;
+    ebb_request_t *request;
+    int n_requests, max_requests;
+    ebb_exact_t *norm; /* (threads) */
+    double *segment;   /* (threads, slab) */
+    ebb_sums_t sums;
+    ebb_sync_stats_t stats;
+};
+
+static inline int64_t ebb_min64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static inline int pieces_of(const ebb_sync_t *s, int rank)
+{
+    return s->piece0[rank + 1] - s->piece0[rank];
+}
+
+#endif

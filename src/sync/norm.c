@@ -1,0 +1,49 @@
+/* The squared norm of the gradient sum: squares of fixed segments (the slices' unit; table rows) are added exactly, so
+ * neither the order nor the split over threads and ranks matters. */
+#include "sync/steps.h"
+
+#include <string.h>
+
+typedef struct norm_job {
+    ebb_sync_t *sync;
+    const float *val;
+    int64_t n, segment;
+    int64_t per; /* floats of one task: a multiple of segment */
+} norm_job_t;
+
+static ebb_status_t norm_task(void *user, int thread, int64_t index)
+{
+    const norm_job_t *job = user;
+    ebb_sync_t *s = job->sync;
+    double *out = s->segment + EBB_SYNC_SLAB * thread;
+    int64_t at = index * job->per, n = ebb_min64(job->per, job->n - at);
+    EBB_TRY(s->backend->ops->sumsq(s->exec[thread], n, job->segment, job->val + at, out));
+    EBB_TRY(s->backend->ops->exec_sync(s->exec[thread]));
+    for (int64_t i = 0; i * job->segment < n; i++)
+        ebb_exact_add(&s->norm[thread], out[i]);
+    ebb_exact_normalize(&s->norm[thread]);
+    return EBB_OK;
+}
+
+static ebb_status_t add_squares(ebb_sync_t *s, const float *val, int64_t n, int64_t segment)
+{
+    int64_t segments = segment < 64 << 10 ? ebb_min64((64 << 10) / segment, EBB_SYNC_SLAB) : 1;
+    norm_job_t job = {s, val, n, segment, segments * segment};
+    return ebb_pool_run(s->pool, (n + job.per - 1) / job.per, norm_task, &job);
+}
+
+ebb_status_t ebb_sync_norm2(ebb_sync_t *s, double *norm2_p)
+{
+    ebb_exact_t sum = {0};
+    memset(s->norm, 0, (size_t)s->threads * sizeof *s->norm);
+    EBB_TRY(add_squares(s, s->sums.dense, s->dense1 - s->dense0, ebb_sync_unit(s->layout->dense_floats)));
+    for (int t = 0; t < s->n_tables; t++)
+        EBB_TRY(add_squares(s, s->sums.table[t].val, s->sums.table[t].n * s->table[t].width, s->table[t].width));
+    for (int i = 0; i < s->threads; i++)
+        ebb_exact_merge(&sum, &s->norm[i]);
+    ebb_exact_normalize(&sum);
+    if (s->owners > 1)
+        EBB_TRY(ebb_comm_allreduce(s->comm, sum.word, EBB_EXACT_WORDS, EBB_COMM_I64, EBB_SUM));
+    *norm2_p = ebb_exact_value(&sum);
+    return EBB_OK;
+}

@@ -1,0 +1,31 @@
+/* The parts of reduce. Collective all of them. */
+#ifndef EBB_SYNC_STEPS_H
+#define EBB_SYNC_STEPS_H
+
+#include "sync/internal.h"
+
+/* Tags of messages; the dense vector's pieces are 0, 1, ... */
+enum { EBB_TAG_TABLES = 1000, EBB_TAG_ROWS = 1001 };
+
+/* send: what other owners need leaves; finish: once everything has arrived. */
+ebb_status_t ebb_sync_dense_send(ebb_sync_t *s);
+ebb_status_t ebb_sync_dense_finish(ebb_sync_t *s);
+ebb_status_t ebb_sync_tables_send(ebb_sync_t *s);
+ebb_status_t ebb_sync_tables_finish(ebb_sync_t *s);
+ebb_status_t ebb_sync_rows_send(ebb_sync_t *s);
+ebb_status_t ebb_sync_rows_finish(ebb_sync_t *s);
+ebb_status_t ebb_sync_reduce_fast(ebb_sync_t *s);
+
+/* Shared helpers. */
+ebb_status_t ebb_sync_room(parcel_t *parcel, int64_t bytes);
+ebb_status_t ebb_sync_room_for_sums(table_t *table, int64_t n);
+ebb_status_t ebb_sync_send(ebb_sync_t *s, const void *data, int64_t bytes, int peer, int tag);
+ebb_status_t ebb_sync_receive(ebb_sync_t *s, void *data, int64_t bytes, int peer, int tag);
+ebb_tree_sum_t ebb_sync_tree_sum(const ebb_sync_t *s, int thread, int64_t at, int64_t n);
+/* Own rows of a table that travels dense, from the views: touched rows, numbers and sums. clear: zero the nodes'
+ * buffers behind. */
+ebb_status_t ebb_sync_pack_own_rows(ebb_sync_t *s, int t, bool clear);
+/* The lanes' row lists become the merge's input. */
+void ebb_sync_list_lanes(ebb_sync_t *s, int t);
+
+#endif
