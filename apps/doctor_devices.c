@@ -2,6 +2,8 @@
  * does, so that one installation serves machines with and without them; the few signatures needed are declared here. */
 #include "doctor.h"
 
+#include <ebb/compute.h>
+
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
@@ -46,12 +48,21 @@ static void describe_cuda(doctor_t *d, const cuda_t *cuda)
         return;
     }
     char name[100] = "GPU";
+    ebb_backend_t *backend;
     size_t memory = 0;
     cuda->version(&version);
     cuda->name(name, sizeof name, 0);
     cuda->memory(&memory, 0);
     doctor_add(d, "cuda", DOCTOR_OK, "driver for CUDA %d.%d, %d x %s with %.0f GiB", version / 1000,
                version % 1000 / 10, count, name, (double)memory / (1 << 30));
+    if (ebb_backend_open("cuda", 0, &backend) == EBB_OK) {
+        doctor_add(d, "cuda backend", DOCTOR_OK, "opened");
+        ebb_backend_close(backend);
+        return;
+    }
+    doctor_cure(doctor_add(d, "cuda backend", DOCTOR_MISSING, "%.390s", ebb_error()->message),
+                "build Ebb with the CUDA toolkit (nvcc on PATH, EBB_CUDA=ON); until then it trains on the CPU");
+    ebb_error_clear();
 }
 
 static void check_cuda(doctor_t *d)

@@ -3,6 +3,8 @@
 #include "base/text.h"
 #include "base/threads.h"
 
+#include <ebb/compute.h>
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,23 +47,25 @@ static bool read_key(const char *path, const char *key, char *text, size_t size)
     return found;
 }
 
+/* What the backend itself says it will run. */
 static void check_cpu(doctor_t *d)
 {
-    char model[200] = "unknown processor";
-    read_key("/proc/cpuinfo", "model name", model, sizeof model);
-#if defined(__x86_64__)
-    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    const char *kernels = avx512 ? "AVX-512" : avx2 ? "AVX2 with FMA" : "scalar";
-    doctor_row_t *row = doctor_add(d, "cpu", DOCTOR_OK, "%s; kernels: %s%s", model, kernels,
-                                   __builtin_cpu_supports("avx512vnni") ? ", VNNI" : "");
-    if (!avx2)
-        doctor_cure(row, "without AVX2 and FMA training is several times slower; the results are the same");
-#else
-    doctor_row_t *row = doctor_add(d, "cpu", DOCTOR_OK, "%s; kernels: scalar", model);
-    doctor_cure(row, "vector kernels exist for x86-64; the results are the same");
-#endif
+    ebb_backend_t *backend = NULL;
+    char text[300] = "";
+    ebb_status_t status = ebb_backend_open("cpu", 0, &backend);
+    if (status == EBB_OK)
+        status = backend->ops->describe(backend->dev, text, sizeof text);
+    if (status == EBB_OK) {
+        doctor_row_t *row = doctor_add(d, "cpu", DOCTOR_OK, "%s", text);
+        if (strstr(text, "scalar"))
+            doctor_cure(row,
+                        "without AVX2 and FMA (or with EBB_ISA=scalar) training is several times slower; its results "
+                        "are the same");
+    } else {
+        doctor_add(d, "cpu", DOCTOR_UNUSABLE, "%.390s", ebb_error()->message)->required = true;
+        ebb_error_clear();
+    }
+    ebb_backend_close(backend);
 }
 
 /* Cores that a container's quota allows, 0 for no quota. */

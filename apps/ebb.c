@@ -3,6 +3,7 @@
  * A failure is printed by the rank that detected it; ranks that only heard of it leave with the same exit code. */
 #include "commands.h"
 #include "base/alloc.h"
+#include "base/progress.h"
 #include "base/status.h"
 
 #include <errno.h>
@@ -165,11 +166,16 @@ static bool is_mine(const ebb_error_t *error)
 static void print_error(ebb_status_t status)
 {
     const ebb_error_t *error = ebb_error();
+    if (error->status != EBB_OK && !is_mine(error)) {
+        sleep(1); /* the launcher kills all ranks when one leaves with an error: let the one that tells go first */
+        return;
+    }
+    ebb_progress_interrupt();
     if (error->status == EBB_OK)
         fprintf(stderr, "ebb: error: %s\n", ebb_status_name(status));
-    else if (is_mine(error))
+    else
         fprintf(stderr, "ebb: %s%s\n", status == EBB_ESTOPPED ? "" : "error: ", error->message);
-    if (error->status == EBB_EBUG && is_mine(error))
+    if (error->status == EBB_EBUG)
         fprintf(stderr, "ebb: this is a bug in Ebb %s (%s:%d); please report it\n", ebb_version(), error->file,
                 error->line);
 }

@@ -1,5 +1,6 @@
 /* The log: one write per line to stderr. */
 #include <ebb/base.h>
+#include "base/progress.h"
 #include "base/status.h"
 
 #include <pthread.h>
@@ -55,5 +56,6 @@ void ebb_log(ebb_log_level_t level, const char *stage, const char *fmt, ...)
     vsnprintf(line + n, sizeof line - (size_t)n - 1, fmt, args);
     va_end(args);
     strcat(line, "\n");
+    ebb_progress_interrupt();
     fputs(line, stderr);
 }

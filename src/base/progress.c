@@ -46,6 +46,8 @@ static int fitting_bytes(const char *text)
     return (int)width;
 }
 
+static atomic_bool line_is_open; /* the terminal's cursor stands behind a line that will be redrawn */
+
 static void print_line(const char *text, bool final)
 {
     if (ebb_progress_is_terminal())
@@ -53,6 +55,13 @@ static void print_line(const char *text, bool final)
     else
         fprintf(stderr, "%s\n", text);
     fflush(stderr);
+    atomic_store(&line_is_open, !final && ebb_progress_is_terminal());
+}
+
+void ebb_progress_interrupt(void)
+{
+    if (atomic_exchange(&line_is_open, false))
+        fputs("\r\033[K", stderr);
 }
 
 static int64_t interval_ns(void)

@@ -14,9 +14,11 @@ void ebb_progress_update(ebb_progress_t *p, int64_t done);
 void ebb_progress_finish(ebb_progress_t *p);
 void ebb_progress_destroy(ebb_progress_t *p);
 
-/* One self-made line in the same manner, for callers with more than a bar (the training line): redraw on a terminal, print plainly
- * otherwise if `seconds` have passed since the last. final: always, with newline. */
+/* One self-made line in the same manner, for callers with more than a bar (the training line): redraw on a terminal,
+ * print plainly otherwise if `seconds` have passed since the last. final: always, with newline. */
 void ebb_progress_line(double seconds, bool final, const char *text);
+/* Clear a line that stands half-drawn on the terminal, because another message follows. For the log and for errors. */
+void ebb_progress_interrupt(void);
 bool ebb_progress_is_terminal(void); /* is stderr one? */
 
 #endif

@@ -52,10 +52,11 @@ static void a_pipe_gets_plain_lines_only(void **state)
 static void draw_a_long_line(void)
 {
     ebb_progress_line(1, false, "0123456789012345678901234567890123456789");
+    ebb_log(EBB_LOG_WARN, "test", "w");
     ebb_progress_line(1, true, "short");
 }
 
-static void a_terminal_line_is_redrawn_and_cut_to_the_width(void **state)
+static void a_terminal_line_is_redrawn_cut_to_the_width_and_gives_way_to_the_log(void **state)
 {
     char text[4096] = {0};
     int master = posix_openpt(O_RDWR | O_NOCTTY);
@@ -70,14 +71,14 @@ static void a_terminal_line_is_redrawn_and_cut_to_the_width(void **state)
     assert_true(read(master, text, sizeof text - 1) > 0);
     close(keep);
     close(master);
-    assert_string_equal(text, "\r01234567890123456789\033[K\rshort\033[K\r\n");
+    assert_string_equal(text, "\r01234567890123456789\033[K\r\033[Kebb test: warning: w\r\n\rshort\033[K\r\n");
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_pipe_gets_plain_lines_only),
-        cmocka_unit_test(a_terminal_line_is_redrawn_and_cut_to_the_width),
+        cmocka_unit_test(a_terminal_line_is_redrawn_cut_to_the_width_and_gives_way_to_the_log),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
