@@ -24,7 +24,7 @@ typedef struct ebb_order {
     int64_t rows;
     int32_t lanes;          /* default 24 */
     int64_t batch;          /* global rows per step, >= lanes */
-    int64_t block_rows;     /* 0: one chunk's worth of rows of this data set */
+    int64_t block_rows;     /* 0: rows that fill four chunks, fewer where a lane would have under 12 blocks */
     int32_t window_blocks;  /* default 8 */
     uint64_t seed;
     bool shuffle;           /* false: rows in storage order, still cut into lanes */
@@ -62,7 +62,9 @@ typedef struct ebb_loader_options {
     const int32_t *lanes;    /* lanes this loader delivers, ascending; NULL: all */
     int32_t n_lanes;
     int threads;             /* read-ahead threads; 0: 1; */
-    int64_t memory_bytes;    /* budget for windows and batches; 0: 1 GiB. Too small for one window per lane: an error that says the need */
+    int64_t memory_bytes;    /* budget for windows and batches; 0: 1 GiB. Too small for one window per lane: an error that says the need.
+                              * A data set that takes less than half of it decoded is kept, so later epochs decode nothing. Each
+                              * thread has a reader's chunk cache besides */
     int depth;               /* batches ready ahead; 0: 3 */
     void *(*alloc)(void *user, size_t bytes);  /* batch memory (pinned for a GPU); NULL: base's own */
     void (*free)(void *user, void *ptr);

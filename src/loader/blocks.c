@@ -46,9 +46,11 @@ static void block_free(ebb_block_t *block)
     if (!block)
         return;
     ebb_free(block->rowptr);
-    ebb_free(block->col);
-    ebb_free(block->val);
-    ebb_free(block->x);
+    if (block->grown) {
+        ebb_free(block->col);
+        ebb_free(block->val);
+        ebb_free(block->x);
+    }
     ebb_free(block->label);
     ebb_free(block->y);
     ebb_free(block->weight);
@@ -58,11 +60,14 @@ static void block_free(ebb_block_t *block)
 /* Room for the entries; contents are not kept. */
 static ebb_status_t reserve(ebb_blocks_t *b, ebb_block_t *block, int64_t entries)
 {
-    ebb_free(block->col);
-    ebb_free(block->val);
+    if (block->grown) {
+        ebb_free(block->col);
+        ebb_free(block->val);
+        atomic_fetch_sub(&b->bytes, block->capacity * 8);
+    }
+    block->grown = true;
     block->col = NULL;
     block->val = NULL;
-    atomic_fetch_sub(&b->bytes, block->capacity * 8);
     block->capacity = 0;
     EBB_TRY(EBB_NEW_ARRAY("columns of a block", entries + EBB_COPY_SLACK, &block->col));
     EBB_TRY(EBB_NEW_ARRAY("values of a block", entries + EBB_COPY_SLACK, &block->val));
@@ -72,16 +77,43 @@ static ebb_status_t reserve(ebb_blocks_t *b, ebb_block_t *block, int64_t entries
     return EBB_OK;
 }
 
+/* Bytes of a block's part of the slab: columns and values, or dense rows. */
+static size_t slab_bytes(const ebb_order_t *order, const ebb_dataset_info_t *info)
+{
+    int64_t elements =
+        info->sparse ? 2 * (usual_entries(order, info) + EBB_COPY_SLACK) : order->block_rows * info->cols;
+    return (size_t)(elements + 15) / 16 * 64;
+}
+
+/* Columns and values, or dense rows: of the slab, or the block's own once there are more blocks than it was made for.
+ */
+static ebb_status_t give_room(ebb_blocks_t *b, ebb_block_t *block)
+{
+    if (b->n >= b->limit && b->info->sparse)
+        return reserve(b, block, atomic_load(&b->entries));
+    if (b->n >= b->limit) {
+        block->grown = true;
+        return ebb_alloc("rows of a block", slab_bytes(b->order, b->info), (void **)&block->x);
+    }
+    char *room = (char *)b->slab + (size_t)b->n * slab_bytes(b->order, b->info);
+    if (!b->info->sparse) {
+        block->x = (float *)room;
+        return EBB_OK;
+    }
+    block->capacity = usual_entries(b->order, b->info);
+    block->col = (int32_t *)room;
+    block->val = (float *)room + block->capacity + EBB_COPY_SLACK;
+    atomic_fetch_add(&b->bytes, block->capacity * 8);
+    return EBB_OK;
+}
+
 static ebb_status_t fill_buffers(ebb_blocks_t *b, ebb_block_t *block)
 {
     const ebb_dataset_info_t *info = b->info;
     int64_t rows = b->order->block_rows;
-    if (info->sparse) {
+    if (info->sparse)
         EBB_TRY(EBB_NEW_ARRAY("row pointers of a block", rows + 1, &block->rowptr));
-        EBB_TRY(reserve(b, block, atomic_load(&b->entries)));
-    } else {
-        EBB_TRY(EBB_NEW_ARRAY("rows of a block", rows * info->cols + EBB_COPY_SLACK, &block->x));
-    }
+    EBB_TRY(give_room(b, block));
     if (has_label(info))
         EBB_TRY(EBB_NEW_ARRAY("labels of a block", rows, &block->label));
     if (real_cols(info) > 0)
@@ -156,6 +188,7 @@ ebb_status_t ebb_blocks_init(ebb_blocks_t *b, const ebb_order_t *order, const eb
         buckets *= 2;
     b->bucket_mask = buckets - 1;
     EBB_TRY(EBB_NEW_ARRAY("block buckets", buckets, &b->bucket));
+    EBB_TRY(ebb_alloc("blocks", (size_t)limit * slab_bytes(order, info), &b->slab));
     while (b->n < limit)
         EBB_TRY(add_buffer(b));
     return EBB_OK;
@@ -167,6 +200,7 @@ void ebb_blocks_cleanup(ebb_blocks_t *b)
         block_free(b->block[i]);
     ebb_free(b->block);
     ebb_free(b->bucket);
+    ebb_free(b->slab);
 }
 
 static ebb_block_t **bucket_of(ebb_blocks_t *b, int64_t id)

@@ -21,6 +21,7 @@ typedef struct ebb_block {
     int32_t *col;                    /* (capacity + slack) */
     float *val;                      /* (capacity + slack) */
     float *x;                        /* (block_rows, cols) when dense */
+    bool grown;                      /* col and val (or x) are its own, not of the slab */
     int32_t *label;                  /* (block_rows) or NULL */
     float *y;                        /* (block_rows, target_cols) or NULL */
     float *weight;                   /* (block_rows) or NULL */
@@ -36,6 +37,7 @@ typedef struct ebb_blocks {
     ebb_block_t **block;
     ebb_block_t **bucket;
     uint64_t bucket_mask;
+    void *slab; /* entries (or dense rows) of the first `limit` blocks in huge pages: rows are read in random order */
     ebb_block_t *oldest, *newest; /* unpinned, ready to be reused */
     atomic_llong entries;         /* capacity that new and regrown buffers get */
     atomic_llong bytes, allocations, decoded_bytes;

@@ -25,7 +25,7 @@ enum {
     MIN_BLOCK = 16,
     MAX_BLOCK = 65536,
     BLOCK_CHUNKS = 4,     /* a block reads one more chunk than its elements fill: 5 for 4 */
-    BLOCKS_PER_LANE = 16, /* at least, else a window of 8 is not much less than the lane */
+    BLOCKS_PER_LANE = 12, /* at least, else a window of 8 is not much less than the lane */
 };
 
 static int64_t part(int64_t whole, int64_t i, int64_t n)
@@ -33,20 +33,12 @@ static int64_t part(int64_t whole, int64_t i, int64_t n)
     return (int64_t)((__int128)whole * i / n);
 }
 
-static int64_t power_of_two_below(int64_t n)
-{
-    int64_t p = 1;
-    while (p <= n / 2)
-        p *= 2;
-    return p;
-}
-
 static int64_t clamp(int64_t v, int64_t low, int64_t high)
 {
     return v < low ? low : v > high ? high : v;
 }
 
-/* Rows that fill BLOCK_CHUNKS chunks, but not so many that a lane has few blocks. A power of two; for dense data
+/* Rows that fill BLOCK_CHUNKS chunks, but not so many that a lane has few blocks. A multiple of 16; for dense data
  * whole chunks where the block is larger than one, so that its ends cut none. Very wide rows: few, down to one. */
 static int64_t default_block_rows(const ebb_order_t *order, const ebb_dataset_info_t *info)
 {
@@ -59,7 +51,7 @@ static int64_t default_block_rows(const ebb_order_t *order, const ebb_dataset_in
     rows = clamp(rows < many ? rows : many, least, MAX_BLOCK);
     if (!info->sparse && chunk_rows >= MIN_BLOCK && chunk_rows <= rows)
         return rows / chunk_rows * chunk_rows;
-    return power_of_two_below(rows);
+    return rows >= MIN_BLOCK ? rows / MIN_BLOCK * MIN_BLOCK : rows;
 }
 
 static ebb_status_t check_ranges(const ebb_order_t *order)

@@ -1,0 +1,80 @@
+/* The loader over shards on disk: rows as they were written, over several shards, whatever the type, threads and
+ * memory. */
+#include "shards.h"
+#include <ebb/loader.h>
+
+static void check_row(const ebb_dataset_plan_t *plan, const ebb_batch_t *b, int64_t r, int32_t *col, float *val)
+{
+    int64_t row = b->row[r];
+    if (plan->sparse) {
+        int64_t n = made_row(plan, row, col, val);
+        assert_int_equal(b->rowptr[r + 1] - b->rowptr[r], n);
+        assert_memory_equal(b->col + b->rowptr[r], col, (size_t)n * sizeof *col);
+        assert_memory_equal(b->val + b->rowptr[r], val, (size_t)n * sizeof *val);
+    } else {
+        for (int64_t c = 0; c < plan->cols; c++)
+            assert_true(b->x[r * plan->cols + c] == made_value(plan, row, c));
+    }
+    assert_int_equal(b->label[r], made_label(plan, row));
+}
+
+static void check(bool sparse, ebb_value_type_t type, int threads, bool kept)
+{
+    char *dir = test_mkdir();
+    ebb_dataset_plan_t plan = made_plan(sparse, type, 4001, sparse ? 5000 : 37);
+    ebb_dataset_t *ds;
+    ebb_loader_t *l;
+    const ebb_batch_t *b;
+    ebb_loader_options_t options = {
+        .order = {.lanes = 5, .batch = 250, .block_rows = 48, .window_blocks = 3, .seed = 11, .shuffle = true},
+        .threads = threads,
+        .memory_bytes = kept ? 0 : 6 << 20};
+    int32_t *col = malloc(5000 * sizeof *col);
+    float *val = malloc(5000 * sizeof *val);
+    char *seen = calloc(4001, 1);
+    plan.shard_rows = 1300;
+    make_dataset(dir, &plan, 1, 500);
+    assert_ok(ebb_dataset_open(dir, NULL, &ds));
+    assert_ok(ebb_loader_create(ds, &options, &l));
+    for (int epoch = 0; epoch < 2; epoch++) {
+        int64_t rows = 0;
+        ebb_status_t status;
+        while ((status = ebb_loader_acquire(l, &b)) == EBB_OK) {
+            for (int64_t r = 0; r < b->rows; r++, rows++) {
+                check_row(&plan, b, r, col, val);
+                assert_int_equal(seen[b->row[r]], epoch);
+                seen[b->row[r]]++;
+            }
+            ebb_loader_release(l, b);
+        }
+        assert_int_equal(status, EBB_END);
+        assert_int_equal(rows, 4001);
+    }
+    ebb_loader_destroy(l);
+    ebb_dataset_close(ds);
+    free(col);
+    free(val);
+    free(seen);
+    test_rmdir(dir);
+}
+
+static void sparse_rows_arrive_as_they_were_written(void **state)
+{
+    check(true, EBB_F32, 1, true);
+    check(true, EBB_U8, 2, false);
+}
+
+static void dense_rows_arrive_as_they_were_written(void **state)
+{
+    check(false, EBB_F16, 2, true);
+    check(false, EBB_F32, 1, false);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sparse_rows_arrive_as_they_were_written),
+        cmocka_unit_test(dense_rows_arrive_as_they_were_written),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
