@@ -1,1 +1,2 @@
 ebb_unit_test(shard roundtrip)
+ebb_unit_test(shard foreign)
