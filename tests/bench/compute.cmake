@@ -1,0 +1,2 @@
+ebb_bench(gemm LIBS ebb_compute)
+ebb_bench(kernels LIBS ebb_compute)
