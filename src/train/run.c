@@ -1,0 +1,150 @@
+/* Setting a run up and taking it down. */
+#include "train/run.h"
+#include "base/alloc.h"
+#include "base/clock.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static ebb_status_t open_data(ebb_run_t *run)
+{
+    const ebb_run_config_t *c = run->config;
+    EBB_TRY(ebb_dataset_open(c->train, c->dataset, &run->data));
+    run->info = ebb_dataset_info(run->data);
+    if (run->info->target == EBB_TARGET_NONE)
+        return EBB_FAIL(EBB_EDATA, "%s: has no targets to learn; pack it with --target, or name them in data.dataset after a colon", c->train);
+    if (!c->valid)
+        return EBB_OK;
+    EBB_TRY(ebb_dataset_open(c->valid, c->dataset, &run->valid));
+    return ebb_scan_check(ebb_dataset_info(run->valid), run->info, true);
+}
+
+static ebb_status_t build_model(ebb_run_t *run)
+{
+    char *text = ebb_json_dump(run->config->model);
+    if (!text)
+        return EBB_FAIL(EBB_ENOMEM, "out of memory");
+    ebb_status_t status = ebb_model_create(text, run->info, &run->model);
+    free(text);
+    EBB_TRY(status);
+    run->layout = ebb_model_layout(run->model);
+    EBB_TRY(ebb_weights_create(run->workers.backend, run->layout, &run->weights));
+    run->have_weights = true;
+    EBB_TRY(ebb_weights_init(run->workers.backend, run->layout, (uint64_t)run->config->seed, &run->weights));
+    EBB_TRY(ebb_metrics_create(run->config->metrics, ebb_model_loss(run->model), ebb_model_outputs(run->model), &run->metrics));
+    return ebb_run_config_class_weights(run->config, run->info, &run->class_weights);
+}
+
+static ebb_status_t build_loader(ebb_run_t *run)
+{
+    const ebb_run_config_t *c = run->config;
+    int rank = ebb_comm_rank(run->comm), ranks = ebb_comm_size(run->comm);
+    run->order = (ebb_order_t){.lanes = (int32_t)c->lanes, .batch = c->batch, .block_rows = c->block_rows, .window_blocks = (int32_t)c->window_blocks,
+                               .seed = (uint64_t)c->seed, .shuffle = c->shuffle};
+    EBB_TRY(ebb_order_init(&run->order, run->info));
+    run->lane0 = ebb_lane_first(run->order.lanes, rank, ranks);
+    run->lane1 = ebb_lane_first(run->order.lanes, rank + 1, ranks);
+    int32_t n = run->lane1 - run->lane0, *lanes;
+    EBB_TRY(EBB_NEW_ARRAY("lanes", n, &lanes));
+    for (int32_t i = 0; i < n; i++)
+        lanes[i] = run->lane0 + i;
+    ebb_loader_options_t options = {.order = run->order, .lanes = lanes, .n_lanes = n, .threads = (int)c->loader_threads, .memory_bytes = c->memory_bytes, .depth = (int)c->depth};
+    ebb_run_config_transform(c, &options.transform);
+    ebb_status_t status = ebb_loader_create(run->data, &options, &run->loader);
+    ebb_free(lanes);
+    return status;
+}
+
+/* Steps in all, and the schedule that depends on them. */
+static void plan_steps(ebb_run_t *run)
+{
+    const ebb_run_config_t *c = run->config;
+    run->epoch_steps = ebb_order_steps(&run->order);
+    run->total_steps = run->epoch_steps * c->epochs;
+    if (c->max_steps > 0 && c->max_steps < run->total_steps)
+        run->total_steps = c->max_steps;
+    run->optim_options = c->optim;
+    run->optim_options.schedule.total_steps = run->total_steps;
+    double warmup = c->warmup_steps < 1 ? c->warmup_steps * (double)run->total_steps : c->warmup_steps;
+    run->optim_options.schedule.warmup_steps = (int64_t)llround(warmup);
+}
+
+/* Rows of the largest piece that a pass handles at once. */
+static int64_t piece_rows(const ebb_run_t *run)
+{
+    int64_t most = 0;
+    for (int32_t lane = run->lane0; lane < run->lane1; lane++) {
+        int64_t share = ebb_order_lane_share(&run->order, lane);
+        most = share > most ? share : most;
+    }
+    int64_t pieces = run->config->accumulate;
+    return (most + pieces - 1) / pieces;
+}
+
+static ebb_status_t init_local(ebb_run_t *run)
+{
+    EBB_TRY(open_data(run));
+    EBB_TRY(ebb_workers_init(&run->workers, run->comm, run->config->backend, (int)run->config->threads));
+    EBB_TRY(build_model(run));
+    EBB_TRY(build_loader(run));
+    plan_steps(run);
+    return EBB_NEW_ARRAY("step sums", run->workers.threads + 1, &run->words);
+}
+
+ebb_status_t ebb_run_init(ebb_run_t *run, ebb_comm_t *comm, const ebb_run_config_t *config, const ebb_observer_t *observer)
+{
+    static const ebb_observer_t nobody;
+    memset(run, 0, sizeof *run);
+    run->comm = comm;
+    run->config = config;
+    run->observer = observer ? observer : &nobody;
+    run->progress.best = NAN;
+    run->grad_norm = NAN;
+    int ranks = ebb_comm_size(comm);
+    if (ranks > config->lanes)
+        return EBB_FAIL(EBB_EUSAGE, "%d ranks are more than the run's %lld lanes; start at most %lld ranks, or raise lanes", ranks, (long long)config->lanes, (long long)config->lanes);
+    EBB_TRY(ebb_comm_agree(comm, init_local(run)));
+    ebb_workers_t *w = &run->workers;
+    EBB_TRY(ebb_sync_create(comm, w->backend, w->pool, w->exec, run->layout, run->order.lanes, (ebb_sync_mode_t)config->sync, (ebb_rows_mode_t)config->rows, &run->sync));
+    bool whole = config->sync == EBB_SYNC_FAST; /* every rank updates everything */
+    EBB_TRY(ebb_comm_agree(comm, ebb_optim_create(&run->optim_options, w->backend, w->pool, w->exec, run->layout, whole ? 0 : ebb_comm_rank(comm), whole ? 1 : ranks, &run->optim)));
+    run->start_ns = run->last_save_ns = ebb_now_ns();
+    return ebb_comm_agree(comm, ebb_workers_fit(w, run->model, piece_rows(run)));
+}
+
+void ebb_run_cleanup(ebb_run_t *run)
+{
+    ebb_optim_destroy(run->optim);
+    ebb_sync_destroy(run->sync);
+    ebb_loader_destroy(run->loader);
+    ebb_metrics_destroy(run->metrics);
+    if (run->have_weights)
+        ebb_weights_destroy(run->workers.backend, run->layout, &run->weights);
+    ebb_model_destroy(run->model);
+    ebb_free(run->class_weights);
+    ebb_free(run->words);
+    ebb_workers_cleanup(&run->workers);
+    ebb_dataset_close(run->valid);
+    ebb_dataset_close(run->data);
+}
+
+char *ebb_run_facts(const ebb_run_t *run)
+{
+    char device[256] = "", layers[4096] = "";
+    int64_t floats = 0;
+    const ebb_backend_t *backend = run->workers.backend;
+    for (int i = 0; i < run->layout->n_params; i++)
+        floats += run->layout->params[i].rows * run->layout->params[i].cols;
+    if (backend->ops->describe(backend->dev, device, sizeof device) != EBB_OK || ebb_model_describe(run->model, layers, sizeof layers) != EBB_OK)
+        ebb_error_clear();
+    json_t *facts = json_pack("{s:{s:s, s:s, s:I, s:I, s:I, s:I, s:b}, s:s, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:s, s:s, s:I, s:I}", //
+                              "data", "name", run->info->name, "hash", run->info->hash, "rows", (json_int_t)run->info->rows, "cols", (json_int_t)run->info->cols, "nnz",
+                              (json_int_t)run->info->nnz, "classes", (json_int_t)run->info->classes, "sparse", (int)run->info->sparse, //
+                              "model", layers, "parameters", (json_int_t)floats, "lanes", (json_int_t)run->order.lanes, "batch", (json_int_t)run->order.batch, "block_rows",
+                              (json_int_t)run->order.block_rows, "window_blocks", (json_int_t)run->order.window_blocks, "ranks", ebb_comm_size(run->comm), "threads", run->workers.threads,
+                              "backend", backend->ops->name, "device", device, "epoch_steps", (json_int_t)run->epoch_steps, "total_steps", (json_int_t)run->total_steps);
+    char *text = facts ? ebb_json_dump(facts) : NULL;
+    json_decref(facts);
+    return text;
+}

@@ -1,0 +1,78 @@
+/* A run in progress: what the step loop, checkpoints and evaluation share. */
+#ifndef EBB_TRAIN_RUN_H
+#define EBB_TRAIN_RUN_H
+
+#include <ebb/train.h>
+#include "base/exact.h"
+#include "base/json.h"
+#include "train/config.h"
+#include "train/scan.h"
+#include "train/workers.h"
+
+/* What all ranks add up in every step, as integers, so that the order of adding does not matter. */
+typedef struct ebb_step_words {
+    ebb_exact_t loss, weight; /* sums over the step's rows */
+    int64_t rows;
+    int64_t order_low, order_high; /* halves of the order hash of the rows delivered */
+    int64_t failed, stop, save;    /* ranks that failed; that were told to stop; that want a checkpoint */
+} ebb_step_words_t;
+
+#define EBB_STEP_WORDS ((int64_t)(sizeof(ebb_step_words_t) / sizeof(int64_t)))
+
+/* Where the run stands beyond the loader's cursor; saved in checkpoints. */
+typedef struct ebb_run_progress {
+    ebb_exact_t epoch_loss, epoch_weight;
+    uint64_t epoch_order;
+    double best; /* of the watched metric; NaN before the first evaluation */
+    int64_t since_best;
+    bool ended_early;
+} ebb_run_progress_t;
+
+typedef struct ebb_run {
+    ebb_comm_t *comm;
+    const ebb_run_config_t *config;
+    const ebb_observer_t *observer;
+    ebb_workers_t workers;
+    ebb_dataset_t *data, *valid;
+    const ebb_dataset_info_t *info;
+    ebb_order_t order;
+    ebb_loader_t *loader;
+    ebb_model_t *model;
+    const ebb_layout_t *layout;
+    ebb_weights_t weights;
+    bool have_weights;
+    ebb_sync_t *sync;
+    ebb_optim_options_t optim_options;
+    ebb_optim_t *optim;
+    ebb_metrics_t *metrics;
+    float *class_weights;
+    int32_t lane0, lane1;  /* of this rank */
+    ebb_step_words_t *words; /* (threads), then one for the sum */
+    int64_t epoch_steps, total_steps, step;
+    ebb_run_progress_t progress;
+    /* of the current step */
+    const ebb_batch_t *batch;
+    double grad_norm, lr;
+    /* times, this rank's */
+    int64_t start_ns, sync_ns, last_save_ns, rows_done;
+} ebb_run_t;
+
+/* Open data, build model, loader, sync and optimiser; weights from the seed. Collective. */
+ebb_status_t ebb_run_init(ebb_run_t *run, ebb_comm_t *comm, const ebb_run_config_t *config, const ebb_observer_t *observer);
+void ebb_run_cleanup(ebb_run_t *run);
+/* Facts of the run for the record; NULL when out of memory; free() it. */
+char *ebb_run_facts(const ebb_run_t *run);
+
+/* One optimiser step on the next batch. The summed words are left in *words_p. EBB_END at the epoch's end, before any work. Collective. */
+ebb_status_t ebb_run_step(ebb_run_t *run, bool want_save, const ebb_step_words_t **words_p);
+extern volatile int ebb_run_stop_asked;
+
+/* Checkpoints of the run. Collective. */
+ebb_status_t ebb_run_save(ebb_run_t *run);
+ebb_status_t ebb_run_restore(ebb_run_t *run);
+/* Weights alone, to path. Collective. */
+ebb_status_t ebb_run_save_model(ebb_run_t *run, const char *path);
+ebb_status_t ebb_run_load_model(ebb_run_t *run, const char *path);
+ebb_checkpoint_state_t ebb_run_state(ebb_run_t *run, bool with_optim);
+
+#endif

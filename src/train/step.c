@@ -1,0 +1,150 @@
+/* One optimiser step: lanes compute, their gradients are summed along the canonical tree, owners update, all gather.
+ *
+ * A lane's numbers depend on its rows alone: which thread or rank computes it changes nothing. Losses, weights and the order hash are
+ * added exactly (as integers), in one small all-reduce that also carries failures and requests to stop, so that all ranks take the same turn. */
+#include "train/run.h"
+#include "base/clock.h"
+#include "base/rng.h"
+
+#include <math.h>
+#include <string.h>
+
+volatile int ebb_run_stop_asked;
+
+void ebb_train_stop(void)
+{
+    ebb_run_stop_asked = 1;
+}
+
+static ebb_input_t input_rows(const ebb_run_t *run, int64_t first, int64_t n)
+{
+    const ebb_batch_t *b = run->batch;
+    if (!run->info->sparse)
+        return (ebb_input_t){.rows = n, .x = b->x + first * run->info->cols};
+    return (ebb_input_t){.rows = n, .sparse = true, .csr = {.rows = n, .cols = run->info->cols, .rowptr = b->rowptr + first, .col = b->col, .val = b->val}};
+}
+
+/* Forward, loss and backward pass of n rows from batch row `first`; offset: of the first within its lane. */
+static ebb_status_t compute_piece(ebb_run_t *run, int thread, int32_t lane, int64_t first, int64_t n, int64_t offset, ebb_grads_t *grads)
+{
+    const ebb_worker_t *me = &run->workers.worker[thread];
+    const ebb_backend_ops_t *ops = run->workers.backend->ops;
+    const ebb_batch_t *b = run->batch;
+    const ebb_loss_t *loss = ebb_model_loss(run->model);
+    ebb_step_words_t *words = &run->words[thread];
+    ebb_input_t in = input_rows(run, first, n);
+    ebb_pass_t pass = {.ops = ops, .exec = me->exec, .weights = &run->weights, .workspace = me->workspace, .training = true, .seed = (uint64_t)run->config->seed,
+                       .step = run->step, .lane = lane, .row0 = offset};
+    EBB_TRY(ebb_model_forward(run->model, &pass, &in, me->out));
+    EBB_TRY(ops->loss(me->exec, loss->kind, loss->huber_delta, n, ebb_model_outputs(run->model), me->out, b->label ? b->label + first : NULL,
+                      b->y ? b->y + first * run->info->target_cols : NULL, b->weight ? b->weight + first : NULL, run->class_weights, me->row_loss, me->row_weight, me->dout));
+    EBB_TRY(ebb_model_backward(run->model, &pass, &in, me->dout, grads));
+    EBB_TRY(ops->exec_sync(me->exec));
+    for (int64_t i = 0; i < n; i++) {
+        ebb_exact_add(&words->loss, me->row_loss[i]);
+        ebb_exact_add(&words->weight, me->row_weight[i]);
+    }
+    return EBB_OK;
+}
+
+/* Fold the rows of a lane into the hash of what was delivered; a sum, so lanes may come in any order. */
+static void note_order(const ebb_run_t *run, const ebb_lane_rows_t *lane, ebb_step_words_t *words)
+{
+    uint64_t place = ebb_mix64((uint64_t)run->step << 16 ^ (uint64_t)lane->lane);
+    for (int64_t i = 0; i < lane->n; i++) {
+        uint64_t h = ebb_mix64((uint64_t)run->batch->row[lane->first + i] ^ (place + (uint64_t)i * 0x9E3779B97F4A7C15u));
+        words->order_low += (int64_t)(h & 0xffffffffu);
+        words->order_high += (int64_t)(h >> 32);
+    }
+    words->rows += lane->n;
+}
+
+static ebb_status_t compute_lane(void *user, int thread, int64_t index)
+{
+    ebb_run_t *run = user;
+    const ebb_lane_rows_t *lane = &run->batch->lanes[index];
+    ebb_exec_t *exec = run->workers.exec[thread];
+    ebb_grads_t *grads;
+    int64_t pieces = run->config->accumulate;
+    note_order(run, lane, &run->words[thread]);
+    if (lane->n == 0)
+        return ebb_sync_lane_done(run->sync, lane->lane, false, exec);
+    EBB_TRY(ebb_sync_lane_grads(run->sync, lane->lane, &grads));
+    for (int64_t p = 0; p < pieces; p++) {
+        int64_t from = lane->n * p / pieces, to = lane->n * (p + 1) / pieces;
+        if (from == to)
+            continue;
+        EBB_TRY(compute_piece(run, thread, lane->lane, lane->first + from, to - from, from, grads));
+        if (pieces > 1)
+            EBB_TRY(ebb_sync_lane_piece(run->sync, lane->lane, exec));
+    }
+    return ebb_sync_lane_done(run->sync, lane->lane, true, exec);
+}
+
+/* Add this rank's words up, then all ranks'. A failure anywhere is everybody's. */
+static ebb_status_t agree_on_step(ebb_run_t *run, ebb_status_t mine, bool want_save, const ebb_step_words_t **words_p)
+{
+    int threads = run->workers.threads;
+    ebb_step_words_t *sum = &run->words[threads];
+    memset(sum, 0, sizeof *sum);
+    for (int t = 0; t < threads; t++) {
+        const int64_t *from = (const int64_t *)&run->words[t];
+        for (int64_t i = 0; i < EBB_STEP_WORDS; i++)
+            ((int64_t *)sum)[i] += from[i];
+    }
+    ebb_exact_normalize(&sum->loss);
+    ebb_exact_normalize(&sum->weight);
+    sum->failed = mine != EBB_OK;
+    sum->stop = ebb_run_stop_asked != 0;
+    sum->save = want_save;
+    EBB_TRY(ebb_comm_allreduce(run->comm, sum, EBB_STEP_WORDS, EBB_COMM_I64, EBB_SUM));
+    *words_p = sum;
+    return sum->failed ? ebb_comm_agree(run->comm, mine) : EBB_OK;
+}
+
+static ebb_status_t check_finite(const ebb_run_t *run, double loss)
+{
+    if (isfinite(loss))
+        return EBB_OK;
+    return EBB_FAIL(EBB_EDATA, "the loss is not finite at step %lld (epoch %lld); lower the learning rate, set train.clip_norm, or look for extreme values with `ebb verify`",
+                    (long long)run->step, (long long)run->batch->epoch);
+}
+
+static ebb_status_t update(ebb_run_t *run, double weight)
+{
+    ebb_sums_t *sums;
+    double scale = weight > 0 ? 1.0 / weight : 0.0;
+    EBB_TRY(ebb_sync_reduce(run->sync, &sums));
+    if (run->optim_options.clip_norm > 0) {
+        double norm2;
+        EBB_TRY(ebb_sync_norm2(run->sync, &norm2));
+        run->grad_norm = sqrt(norm2) * scale;
+        scale *= ebb_optim_clip(&run->optim_options, norm2, scale);
+    }
+    EBB_TRY(ebb_optim_step(run->optim, run->step, scale, sums, &run->weights, &run->lr));
+    return ebb_sync_gather(run->sync, &run->weights);
+}
+
+ebb_status_t ebb_run_step(ebb_run_t *run, bool want_save, const ebb_step_words_t **words_p)
+{
+    ebb_status_t status = ebb_loader_acquire(run->loader, &run->batch);
+    if (status == EBB_END)
+        return EBB_END;
+    memset(run->words, 0, (size_t)run->workers.threads * sizeof *run->words);
+    if (status == EBB_OK)
+        status = ebb_sync_begin(run->sync);
+    if (status == EBB_OK)
+        status = ebb_pool_run(run->workers.pool, run->batch->n_lanes, compute_lane, run);
+    int64_t before_sync = ebb_now_ns();
+    status = agree_on_step(run, status, want_save, words_p);
+    if (status == EBB_OK)
+        status = check_finite(run, ebb_exact_value(&(*words_p)->loss));
+    if (status == EBB_OK)
+        status = update(run, ebb_exact_value(&(*words_p)->weight));
+    run->sync_ns += ebb_now_ns() - before_sync;
+    if (status == EBB_OK)
+        run->rows_done += (*words_p)->rows;
+    ebb_loader_release(run->loader, run->batch);
+    run->batch = NULL;
+    return status;
+}

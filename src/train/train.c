@@ -1,0 +1,214 @@
+/* The run from its first to its last step: steps, epochs' ends, evaluation, early stopping, checkpoints. */
+#include <ebb/train.h>
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "train/run.h"
+
+#include <limits.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void report_step(ebb_run_t *run, const ebb_step_words_t *words)
+{
+    if (!run->observer->step)
+        return;
+    ebb_loader_stats_t stats;
+    ebb_loader_stats(run->loader, &stats);
+    int64_t epoch_step = (run->step - 1) % run->epoch_steps + 1;
+    double weight = ebb_exact_value(&words->weight);
+    ebb_step_report_t report = {
+        .epoch = (run->step - 1) / run->epoch_steps,
+        .epochs = run->config->epochs,
+        .step = run->step,
+        .steps = run->total_steps,
+        .epoch_step = epoch_step,
+        .epoch_steps = run->epoch_steps,
+        .loss = weight > 0 ? ebb_exact_value(&words->loss) / weight : 0,
+        .lr = run->lr,
+        .grad_norm = run->grad_norm,
+        .rows = words->rows,
+        .rows_done = run->rows_done,
+        .seconds = (double)(ebb_now_ns() - run->start_ns) * 1e-9,
+        .stall_seconds = (double)stats.stall_ns * 1e-9,
+        .sync_seconds = (double)run->sync_ns * 1e-9,
+    };
+    run->observer->step(run->observer->user, &report);
+}
+
+/* ---- evaluation ---- */
+
+typedef struct evaluation {
+    int n;
+    ebb_metric_value_t value[16];
+} evaluation_t;
+
+static ebb_status_t evaluate(ebb_run_t *run, evaluation_t *e)
+{
+    ebb_scan_t scan = {.workers = &run->workers, .model = run->model, .weights = &run->weights, .data = run->valid};
+    ebb_run_config_transform(run->config, &scan.transform);
+    EBB_TRY(ebb_scan_evaluate(run->comm, &scan, run->metrics));
+    e->n = ebb_metrics_count(run->metrics);
+    e->n = e->n < 16 ? e->n : 16;
+    for (int i = 0; i < e->n; i++)
+        e->value[i].name = ebb_metrics_get(run->metrics, i, &e->value[i].value, &e->value[i].more_is_better);
+    return EBB_OK;
+}
+
+/* The metric that tells which weights are best: early stopping's, else the first. */
+static ebb_status_t watched(const ebb_run_t *run, const evaluation_t *e, const ebb_metric_value_t **value_p)
+{
+    const char *name = run->config->early_metric;
+    *value_p = &e->value[0];
+    for (int i = 0; name && i < e->n; i++)
+        if (strcmp(e->value[i].name, name) == 0) {
+            *value_p = &e->value[i];
+            return EBB_OK;
+        }
+    return name ? EBB_FAIL(EBB_EUSAGE, "train.early_stopping.metric: \"%s\" is not among the metrics evaluated; add it to eval.metrics", name) : EBB_OK;
+}
+
+static bool is_better(const ebb_metric_value_t *m, double best, double min_delta)
+{
+    if (isnan(m->value))
+        return false;
+    return isnan(best) || (m->more_is_better ? m->value > best + min_delta : m->value < best - min_delta);
+}
+
+/* Keep the best weights in best.h5; note when patience is at an end. */
+static ebb_status_t judge(ebb_run_t *run, const evaluation_t *e, bool *best_p)
+{
+    const ebb_metric_value_t *m;
+    char path[PATH_MAX];
+    EBB_TRY(watched(run, e, &m));
+    *best_p = is_better(m, run->progress.best, run->config->early_min_delta);
+    if (!*best_p) {
+        run->progress.since_best++;
+        run->progress.ended_early = run->config->early_metric && run->progress.since_best >= run->config->early_patience;
+        return EBB_OK;
+    }
+    run->progress.best = m->value;
+    run->progress.since_best = 0;
+    snprintf(path, sizeof path, "%s/best.h5", run->config->dir);
+    return ebb_run_save_model(run, path);
+}
+
+static ebb_status_t end_epoch(ebb_run_t *run, evaluation_t *e)
+{
+    ebb_epoch_report_t report = {.epoch = (run->step - 1) / run->epoch_steps, .step = run->step, .seconds = (double)(ebb_now_ns() - run->start_ns) * 1e-9};
+    double weight = ebb_exact_value(&run->progress.epoch_weight);
+    report.train_loss = weight > 0 ? ebb_exact_value(&run->progress.epoch_loss) / weight : 0;
+    snprintf(report.order_hash, sizeof report.order_hash, "%016llx", (unsigned long long)run->progress.epoch_order);
+    bool due = (report.epoch + 1) % run->config->eval_every == 0 || run->step == run->total_steps;
+    if (run->valid && due) {
+        EBB_TRY(evaluate(run, e));
+        EBB_TRY(judge(run, e, &report.best));
+        report.n_metrics = e->n;
+        report.metrics = e->value;
+    }
+    if (run->observer->epoch)
+        run->observer->epoch(run->observer->user, &report);
+    memset(&run->progress.epoch_loss, 0, sizeof run->progress.epoch_loss);
+    memset(&run->progress.epoch_weight, 0, sizeof run->progress.epoch_weight);
+    run->progress.epoch_order = 0;
+    return EBB_OK;
+}
+
+/* ---- the loop ---- */
+
+static bool save_due(const ebb_run_t *run)
+{
+    double minutes = (double)(ebb_now_ns() - run->last_save_ns) * 1e-9 / 60.0;
+    return run->config->checkpoint_minutes > 0 && minutes >= run->config->checkpoint_minutes;
+}
+
+static void note_step(ebb_run_t *run, const ebb_step_words_t *words)
+{
+    run->step++;
+    ebb_exact_merge(&run->progress.epoch_loss, &words->loss);
+    ebb_exact_merge(&run->progress.epoch_weight, &words->weight);
+    ebb_exact_normalize(&run->progress.epoch_loss);
+    ebb_exact_normalize(&run->progress.epoch_weight);
+    run->progress.epoch_order += (uint64_t)words->order_low + ((uint64_t)words->order_high << 32);
+    report_step(run, words);
+}
+
+/* The loader says EBB_END once between epochs; the next acquire begins the next one. */
+static ebb_status_t next_step(ebb_run_t *run, bool want_save, const ebb_step_words_t **words_p)
+{
+    ebb_status_t status = ebb_run_step(run, want_save, words_p);
+    return status == EBB_END ? ebb_run_step(run, want_save, words_p) : status;
+}
+
+static ebb_status_t loop(ebb_run_t *run, evaluation_t *e)
+{
+    while (run->step < run->total_steps && !run->progress.ended_early) {
+        const ebb_step_words_t *words;
+        bool want_save = ebb_comm_rank(run->comm) == 0 && save_due(run);
+        EBB_TRY(next_step(run, want_save, &words));
+        note_step(run, words);
+        bool every = run->config->checkpoint_steps > 0 && run->step % run->config->checkpoint_steps == 0;
+        bool stop = words->stop > 0, save = every || words->save > 0 || stop;
+        if (run->step % run->epoch_steps == 0 || run->step == run->total_steps)
+            EBB_TRY(end_epoch(run, e));
+        if (save)
+            EBB_TRY(ebb_run_save(run));
+        if (stop && run->step < run->total_steps && !run->progress.ended_early)
+            return EBB_FAIL(EBB_ESTOPPED, "stopped after step %lld of %lld; go on with: ebb train --resume %s", (long long)run->step, (long long)run->total_steps, run->config->dir);
+    }
+    return EBB_OK;
+}
+
+/* ---- the end ---- */
+
+static ebb_status_t finish(ebb_run_t *run, const evaluation_t *e, ebb_train_result_t *result)
+{
+    char best[PATH_MAX];
+    ebb_checkpoint_state_t state = ebb_run_state(run, true);
+    EBB_TRY(ebb_checkpoint_hash(&state, result->weights_sha256, result->optimizer_sha256));
+    snprintf(best, sizeof best, "%s/best.h5", run->config->dir);
+    if (run->config->early_metric && !isnan(run->progress.best))
+        EBB_TRY(ebb_run_load_model(run, best));
+    snprintf(result->model_path, sizeof result->model_path, "%s/model.h5", run->config->dir);
+    EBB_TRY(ebb_run_save_model(run, result->model_path));
+    result->steps = run->step;
+    result->epochs = run->step / run->epoch_steps;
+    result->seconds = (double)(ebb_now_ns() - run->start_ns) * 1e-9;
+    result->n_metrics = e->n;
+    for (int i = 0; i < e->n; i++) {
+        result->metrics[i] = e->value[i];
+        snprintf(result->metric_names[i], sizeof result->metric_names[i], "%s", e->value[i].name);
+        result->metrics[i].name = result->metric_names[i];
+    }
+    return EBB_OK;
+}
+
+static ebb_status_t run_it(ebb_run_t *run, bool resume, ebb_train_result_t *result)
+{
+    evaluation_t e = {0};
+    if (resume)
+        EBB_TRY(ebb_run_restore(run));
+    run->start_ns = run->last_save_ns = ebb_now_ns();
+    char *facts = ebb_run_facts(run);
+    if (run->observer->start && facts)
+        run->observer->start(run->observer->user, facts);
+    free(facts);
+    EBB_TRY(loop(run, &e));
+    EBB_TRY(ebb_run_save(run));
+    return finish(run, &e, result);
+}
+
+ebb_status_t ebb_train(ebb_comm_t *comm, const ebb_run_config_t *config, bool resume, const ebb_observer_t *observer, ebb_train_result_t *result)
+{
+    ebb_run_t run;
+    memset(result, 0, sizeof *result);
+    ebb_status_t status = ebb_comm_agree(comm, ebb_comm_rank(comm) == 0 ? ebb_file_mkdirs(config->dir) : EBB_OK);
+    if (status != EBB_OK)
+        return status;
+    status = ebb_run_init(&run, comm, config, observer);
+    if (status == EBB_OK)
+        status = run_it(&run, resume, result);
+    ebb_run_cleanup(&run);
+    return status;
+}

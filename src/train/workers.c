@@ -1,0 +1,78 @@
+/* The threads that compute on a rank. */
+#include "train/workers.h"
+#include "base/alloc.h"
+
+#include <string.h>
+#include <unistd.h>
+
+/* Launchers that bind ranks to cores have dealt them out already; otherwise the ranks of a host share its cores. */
+static int share_of_cores(const ebb_comm_t *comm)
+{
+    int cores = ebb_cores();
+    long online = sysconf(_SC_NPROCESSORS_ONLN);
+    int share = cores < online ? cores : cores / ebb_comm_local_size(comm);
+    return share > 0 ? share : 1;
+}
+
+ebb_status_t ebb_workers_init(ebb_workers_t *w, const ebb_comm_t *comm, const char *backend, int threads)
+{
+    memset(w, 0, sizeof *w);
+    w->threads = threads > 0 ? threads : share_of_cores(comm);
+    EBB_TRY(ebb_backend_open(backend, ebb_comm_local_rank(comm), &w->backend));
+    if (!(w->backend->ops->caps & EBB_CAP_HOST_MEMORY))
+        return EBB_FAIL(EBB_EUNAVAILABLE, "backend %s: its memory is not the host's; training on it is not built in yet", backend);
+    EBB_TRY(ebb_pool_create(w->threads, &w->pool));
+    EBB_TRY(EBB_NEW_ARRAY("workers", w->threads, &w->exec));
+    EBB_TRY(EBB_NEW_ARRAY("workers", w->threads, &w->worker));
+    for (int t = 0; t < w->threads; t++) {
+        EBB_TRY(w->backend->ops->exec_create(w->backend->dev, &w->exec[t]));
+        w->worker[t].exec = w->exec[t];
+    }
+    return EBB_OK;
+}
+
+static void free_buffers(ebb_workers_t *w)
+{
+    for (int t = 0; w->worker && t < w->threads; t++) {
+        ebb_worker_t *me = &w->worker[t];
+        w->backend->ops->free(w->backend->dev, me->workspace);
+        w->backend->ops->free(w->backend->dev, me->out);
+        w->backend->ops->free(w->backend->dev, me->dout);
+        ebb_free(me->row_loss);
+        ebb_free(me->row_weight);
+        *me = (ebb_worker_t){.exec = me->exec};
+    }
+}
+
+ebb_status_t ebb_workers_fit(ebb_workers_t *w, const ebb_model_t *model, int64_t rows)
+{
+    const ebb_backend_ops_t *ops = w->backend->ops;
+    size_t outputs = (size_t)(rows * ebb_model_outputs(model)) * sizeof(float);
+    if (w->model == model && rows <= w->rows)
+        return EBB_OK;
+    free_buffers(w);
+    for (int t = 0; t < w->threads; t++) {
+        ebb_worker_t *me = &w->worker[t];
+        EBB_TRY(ops->alloc(w->backend->dev, (size_t)ebb_model_workspace_bytes(model, rows), "activations", &me->workspace));
+        EBB_TRY(ops->alloc(w->backend->dev, outputs, "outputs", (void **)&me->out));
+        EBB_TRY(ops->alloc(w->backend->dev, outputs, "output gradients", (void **)&me->dout));
+        EBB_TRY(EBB_NEW_ARRAY("row losses", rows, &me->row_loss));
+        EBB_TRY(EBB_NEW_ARRAY("row weights", rows, &me->row_weight));
+    }
+    w->model = model;
+    w->rows = rows;
+    return EBB_OK;
+}
+
+void ebb_workers_cleanup(ebb_workers_t *w)
+{
+    if (w->backend)
+        free_buffers(w);
+    for (int t = 0; w->exec && t < w->threads; t++)
+        w->backend->ops->exec_destroy(w->exec[t]);
+    ebb_pool_destroy(w->pool);
+    ebb_backend_close(w->backend);
+    ebb_free(w->exec);
+    ebb_free(w->worker);
+    memset(w, 0, sizeof *w);
+}

@@ -1,0 +1,33 @@
+/* The threads that compute on a rank: a pool, an execution context and buffers for each thread. */
+#ifndef EBB_TRAIN_WORKERS_H
+#define EBB_TRAIN_WORKERS_H
+
+#include <ebb/comm.h>
+#include <ebb/model.h>
+#include "base/threads.h"
+
+/* One thread's buffers for up to `rows` rows. */
+typedef struct ebb_worker {
+    ebb_exec_t *exec;
+    void *workspace;
+    float *out, *dout;              /* (rows, outputs) */
+    double *row_loss, *row_weight;  /* (rows), host */
+} ebb_worker_t;
+
+typedef struct ebb_workers {
+    ebb_backend_t *backend;
+    ebb_pool_t *pool;
+    int threads;
+    ebb_exec_t **exec;   /* (threads) */
+    ebb_worker_t *worker; /* (threads) */
+    const ebb_model_t *model;
+    int64_t rows;
+} ebb_workers_t;
+
+/* threads 0: this rank's share of the host's cores. */
+ebb_status_t ebb_workers_init(ebb_workers_t *w, const ebb_comm_t *comm, const char *backend, int threads);
+/* Make room for passes of the model over up to `rows` rows. */
+ebb_status_t ebb_workers_fit(ebb_workers_t *w, const ebb_model_t *model, int64_t rows);
+void ebb_workers_cleanup(ebb_workers_t *w);
+
+#endif
