@@ -1,0 +1,79 @@
+"""What the tests that run the real command share: making data, running ebb alone or under mpirun, reading run records."""
+import json
+import os
+import random
+import struct
+import subprocess
+import sys
+
+EBB = os.environ.get("EBB", "ebb")
+MPIRUN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "mpirun")
+SKIP = 77
+
+
+def shared(name):
+    """Path of a real data file, or None where it is absent."""
+    base = os.environ.get("EBB_SHARED") or os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../../shared/data")
+    path = os.path.join(base, name)
+    return path if os.path.exists(path) else None
+
+
+def command(args, ranks=0):
+    return ([MPIRUN, str(ranks)] if ranks else []) + [EBB] + [str(a) for a in args]
+
+
+def run(args, ranks=0, ok=True, env=None, timeout=300, cwd=None):
+    """Run ebb; the result has returncode, stdout and stderr. ok: fail unless it exits 0."""
+    done = subprocess.run(command(args, ranks), capture_output=True, text=True, timeout=timeout, cwd=cwd,
+                          stdin=subprocess.DEVNULL, env={**os.environ, **(env or {})})
+    if ok and done.returncode != 0:
+        fail(f"{' '.join(command(args, ranks))}\nexit {done.returncode}\n{done.stdout}{done.stderr}")
+    return done
+
+
+def fail(message):
+    print("FAILED:", message)
+    sys.exit(1)
+
+
+def record(run_dir):
+    with open(os.path.join(run_dir, "run.json")) as f:
+        return json.load(f)
+
+
+def metrics(run_dir):
+    with open(os.path.join(run_dir, "metrics.jsonl")) as f:
+        return [json.loads(line) for line in f]
+
+
+def write_npy(path, dtype, shape, values):
+    """A .npy file of version 1.0 from a flat sequence; dtype '<f4', '<i4' or '|u1'."""
+    header = "{'descr': '%s', 'fortran_order': False, 'shape': (%s,), }" % (dtype, ", ".join(map(str, shape)))
+    header += " " * (63 - (10 + len(header)) % 64) + "\n"
+    code = {"<f4": "f", "<i4": "i", "|u1": "B"}[dtype]
+    with open(path, "wb") as f:
+        f.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode())
+        f.write(struct.pack("<%d%s" % (len(values), code), *values))
+
+
+def sparse_data(path, rows, cols, mean_nnz, classes, seed):
+    """svmlight text whose label depends on a few columns, with row lengths from 0 to many."""
+    rng = random.Random(seed)
+    weight = [[rng.gauss(0, 1) for _ in range(classes)] for _ in range(997)]
+    with open(path, "w") as f:
+        for _ in range(rows):
+            n = min(cols, int(rng.expovariate(1.0 / mean_nnz)))
+            columns = sorted({1 + int(cols * rng.random() ** 3) for _ in range(n)})
+            values = [round(rng.gauss(0, 1), 3) for _ in columns]
+            score = [sum(v * weight[c % 997][k] for c, v in zip(columns, values)) for k in range(classes)]
+            label = score.index(max(score))
+            f.write(str(label) + "".join(f" {c}:{v}" for c, v in zip(columns, values)) + "\n")
+
+
+def dense_data(folder, rows, cols, classes, seed):
+    """x.npy and y.npy; rows are noisy copies of one pattern per class."""
+    rng = random.Random(seed)
+    pattern = [[rng.gauss(0, 1) for _ in range(cols)] for _ in range(classes)]
+    labels = [rng.randrange(classes) for _ in range(rows)]
+    write_npy(f"{folder}/x.npy", "<f4", (rows, cols), [p + rng.gauss(0, 1) for k in labels for p in pattern[k]])
+    write_npy(f"{folder}/y.npy", "<i4", (rows,), labels)
