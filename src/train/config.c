@@ -3,7 +3,7 @@
 #include "train/config.h"
 #include "base/alloc.h"
 #include "base/yaml.h"
-#include "model/help.h"
+#include "model/layer.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -433,6 +433,21 @@ const char *ebb_run_config_dir(const ebb_run_config_t *config)
     return config->dir;
 }
 
+int64_t ebb_run_config_epochs(const ebb_run_config_t *config)
+{
+    return config->epochs;
+}
+
+ebb_status_t ebb_run_config_move(ebb_run_config_t *config, const char *dir)
+{
+    char *copy = ebb_strdup(dir);
+    if (!copy)
+        return EBB_FAIL(EBB_ENOMEM, "out of memory");
+    ebb_free(config->dir);
+    config->dir = copy;
+    return EBB_OK;
+}
+
 static void help_kinds(ebb_text_t *out, const char *path, const kind_t *kinds, int width)
 {
     for (const kind_t *k = kinds; k->name; k++) {
@@ -451,7 +466,8 @@ char *ebb_run_config_help(int width)
     help_kinds(&out, "train.optimizer", optimizer_kinds, width);
     help_kinds(&out, "train.schedule", schedule_kinds, width);
     ebb_text_add(&out, "\n");
-    ebb_model_help(&out, width);
+    ebb_loss_help(&out);
+    ebb_layers_help(&out);
     return out.s;
 }
 

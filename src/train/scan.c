@@ -56,14 +56,16 @@ static ebb_status_t read_rows(const job_t *job, buffers_t *b, int64_t row, int64
     *in = (ebb_input_t){.rows = n, .sparse = job->info->sparse, .x = b->x};
     if (!in->sparse) {
         EBB_TRY(ebb_reader_dense(b->reader, row, n, b->x));
-        ebb_transform_dense(transform, n, job->info->cols, b->x);
+        for (int64_t i = 0; i < n; i++)
+            ebb_transform_row(transform, b->x + i * job->info->cols, job->info->cols);
         return EBB_OK;
     }
     EBB_TRY(ebb_reader_rowptr(b->reader, row, n, 0, b->rowptr));
     EBB_TRY(ebb_grow("columns", (void **)&b->col, &b->col_capacity, b->rowptr[n], sizeof *b->col));
     EBB_TRY(ebb_grow("values", (void **)&b->val, &b->val_capacity, b->rowptr[n], sizeof *b->val));
     EBB_TRY(ebb_reader_csr(b->reader, row, n, b->col, b->val));
-    ebb_transform_csr(transform, n, b->rowptr, b->val);
+    for (int64_t i = 0; i < n; i++)
+        ebb_transform_row(transform, b->val + b->rowptr[i], b->rowptr[i + 1] - b->rowptr[i]);
     in->csr = (ebb_csr_t){.rows = n, .cols = job->info->cols, .rowptr = b->rowptr, .col = b->col, .val = b->val};
     return EBB_OK;
 }
