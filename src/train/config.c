@@ -2,7 +2,6 @@
  * the checks, the record of the run and `ebb train --help-run`. */
 #include "train/config.h"
 #include "base/alloc.h"
-#include "base/yaml.h"
 #include "model/layer.h"
 
 #include <math.h>
@@ -329,8 +328,7 @@ static ebb_status_t check(const ebb_yaml_t *yaml, ebb_run_config_t *c)
     return EBB_OK;
 }
 
-/* Build the configuration from a parsed tree; takes no ownership of it. */
-static ebb_status_t build(const ebb_yaml_t *yaml, ebb_run_config_t **config_p)
+ebb_status_t ebb_run_config_build(const ebb_yaml_t *yaml, ebb_run_config_t **config_p)
 {
     ebb_run_config_t *c = NULL;
     json_t *record = NULL;
@@ -374,7 +372,7 @@ ebb_status_t ebb_run_config_load(const char *path, int n_sets, const char *const
     for (int i = 0; i < n_sets && status == EBB_OK; i++)
         status = ebb_yaml_set(&yaml, sets[i]);
     if (status == EBB_OK)
-        status = build(&yaml, config_p);
+        status = ebb_run_config_build(&yaml, config_p);
     ebb_yaml_free(&yaml);
     return status;
 }
@@ -402,7 +400,7 @@ ebb_status_t ebb_run_config_resume(const char *json, int n_sets, const char *con
     for (int i = 0; i < n_sets && status == EBB_OK; i++)
         status = ebb_yaml_set(&yaml, sets[i]);
     if (status == EBB_OK)
-        status = build(&yaml, config_p);
+        status = ebb_run_config_build(&yaml, config_p);
     ebb_yaml_free(&yaml);
     return status;
 }
