@@ -7,12 +7,14 @@
 #include <ebb/comm.h>
 #include <ebb/report.h>
 #include <ebb/train.h>
+#include <errno.h>
 #include <limits.h>
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct train_options {
     char *resume;
@@ -47,8 +49,8 @@ static const ebb_example_t examples[] = {
 typedef struct session {
     const train_options_t *options;
     const ebb_run_config_t *config;
-    ebb_record_t *record; /* rank 0 alone */
-    bool resumed;
+    ebb_comm_t *comm;
+    ebb_record_t *record; /* NULL on other ranks than 0, where recording does nothing */
     ebb_status_t status;  /* of the record: told when the run is over */
     int64_t epochs, last_log_ns;
     ebb_epoch_report_t last_epoch;
@@ -80,51 +82,49 @@ static void keep(session_t *s, ebb_status_t status)
         s->status = status;
 }
 
-static void log_line(session_t *s, json_t *line)
-{
-    keep(s, line ? ebb_record_log(s->record, line) : EBB_FAIL(EBB_ENOMEM, "out of memory for a metrics line"));
-    json_decref(line);
-}
-
 static void on_start(void *user, const char *facts_json)
 {
     session_t *s = user;
-    json_t *facts = NULL;
-    if (!s->record)
-        return;
-    ebb_status_t status = ebb_json_parse(facts_json, strlen(facts_json), "facts", &facts);
-    if (status == EBB_OK && !s->options->quiet)
+    json_t *facts = NULL, *value;
+    const char *key;
+    keep(s, ebb_json_parse(facts_json, strlen(facts_json), "facts", &facts));
+    int threads = (int)json_integer_value(json_object_get(facts, "threads"));
+    keep(s, ebb_record_session(s->record, s->comm, NULL, threads, 0, NULL));
+    json_object_foreach(facts, key, value)
+    {
+        char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+        keep(s, text ? ebb_record_set_json(s->record, key, text) : EBB_FAIL(EBB_ENOMEM, "out of memory for the record"));
+        free(text);
+    }
+    keep(s, ebb_record_write(s->record));
+    if (s->record && !s->options->quiet)
         train_show_start(ebb_run_config_name(s->config), facts);
-    keep(s, status == EBB_OK ? ebb_record_start(s->record, facts) : status);
     json_decref(facts);
 }
 
 static void on_step(void *user, const ebb_step_report_t *r)
 {
     session_t *s = user;
-    int64_t now = ebb_now_ns();
+    int64_t now = ebb_now_ns(), every = s->options->log_every;
     if (!s->record)
         return;
     if (!s->options->quiet)
         train_show_step(r, s->have_epoch ? &s->last_epoch : NULL);
-    bool due = s->options->log_every > 0 ? r->step % s->options->log_every == 0 : now - s->last_log_ns >= 1000000000;
-    if (!due)
+    if (every > 0 ? r->step % every != 0 : now - s->last_log_ns < 1000000000)
         return;
     s->last_log_ns = now;
-    json_t *line = json_pack("{s:I, s:I, s:f, s:f, s:I, s:f, s:f, s:f, s:f}", "epoch", (json_int_t)r->epoch, "step", (json_int_t)r->step, "loss", r->loss, "lr", r->lr, "rows",
-                             (json_int_t)r->rows, "seconds", r->seconds, "rows_per_s", r->seconds > 0 ? (double)r->rows_done / r->seconds : 0.0, "stall_seconds", r->stall_seconds,
-                             "sync_seconds", r->sync_seconds);
-    if (line && !isnan(r->grad_norm))
-        json_object_set_new(line, "grad_norm", json_real(r->grad_norm));
-    log_line(s, line);
-}
-
-static json_t *metrics_json(int n, const ebb_metric_value_t *value)
-{
-    json_t *metrics = json_object();
-    for (int i = 0; i < n; i++)
-        json_object_set_new(metrics, value[i].name, isnan(value[i].value) ? json_null() : json_real(value[i].value));
-    return metrics;
+    ebb_record_line(s->record, "step");
+    ebb_record_line_i64(s->record, "epoch", r->epoch);
+    ebb_record_line_i64(s->record, "step", r->step);
+    ebb_record_line_f64(s->record, "loss", r->loss);
+    ebb_record_line_f64(s->record, "lr", r->lr);
+    if (!isnan(r->grad_norm))
+        ebb_record_line_f64(s->record, "grad_norm", r->grad_norm);
+    ebb_record_line_f64(s->record, "seconds", r->seconds);
+    ebb_record_line_f64(s->record, "rows_per_s", r->seconds > 0 ? (double)r->rows_done / r->seconds : 0.0);
+    ebb_record_line_f64(s->record, "stall_seconds", r->stall_seconds);
+    ebb_record_line_f64(s->record, "sync_seconds", r->sync_seconds);
+    keep(s, ebb_record_line_end(s->record));
 }
 
 static void on_epoch(void *user, const ebb_epoch_report_t *r)
@@ -136,15 +136,32 @@ static void on_epoch(void *user, const ebb_epoch_report_t *r)
     s->have_epoch = true;
     if (!s->options->quiet)
         train_show_epoch(r, s->epochs);
-    log_line(s, json_pack("{s:I, s:I, s:f, s:s, s:f, s:b, s:o}", "epoch", (json_int_t)r->epoch, "step", (json_int_t)r->step, "train_loss", r->train_loss, "order_hash", r->order_hash,
-                          "seconds", r->seconds, "best", (int)r->best, "metrics", metrics_json(r->n_metrics, r->metrics)));
+    ebb_record_line(s->record, "epoch");
+    ebb_record_line_i64(s->record, "epoch", r->epoch);
+    ebb_record_line_i64(s->record, "step", r->step);
+    ebb_record_line_f64(s->record, "train_loss", r->train_loss);
+    ebb_record_line_string(s->record, "order_hash", r->order_hash);
+    ebb_record_line_f64(s->record, "seconds", r->seconds);
+    for (int i = 0; i < r->n_metrics; i++) {
+        char key[64];
+        snprintf(key, sizeof key, "valid_%s", r->metrics[i].name);
+        ebb_record_line_f64(s->record, key, r->metrics[i].value);
+    }
+    if (r->n_metrics > 0)
+        ebb_record_line_i64(s->record, "best", r->best);
+    keep(s, ebb_record_line_end(s->record));
 }
 
 static void on_checkpoint(void *user, int64_t step, const char *path, double seconds)
 {
     session_t *s = user;
-    if (s->record)
-        log_line(s, json_pack("{s:I, s:s, s:f}", "step", (json_int_t)step, "checkpoint", path, "write_seconds", seconds));
+    if (!s->record)
+        return;
+    ebb_record_line(s->record, "checkpoint");
+    ebb_record_line_i64(s->record, "step", step);
+    ebb_record_line_string(s->record, "path", path);
+    ebb_record_line_f64(s->record, "write_seconds", seconds);
+    keep(s, ebb_record_line_end(s->record));
 }
 
 /* ---- the run ---- */
@@ -183,47 +200,78 @@ static ebb_status_t load_config(ebb_comm_t *comm, const train_options_t *o, int 
     return ebb_run_config_load(operands[0], o->set.n, (const char *const *)o->set.item, config_p);
 }
 
-static ebb_status_t end_record(session_t *s, ebb_status_t status, const ebb_train_result_t *r)
+/* Remove what an earlier run of this name left, and nothing else that may lie in its folder. */
+static ebb_status_t remove_old(const char *folder)
 {
-    json_t *end = json_object();
-    json_object_set_new(end, "steps", json_integer(r->steps));
-    json_object_set_new(end, "epochs", json_integer(r->epochs));
-    json_object_set_new(end, "seconds", json_real(r->seconds));
-    if (status == EBB_OK) {
-        json_object_set_new(end, "weights_sha256", json_string(r->weights_sha256));
-        json_object_set_new(end, "optimizer_sha256", json_string(r->optimizer_sha256));
-        json_object_set_new(end, "model", json_string(r->model_path));
-        json_object_set_new(end, "metrics", metrics_json(r->n_metrics, r->metrics));
+    static const char *const names[] = {"run.json", "metrics.jsonl", "model.h5", "best.h5", NULL};
+    char path[PATH_MAX];
+    for (int i = 0; names[i]; i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+        if (unlink(path) != 0 && errno != ENOENT)
+            return ebb_file_error(path, "remove");
     }
-    const char *outcome = status == EBB_OK ? "completed" : status == EBB_ESTOPPED ? "stopped" : "failed";
-    ebb_status_t written = ebb_record_end(s->record, outcome, status == EBB_OK ? NULL : ebb_error()->message, end);
-    json_decref(end);
-    return status != EBB_OK ? status : written;
+    snprintf(path, sizeof path, "%s/checkpoints", folder);
+    return ebb_file_is_dir(path) ? ebb_checkpoint_prune(path, 0) : EBB_OK;
+}
+
+static ebb_status_t open_record(session_t *s, int64_t step)
+{
+    const char *folder = ebb_run_config_dir(s->config);
+    if (ebb_comm_rank(s->comm) != 0)
+        return EBB_OK;
+    if (s->options->resume) {
+        EBB_TRY(ebb_record_open(folder, &s->record));
+        EBB_TRY(ebb_record_rewind(s->record, step));
+    } else {
+        if (s->options->force)
+            EBB_TRY(remove_old(folder));
+        EBB_TRY(ebb_record_create(folder, &s->record));
+    }
+    return ebb_record_set_json(s->record, "config", ebb_run_config_json(s->config));
+}
+
+static ebb_status_t record_result(session_t *s, const ebb_train_result_t *r)
+{
+    EBB_TRY(ebb_record_set_i64(s->record, "steps", r->steps));
+    EBB_TRY(ebb_record_set_i64(s->record, "epochs", r->epochs));
+    EBB_TRY(ebb_record_set_f64(s->record, "seconds", r->seconds));
+    EBB_TRY(ebb_record_set_string(s->record, "weights_sha256", r->weights_sha256));
+    EBB_TRY(ebb_record_set_string(s->record, "optimizer_sha256", r->optimizer_sha256));
+    EBB_TRY(ebb_record_set_string(s->record, "model_path", r->model_path));
+    for (int i = 0; i < r->n_metrics; i++) {
+        char key[64];
+        snprintf(key, sizeof key, "metrics.%s", r->metrics[i].name);
+        EBB_TRY(ebb_record_set_f64(s->record, key, r->metrics[i].value));
+    }
+    return EBB_OK;
+}
+
+static ebb_status_t train_recorded(session_t *s)
+{
+    ebb_train_result_t result = {0};
+    ebb_observer_t observer = {.user = s, .start = on_start, .step = on_step, .epoch = on_epoch, .checkpoint = on_checkpoint};
+    catch_signals();
+    ebb_status_t status = ebb_train(s->comm, s->config, s->options->resume != NULL, &observer, &result);
+    if (status == EBB_OK && s->status == EBB_OK)
+        s->status = record_result(s, &result);
+    if (status == EBB_OK)
+        status = ebb_comm_agree(s->comm, s->status);
+    ebb_status_t written = ebb_record_finish(s->record, status);
+    if (status == EBB_OK && s->record && !s->options->quiet)
+        train_show_result(&result);
+    return status != EBB_OK ? status : ebb_comm_agree(s->comm, written);
 }
 
 static ebb_status_t train(ebb_comm_t *comm, const train_options_t *o, int n_operands, char **operands)
 {
     ebb_run_config_t *config = NULL;
-    ebb_train_result_t result = {0};
     int64_t step;
     EBB_TRY(ebb_comm_agree(comm, load_config(comm, o, n_operands, operands, &config, &step)));
-    session_t s = {.options = o, .config = config, .resumed = o->resume != NULL, .epochs = ebb_run_config_epochs(config)};
-    ebb_observer_t observer = {.user = &s, .start = on_start, .step = on_step, .epoch = on_epoch, .checkpoint = on_checkpoint};
-    ebb_status_t status = EBB_OK;
-    if (ebb_comm_rank(comm) == 0)
-        status = ebb_record_open(ebb_run_config_dir(config), ebb_run_config_json(config), s.resumed, o->force, step, &s.record);
-    status = ebb_comm_agree(comm, status);
-    if (status == EBB_OK) {
-        catch_signals();
-        status = ebb_train(comm, config, s.resumed, &observer, &result);
-        if (status == EBB_OK)
-            status = ebb_comm_agree(comm, s.status);
-        if (s.record)
-            status = end_record(&s, status, &result);
-        if (status == EBB_OK && s.record && !o->quiet)
-            train_show_result(&result);
-    }
-    ebb_record_close(s.record);
+    session_t s = {.options = o, .config = config, .comm = comm, .epochs = ebb_run_config_epochs(config)};
+    ebb_status_t status = ebb_comm_agree(comm, open_record(&s, step));
+    if (status == EBB_OK)
+        status = train_recorded(&s);
+    ebb_record_destroy(s.record);
     ebb_run_config_free(config);
     return status;
 }

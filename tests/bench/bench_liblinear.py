@@ -65,9 +65,9 @@ def ebb(work, train, valid, o, target):
     whole = time.perf_counter() - start
     epochs = [m for m in t.metrics(f"{work}/ebb/runs/run") if "order_hash" in m]
     start_up = whole - epochs[-1]["seconds"]
-    reached = next((m["seconds"] for m in epochs if m["metrics"]["log_loss"] <= target), None)
-    best = min(epochs, key=lambda m: m["metrics"]["log_loss"])
-    return pack, None if reached is None else reached + start_up, max(m["metrics"]["accuracy"] for m in epochs), best["metrics"]["log_loss"], whole
+    reached = next((m["seconds"] for m in epochs if m["valid_log_loss"] <= target), None)
+    best = min(epochs, key=lambda m: m["valid_log_loss"])
+    return pack, None if reached is None else reached + start_up, max(m["valid_accuracy"] for m in epochs), best["metrics"]["log_loss"], whole
 
 
 def main():

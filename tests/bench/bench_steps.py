@@ -22,7 +22,7 @@ def step_seconds(work, name, ranks, steps, settings):
     shutil.rmtree(run_dir, ignore_errors=True)
     sets = [x for s in settings + [f"run.name={name}", f"train.max_steps={steps}"] for x in ("--set", s)]
     t.run(["train", f"{work}/run.yaml", "--log-every", "1"] + sets, ranks, timeout=1800)
-    records = [m for m in t.metrics(run_dir) if "step" in m and "seconds" in m and "order_hash" not in m]
+    records = [m for m in t.metrics(run_dir) if m["kind"] == "step"]
     first = records[len(records) // 5]
     return (records[-1]["seconds"] - first["seconds"]) / (records[-1]["step"] - first["step"])
 
