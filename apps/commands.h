@@ -30,6 +30,10 @@ typedef struct ebb_command {
     ebb_status_t (*run)(void *options, int n_operands, char **operands);
 } ebb_command_t;
 
+extern const ebb_command_t cmd_train;
+extern const ebb_command_t cmd_eval;
+extern const ebb_command_t cmd_predict;
+extern const ebb_command_t cmd_export;
 extern const ebb_command_t cmd_check_model;
 extern const ebb_command_t cmd_doctor;
 extern const ebb_command_t cmd_pack;

@@ -15,6 +15,10 @@
 
 const ebb_command_t *const ebb_commands[] = {
     &cmd_pack,
+    &cmd_train,
+    &cmd_eval,
+    &cmd_predict,
+    &cmd_export,
     &cmd_check_model,
     &cmd_doctor,
     &cmd_generate_docs,

@@ -61,7 +61,7 @@ EBB_API ebb_status_t ebb_checkpoint_verify(const char *path);
 EBB_API ebb_status_t ebb_checkpoint_path(const char *dir, int64_t step, char *path, size_t size);
 /* Newest file in dir that verifies; damaged ones are named in a warning and passed over. EBB_ENOINPUT if none. Collective. */
 EBB_API ebb_status_t ebb_checkpoint_newest(ebb_comm_t *comm, const char *dir, char *path, size_t size);
-/* Keep the newest k, remove the rest and stale temporary files. Rank 0 alone. */
+/* Keep the newest `keep` (0: none), remove the rest and stale temporary files. Rank 0 alone. */
 EBB_API ebb_status_t ebb_checkpoint_prune(const char *dir, int keep);
 
 #ifdef __cplusplus

@@ -121,8 +121,6 @@ ebb_status_t ebb_checkpoint_prune(const char *dir, int keep)
     listing_t l;
     char path[PATH_MAX];
     int kept = 0;
-    if (keep < 1)
-        return EBB_FAIL(EBB_EINVAL, "%d checkpoints to keep: at least 1 is needed to resume", keep);
     ebb_status_t status = list(dir, &l);
     for (int64_t i = 0; status == EBB_OK && i < l.n; i++) {
         EBB_TRY_GOTO(status, join(dir, l.entry[i].name, path, sizeof path), done);
