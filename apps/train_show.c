@@ -60,7 +60,7 @@ void train_show_step(const ebb_step_report_t *s, const ebb_epoch_report_t *last)
     ebb_text_add(&line, "epoch %lld/%lld  step %lld/%lld  %s rows/s  loss %.4f", (long long)s->epoch + 1, (long long)s->epochs, (long long)s->step, (long long)s->steps,
                  count(per_second, rate), s->loss);
     if (last && last->n_metrics > 0)
-        ebb_text_add(&line, "  %s %.4f", last->metrics[0].name, last->metrics[0].value);
+        ebb_text_add(&line, "  valid %s %.4f", last->metrics[0].name, last->metrics[0].value);
     ebb_text_add(&line, "  stall %.0f %%  sync %.0f %%  ETA %s", 100 * s->stall_seconds / s->seconds, 100 * s->sync_seconds / s->seconds,
                  ebb_format_duration(left, eta, sizeof eta));
     if (line.s)
@@ -77,7 +77,7 @@ void train_show_epoch(const ebb_epoch_report_t *e, int64_t epochs)
         ebb_text_add(&line, "%s%s %.4f", i == 0 ? "  valid: " : "  ", e->metrics[i].name, e->metrics[i].value);
     ebb_text_add(&line, "%s  after %s", e->best ? " (best)" : "", ebb_format_duration(e->seconds, time, sizeof time));
     if (line.s)
-        ebb_progress_line(0, true, line.s);
+        ebb_progress_line(PLAIN_SECONDS, true, line.s);
     ebb_text_free(&line);
 }
 

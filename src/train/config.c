@@ -144,6 +144,7 @@ static ebb_status_t read_object(const ebb_yaml_t *yaml, const char *path, const 
 static ebb_status_t read_kind(const ebb_yaml_t *yaml, const char *path, const json_t *value, const kind_t *kinds, const kind_t **kind_p, rule_values_t *values)
 {
     const char *names[16] = {0}, *name = NULL;
+    value = json_is_null(value) ? NULL : value;
     json_t *settings = NULL;
     for (int i = 0; kinds[i].name; i++)
         names[i] = kinds[i].name;
