@@ -111,7 +111,8 @@ EBB_API ebb_status_t ebb_loader_restore(ebb_loader_t *loader, const ebb_cursor_t
 
 typedef struct ebb_loader_stats {
     int64_t rows, nnz, batches;
-    int64_t bytes_read, bytes_decoded;
+    int64_t bytes_read;      /* compressed, by the data set's mean; what a chunk's neighbours cost is not in it */
+    int64_t bytes_decoded;
     int64_t stall_ns;        /* time acquire waited */
     int64_t memory_bytes;    /* held now */
     int64_t allocations;     /* since the first batch was delivered: 0 after warm-up */

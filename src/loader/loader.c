@@ -452,6 +452,8 @@ void ebb_loader_stats(const ebb_loader_t *l, ebb_loader_stats_t *stats)
 {
     *stats = l->stats;
     stats->bytes_decoded = atomic_load(&l->blocks.decoded_bytes);
+    double whole = (double)l->info->nnz * (l->info->sparse ? 8 : 4) + (l->info->sparse ? (double)l->info->rows * 8 : 0);
+    stats->bytes_read = whole > 0 ? (int64_t)((double)l->info->bytes / whole * (double)stats->bytes_decoded) : 0;
     stats->memory_bytes = atomic_load(&l->blocks.bytes) + atomic_load(&l->batches.bytes);
     stats->allocations = l->stats.batches > 0 ? allocations(l) - l->allocations_before : 0;
 }

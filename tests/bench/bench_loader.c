@@ -1,7 +1,7 @@
 /* What a shuffled epoch costs against the machine's own limit: zstd decompression of the same chunks, already in
  * memory.
  *
- * usage: bench_loader DIR [REPEATS [MEMORY_MIB]]
+ * usage: bench_loader DIR [REPEATS [MEMORY_MIB [BLOCK_ROWS [WINDOW]]]]
  *        bench_loader --make counts|text|dense ROWS DIR   (made-up data: cells x genes, hashed text, pixels)
  *
  * Every line is the median of REPEATS (default 5) runs, with the smallest and the largest; warm cache. The loader's
@@ -304,7 +304,8 @@ int main(int argc, char **argv)
         return 0;
     }
     if (argc < 2)
-        return fprintf(stderr, "usage: bench_loader DIR [REPEATS [MEMORY_MIB]] | --make counts|text|dense ROWS DIR\n"),
+        return fprintf(stderr, "usage: bench_loader DIR [REPEATS [MEMORY_MIB [BLOCK_ROWS [WINDOW]]]] | --make "
+                               "counts|text|dense ROWS DIR\n"),
                64;
     int repeats = argc > 2 ? atoi(argv[2]) : 5, cores = ebb_cores() < MAX_THREADS ? ebb_cores() : MAX_THREADS;
     repeats = repeats < 1 ? 1 : repeats > MAX_REPEATS ? MAX_REPEATS : repeats;
@@ -313,6 +314,8 @@ int main(int argc, char **argv)
     b->info = ebb_dataset_info(b->ds);
     load_chunks(b);
     b->options = (ebb_loader_options_t){.order = {.seed = 1, .batch = 4096 < b->info->rows ? 4096 : b->info->rows}};
+    b->options.order.block_rows = argc > 4 ? atoll(argv[4]) : 0;
+    b->options.order.window_blocks = argc > 5 ? atoi(argv[5]) : 0;
     MUST(ebb_order_init(&b->options.order, b->info));
     b->entries = b->info->sparse ? b->info->nnz / b->info->rows * READ_ROWS * 2 + 65536 : READ_ROWS * b->info->cols;
     for (int t = 0; t < cores; t++) {
@@ -324,8 +327,9 @@ int main(int argc, char **argv)
         MUST(ebb_alloc("rows", (size_t)b->entries * 4, &b->buffer[t][2]));
     }
     int64_t in_memory = b->info->nnz * (b->info->sparse ? 8 : 4);
-    int64_t memory = argc > 3 ? (int64_t)atoll(argv[3]) << 20
-                              : in_memory * 3 / 2 + (64 << 20); /* less than twice: not kept decoded */
+    int64_t memory = argc > 3 && atoll(argv[3]) > 0
+                         ? (int64_t)atoll(argv[3]) << 20
+                         : in_memory * 3 / 2 + (64 << 20); /* less than twice: not kept decoded */
     printf("%s: %lld rows, %lld entries, %lld chunks, %.1f MB packed, %.1f MB decoded; blocks of %lld rows, windows of "
            "%d\n",
            b->info->name, (long long)b->info->rows, (long long)b->info->nnz, (long long)b->n_chunks,
