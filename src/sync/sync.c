@@ -13,7 +13,7 @@
 
 #define SMALL_TABLE ((int64_t)64 << 10)  /* floats; dense until measured otherwise */
 #define DENSE_BYTES ((int64_t)512 << 20) /* a table never travels dense when its lanes could need more */
-#define CACHE_BYTES ((int64_t)24 << 20)  /* lane gradients may lie about until reduce if they fit in here */
+#define CACHE_BYTES ((int64_t)8 << 20)   /* lane gradients may lie about until reduce if they fit in here */
 
 static ebb_status_t make_pieces(ebb_sync_t *s)
 {
