@@ -159,15 +159,6 @@ static ebb_status_t find_parts(const check_options_t *o, const ebb_yaml_t *run, 
     return *config_p ? EBB_OK : EBB_FAIL(EBB_ENOMEM, "out of memory: model section");
 }
 
-/* Put "run.yaml:12: " before an error that begins with a key path. */
-static void name_line(const check_options_t *o, const ebb_yaml_t *run)
-{
-    char path[128];
-    snprintf(path, sizeof path, "%.*s", (int)strcspn(ebb_error()->message, ": "), ebb_error()->message);
-    if (!o->model && strncmp(path, "model", 5) == 0)
-        ebb_error_prefix("%s: ", ebb_yaml_where(run, path));
-}
-
 static void print_check(void *user, const ebb_check_t *check)
 {
     if (check->skipped)
@@ -222,8 +213,8 @@ static ebb_status_t run(void *user, int n_operands, char **operands)
     ebb_status_t status = load_run(o, n_operands, operands, &yaml);
     if (status == EBB_OK)
         status = find_parts(o, &yaml, &data, &config);
-    if (status == EBB_OK && (status = check_model(o, data, config)) != EBB_OK)
-        name_line(o, &yaml);
+    if (status == EBB_OK && (status = check_model(o, data, config)) != EBB_OK && !o->model)
+        ebb_yaml_locate_error(&yaml, "model");
     free(config);
     ebb_yaml_free(&yaml);
     return status;

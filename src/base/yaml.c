@@ -530,3 +530,19 @@ const char *ebb_yaml_where(const ebb_yaml_t *yaml, const char *path)
     snprintf(where, sizeof where, "%.4096s", yaml->origin);
     return where;
 }
+
+ebb_status_t ebb_yaml_locate_error(const ebb_yaml_t *yaml, const char *section)
+{
+    static const char unknown[] = ": unknown key \"";
+    const char *message = ebb_error()->message;
+    size_t n = strcspn(message, ": "), m = strlen(section);
+    char path[MAX_PATH];
+    if (strncmp(message, section, m) != 0 || (n > m && message[m] != '.' && message[m] != '['))
+        return ebb_error()->status;
+    int written = snprintf(path, sizeof path, "%.*s", (int)n, message);
+    if (strncmp(message + n, unknown, sizeof unknown - 1) == 0) {
+        const char *key = message + n + sizeof unknown - 1;
+        snprintf(path + written, sizeof path - (size_t)written, ".%.*s", (int)strcspn(key, "\""), key);
+    }
+    return ebb_error_prefix("%s: ", ebb_yaml_where(yaml, path));
+}

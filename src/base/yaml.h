@@ -19,5 +19,8 @@ void ebb_yaml_free(ebb_yaml_t *yaml);
 ebb_status_t ebb_yaml_set(ebb_yaml_t *yaml, const char *assignment);
 /* "run.yaml:12" of a key path (of its nearest known parent), or "--set". Static per thread. */
 const char *ebb_yaml_where(const ebb_yaml_t *yaml, const char *path);
+/* Put "run.yaml:12: " before the current error if it begins with a key path under `section` ("model.layers[2].linear: unknown key
+ * "outt"..." gives the line of that key); for errors of parts that know key paths but not the file. Returns the error's status. */
+ebb_status_t ebb_yaml_locate_error(const ebb_yaml_t *yaml, const char *section);
 
 #endif

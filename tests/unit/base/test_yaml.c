@@ -40,6 +40,24 @@ static void a_run_file_becomes_json_with_lines(void **state)
     ebb_yaml_free(&y);
 }
 
+static void errors_that_begin_with_a_key_path_get_its_line(void **state)
+{
+    static const char *const said[][2] = {
+        {"model.layers[1].relu: wrong", "run.yaml:7: model.layers[1].relu: wrong"},
+        {"model.layers[0].linear: unknown key \"out\"; no", "run.yaml:6: model.layers[0].linear: unknown key"},
+        {"model: wrong", "run.yaml:3: model: wrong"},
+        {"models are wrong", "models are wrong"},
+        {"x", "x"},
+    };
+    ebb_yaml_t y;
+    assert_ok(parse(run, &y));
+    for (size_t i = 0; i < sizeof said / sizeof said[0]; i++) {
+        EBB_FAIL(EBB_EUSAGE, "%s", said[i][0]);
+        assert_fails(ebb_yaml_locate_error(&y, "model"), EBB_EUSAGE, said[i][1]);
+    }
+    ebb_yaml_free(&y);
+}
+
 static void plain_scalars_follow_the_core_schema(void **state)
 {
     ebb_yaml_t y;
@@ -152,6 +170,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_run_file_becomes_json_with_lines),
+        cmocka_unit_test(errors_that_begin_with_a_key_path_get_its_line),
         cmocka_unit_test(plain_scalars_follow_the_core_schema),
         cmocka_unit_test(mistakes_are_named_with_line_and_column),
         cmocka_unit_test(hostile_sizes_are_refused),
