@@ -34,11 +34,13 @@ train: {{batch: 130, accumulate: 2, class_weights: balanced, optimizer: {{adamw:
 }
 
 
-def make_data(folder):
-    t.sparse_data(f"{folder}/sparse.svm", 5003, 20011, 20, 3, 1)
-    t.dense_data(folder, 4999, 37, 5, 2)
-    t.run(["pack", f"{folder}/sparse.svm", f"{folder}/sparse", "--shard-bytes", "256KiB"])
-    t.run(["pack", f"{folder}/x.npy", f"{folder}/dense", "--target", f"{folder}/y.npy"])
+def make_data(folder, models):
+    if any(m.startswith("sparse") for m in models):
+        t.sparse_data(f"{folder}/sparse.svm", 5003, 20011, 20, 3, 1)
+        t.run(["pack", f"{folder}/sparse.svm", f"{folder}/sparse", "--shard-bytes", "256KiB"])
+    if any(m.startswith("dense") for m in models):
+        t.dense_data(folder, 4999, 37, 5, 2)
+        t.run(["pack", f"{folder}/x.npy", f"{folder}/dense", "--target", f"{folder}/y.npy"])
 
 
 def write_run(folder, model, steps):
@@ -90,8 +92,9 @@ def main():
     options = parser.parse_args()
     ranks, threads = ([int(n) for n in s.split(",")] for s in (options.ranks, options.threads))
     with tempfile.TemporaryDirectory(prefix="ebb-bits-") as folder:
-        make_data(folder)
-        for model in options.models.split(","):
+        models = options.models.split(",")
+        make_data(folder, models)
+        for model in models:
             args = write_run(folder, model, options.steps)
             want = None
             for r in ranks:
