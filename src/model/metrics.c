@@ -43,8 +43,8 @@ struct ebb_metrics {
 static const char *default_names(const ebb_loss_t *loss, int64_t outputs)
 {
     if (loss->kind == EBB_LOSS_SOFTMAX_CE)
-        return outputs > 10 ? "loss,accuracy,top_5,log_loss" : "loss,accuracy,log_loss";
-    return loss->kind == EBB_LOSS_BINARY_CE ? "loss,accuracy,log_loss,auc" : "loss,rmse,mae";
+        return outputs > 10 ? "loss,accuracy,top_5" : "loss,accuracy";
+    return loss->kind == EBB_LOSS_BINARY_CE ? "loss,accuracy,auc" : "loss,rmse,mae";
 }
 
 static ebb_status_t parse_top_k(ebb_metrics_t *m, metric_t *metric)
