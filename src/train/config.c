@@ -20,26 +20,26 @@ static const ebb_option_t run_table[] = {
     KEY("data.train", EBB_OPT_STRING, train, NULL, NULL, 0, 0, NULL, "data set to train on: a folder made by ebb pack, or a .h5ad, 10x or HDF5 file (required)"),
     KEY("data.valid", EBB_OPT_STRING, valid, NULL, NULL, 0, 0, NULL, "data set to evaluate on"),
     KEY("data.dataset", EBB_OPT_STRING, dataset, NULL, NULL, 0, 0, NULL, "in a foreign HDF5 file: path of X, and after a colon of the targets"),
-    KEY("data.row_sum", EBB_OPT_F64, row_sum, "0", NULL, 0, 1e30, NULL, "scale every row to this sum (0: do not); cell counts: 10000"),
+    KEY("data.row_sum", EBB_OPT_F64, row_sum, "0", NULL, 0, INFINITY, NULL, "scale every row to this sum (0: do not); cell counts: 10000"),
     KEY("data.log1p", EBB_OPT_FLAG, log1p, "false", NULL, 0, 0, NULL, "replace values by log(1 + value)"),
     KEY("data.row_l2", EBB_OPT_FLAG, row_l2, "false", NULL, 0, 0, NULL, "scale every row to Euclidean length 1"),
-    KEY("data.scale", EBB_OPT_F64, scale, "1", NULL, -1e30, 1e30, NULL, "multiply all values; pixels: 0.00392157"),
+    KEY("data.scale", EBB_OPT_F64, scale, "1", NULL, 0, 0, NULL, "multiply all values; pixels: 0.00392157"),
     KEY("data.shuffle", EBB_OPT_FLAG, shuffle, "true", NULL, 0, 0, NULL, "draw rows in random order"),
     KEY("data.block_rows", EBB_OPT_I64, block_rows, "0", "rows", 0, 1 << 30, NULL, "rows that stay together on disk in the shuffle; 0: about one chunk"),
     KEY("data.window_blocks", EBB_OPT_I64, window_blocks, "8", "blocks", 1, 1 << 20, NULL, "blocks whose rows are mixed; more mixes better and takes more memory"),
-    KEY("data.memory", EBB_OPT_BYTES, memory_bytes, "1GiB", "bytes", 1 << 20, 1e15, NULL, "budget of the loader, per rank"),
+    KEY("data.memory", EBB_OPT_BYTES, memory_bytes, "1GiB", "bytes", 1 << 20, INFINITY, NULL, "budget of the loader, per rank"),
     KEY("data.threads", EBB_OPT_I64, loader_threads, "1", "threads", 1, 256, NULL, "threads that read ahead, per rank"),
     KEY("data.depth", EBB_OPT_I64, depth, "3", "batches", 1, 64, NULL, "batches made ready ahead"),
     KEY("lanes", EBB_OPT_I64, lanes, "24", NULL, 1, 4096, NULL, "logical workers; ranks may be 1 to this many; part of what defines the result"),
     KEY("model", EBB_OPT_JSON, model, NULL, NULL, 0, 0, NULL, "loss and layers, or a plug-in; see below (required)"),
-    KEY("train.epochs", EBB_OPT_I64, epochs, "1", "epochs", 0, 1e9, NULL, "passes over the training data"),
-    KEY("train.max_steps", EBB_OPT_I64, max_steps, "0", "steps", 0, 1e15, NULL, "stop after this many steps; 0: no limit"),
+    KEY("train.epochs", EBB_OPT_I64, epochs, "1", "epochs", 0, INFINITY, NULL, "passes over the training data"),
+    KEY("train.max_steps", EBB_OPT_I64, max_steps, "0", "steps", 0, INFINITY, NULL, "stop after this many steps; 0: no limit"),
     KEY("train.batch", EBB_OPT_I64, batch, "1536", "rows", 1, 1 << 30, NULL, "rows per step over all ranks"),
     KEY("train.accumulate", EBB_OPT_I64, accumulate, "1", "pieces", 1, 1 << 20, NULL, "cut each lane's rows of a step into pieces, to save memory for activations"),
-    KEY("train.seed", EBB_OPT_I64, seed, "1", NULL, 0, 9e18, NULL, "seed of the order of rows, the first weights and dropout"),
+    KEY("train.seed", EBB_OPT_I64, seed, "1", NULL, 0, INFINITY, NULL, "seed of the order of rows, the first weights and dropout"),
     KEY("train.optimizer", EBB_OPT_JSON, optimizer, NULL, NULL, 0, 0, NULL, "sgd, adagrad, adam, adamw or ftrl with its settings; see below; default: adam"),
     KEY("train.schedule", EBB_OPT_JSON, schedule, NULL, NULL, 0, 0, NULL, "learning rate over steps: constant, step, cosine or one_cycle; see below; default: constant"),
-    KEY("train.clip_norm", EBB_OPT_F64, clip_norm, "0", NULL, 0, 1e30, NULL, "clip the gradient's global norm; 0: do not"),
+    KEY("train.clip_norm", EBB_OPT_F64, clip_norm, "0", NULL, 0, INFINITY, NULL, "clip the gradient's global norm; 0: do not"),
     KEY("train.class_weights", EBB_OPT_JSON, class_weights_spec, NULL, NULL, 0, 0, NULL, "balanced, or {class name: weight, ...}"),
     KEY("train.early_stopping", EBB_OPT_JSON, early_stopping_spec, NULL, NULL, 0, 0, NULL, "{metric: NAME, patience: EVALUATIONS, min_delta: X} on the validation data"),
     KEY("train.threads", EBB_OPT_I64, threads, "0", "threads", 0, 4096, NULL, "threads that compute, per rank; 0: the cores of the host divided by its ranks"),
@@ -47,10 +47,10 @@ static const ebb_option_t run_table[] = {
     KEY("train.rows", EBB_OPT_CHOICE, rows, "auto", NULL, 0, 0, rows_choices, "how gradients of tables travel; changes time, never the result"),
     KEY("train.backend", EBB_OPT_STRING, backend, "cpu", NULL, 0, 0, NULL, "where to compute"),
     KEY("eval.metrics", EBB_OPT_STRING, metrics, NULL, NULL, 0, 0, NULL, "loss,accuracy,top_K,log_loss,auc,rmse,mae; default: those that suit the loss"),
-    KEY("eval.every", EBB_OPT_I64, eval_every, "1", "epochs", 1, 1e9, NULL, "evaluate on the validation data after every so many epochs, and after the last"),
-    KEY("checkpoint.every_steps", EBB_OPT_I64, checkpoint_steps, "0", "steps", 0, 1e15, NULL, "write a checkpoint every so many steps; 0: by time alone"),
-    KEY("checkpoint.every_minutes", EBB_OPT_F64, checkpoint_minutes, "10", "minutes", 0, 1e6, NULL, "and whenever so much time has passed; 0: not by time"),
-    KEY("checkpoint.keep", EBB_OPT_I64, checkpoint_keep, "2", "checkpoints", 1, 1e6, NULL, "how many of the newest to keep"),
+    KEY("eval.every", EBB_OPT_I64, eval_every, "1", "epochs", 1, INFINITY, NULL, "evaluate on the validation data after every so many epochs, and after the last"),
+    KEY("checkpoint.every_steps", EBB_OPT_I64, checkpoint_steps, "0", "steps", 0, INFINITY, NULL, "write a checkpoint every so many steps; 0: by time alone"),
+    KEY("checkpoint.every_minutes", EBB_OPT_F64, checkpoint_minutes, "10", "minutes", 0, INFINITY, NULL, "and whenever so much time has passed; 0: not by time"),
+    KEY("checkpoint.keep", EBB_OPT_I64, checkpoint_keep, "2", "checkpoints", 1, INFINITY, NULL, "how many of the newest to keep"),
     {0},
 };
 
@@ -68,31 +68,31 @@ typedef struct rule_values {
 } rule_values_t;
 
 #define RULE(n, field, d, lo, hi, h) {.name = n, .type = EBB_OPT_F64, .offset = offsetof(rule_values_t, field), .def = d, .min = lo, .max = hi, .help = h}
-#define RULE_L1 RULE("l1", l1, "0", 0, 1e30, "L1 penalty (proximal: gives true zeros)")
-#define RULE_L2 RULE("l2", l2, "0", 0, 1e30, "L2 penalty")
+#define RULE_L1 RULE("l1", l1, "0", 0, INFINITY, "L1 penalty (proximal: gives true zeros)")
+#define RULE_L2 RULE("l2", l2, "0", 0, INFINITY, "L2 penalty")
 #define RULE_END {0}
 
 static const ebb_option_t sgd_table[] = {
-    RULE("lr", lr, "0.1", 0, 1e6, "learning rate"), RULE("momentum", momentum, "0", 0, 1, "momentum"),
+    RULE("lr", lr, "0.1", 0, INFINITY, "learning rate"), RULE("momentum", momentum, "0", 0, 1, "momentum"),
     {.name = "nesterov", .type = EBB_OPT_FLAG, .offset = offsetof(rule_values_t, nesterov), .def = "false", .help = "Nesterov's variant"},
     RULE_L1, RULE_L2, RULE_END};
 static const ebb_option_t adagrad_table[] = {
-    RULE("lr", lr, "0.1", 0, 1e6, "learning rate"), RULE("eps", eps, "1e-8", 0, 1, "added to the root"), RULE_L1, RULE_L2, RULE_END};
+    RULE("lr", lr, "0.1", 0, INFINITY, "learning rate"), RULE("eps", eps, "1e-8", 0, 1, "added to the root"), RULE_L1, RULE_L2, RULE_END};
 static const ebb_option_t adam_table[] = {
-    RULE("lr", lr, "0.001", 0, 1e6, "learning rate"), RULE("beta1", beta1, "0.9", 0, 1, "decay of the mean"),
+    RULE("lr", lr, "0.001", 0, INFINITY, "learning rate"), RULE("beta1", beta1, "0.9", 0, 1, "decay of the mean"),
     RULE("beta2", beta2, "0.999", 0, 1, "decay of the mean square"), RULE("eps", eps, "1e-8", 0, 1, "added to the root"), RULE_L1, RULE_L2, RULE_END};
 static const ebb_option_t adamw_table[] = {
-    RULE("lr", lr, "0.001", 0, 1e6, "learning rate"), RULE("beta1", beta1, "0.9", 0, 1, "decay of the mean"),
+    RULE("lr", lr, "0.001", 0, INFINITY, "learning rate"), RULE("beta1", beta1, "0.9", 0, 1, "decay of the mean"),
     RULE("beta2", beta2, "0.999", 0, 1, "decay of the mean square"), RULE("eps", eps, "1e-8", 0, 1, "added to the root"),
-    RULE("weight_decay", l2, "0.01", 0, 1e30, "decoupled weight decay"), RULE_END};
+    RULE("weight_decay", l2, "0.01", 0, INFINITY, "decoupled weight decay"), RULE_END};
 static const ebb_option_t ftrl_table[] = {
-    RULE("lr", lr, "0.1", 0, 1e6, "alpha of the paper"), RULE("beta", beta, "1", 0, 1e30, "beta of the paper"), RULE_L1, RULE_L2, RULE_END};
+    RULE("lr", lr, "0.1", 0, INFINITY, "alpha of the paper"), RULE("beta", beta, "1", 0, INFINITY, "beta of the paper"), RULE_L1, RULE_L2, RULE_END};
 
-#define RULE_WARMUP RULE("warmup", warmup, "0", 0, 1e15, "linear warm-up over so many steps, or this fraction of all steps if below 1")
+#define RULE_WARMUP RULE("warmup", warmup, "0", 0, INFINITY, "linear warm-up over so many steps, or this fraction of all steps if below 1")
 static const ebb_option_t constant_table[] = {RULE_WARMUP, RULE_END};
 static const ebb_option_t step_table[] = {
-    {.name = "every", .type = EBB_OPT_I64, .offset = offsetof(rule_values_t, every), .def = "1000", .unit = "steps", .min = 1, .max = 1e15, .help = "steps between changes"},
-    RULE("factor", factor, "0.5", 0, 1e6, "multiplies the rate"), RULE_WARMUP, RULE_END};
+    {.name = "every", .type = EBB_OPT_I64, .offset = offsetof(rule_values_t, every), .def = "1000", .unit = "steps", .min = 1, .max = INFINITY, .help = "steps between changes"},
+    RULE("factor", factor, "0.5", 0, INFINITY, "multiplies the rate"), RULE_WARMUP, RULE_END};
 static const ebb_option_t cosine_table[] = {RULE("final", final, "0", 0, 1, "fraction of the rate at the end"), RULE_WARMUP, RULE_END};
 static const ebb_option_t one_cycle_table[] = {
     RULE("peak_at", peak_at, "0.3", 0, 1, "fraction of the steps at which the rate peaks"), RULE("final", final, "0", 0, 1, "fraction of the rate at the end"), RULE_WARMUP, RULE_END};
@@ -201,8 +201,8 @@ typedef struct early_values {
 
 static const ebb_option_t early_table[] = {
     {.name = "metric", .type = EBB_OPT_STRING, .offset = offsetof(early_values_t, metric), .def = "loss", .help = "metric to watch"},
-    {.name = "patience", .type = EBB_OPT_I64, .offset = offsetof(early_values_t, patience), .def = "3", .unit = "evaluations", .min = 1, .max = 1e9, .help = "evaluations without gain before the run ends"},
-    {.name = "min_delta", .type = EBB_OPT_F64, .offset = offsetof(early_values_t, min_delta), .def = "0", .min = 0, .max = 1e30, .help = "least gain that counts"},
+    {.name = "patience", .type = EBB_OPT_I64, .offset = offsetof(early_values_t, patience), .def = "3", .unit = "evaluations", .min = 1, .max = INFINITY, .help = "evaluations without gain before the run ends"},
+    {.name = "min_delta", .type = EBB_OPT_F64, .offset = offsetof(early_values_t, min_delta), .def = "0", .min = 0, .max = INFINITY, .help = "least gain that counts"},
     {0}};
 
 static ebb_status_t read_early_stopping(const ebb_yaml_t *yaml, ebb_run_config_t *c)
@@ -451,7 +451,7 @@ static void help_kinds(ebb_text_t *out, const char *path, const kind_t *kinds, i
 {
     for (const kind_t *k = kinds; k->name; k++) {
         ebb_text_add(out, "\n%s: {%s: {...}}\n", path, k->name);
-        ebb_options_help(k->table, out, width);
+        ebb_options_help_keys(k->table, out, width);
     }
 }
 
@@ -459,9 +459,9 @@ char *ebb_run_config_help(int width)
 {
     ebb_text_t out = {0};
     ebb_text_add(&out, "Keys of a run file. --set KEY=VALUE overrides any of them.\n\n");
-    ebb_options_help(run_table, &out, width);
+    ebb_options_help_keys(run_table, &out, width);
     ebb_text_add(&out, "\ntrain.early_stopping: {...}\n");
-    ebb_options_help(early_table, &out, width);
+    ebb_options_help_keys(early_table, &out, width);
     help_kinds(&out, "train.optimizer", optimizer_kinds, width);
     help_kinds(&out, "train.schedule", schedule_kinds, width);
     ebb_text_add(&out, "\n");
