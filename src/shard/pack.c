@@ -24,7 +24,6 @@ static ebb_status_t set_defaults(ebb_pack_t *p, const ebb_pack_options_t *option
     o->shard_bytes = o->shard_bytes > 0 ? o->shard_bytes : (int64_t)256 << 20;
     o->memory_bytes = o->memory_bytes > 0 ? o->memory_bytes : (int64_t)512 << 20;
     o->level = o->level != 0 ? o->level : 9;
-    o->hash_bits = o->hash_bits > 0 ? o->hash_bits : 18;
     int share = ebb_cores() / ebb_comm_local_size(p->comm);
     p->threads = o->threads > 0 ? o->threads : share > 0 ? share : 1;
     if (p->threads > MAX_THREADS)
@@ -103,6 +102,7 @@ static ebb_status_t open_sources(ebb_pack_t *p, const char *const *sources)
     p->created = true;
     EBB_TRY(ebb_pack_like(p));
     EBB_TRY(EBB_NEW_ARRAY("sources", p->n_sources, &p->source));
+    p->importer.source = p->source;
     EBB_TRY(EBB_NEW_ARRAY("pieces of sources", p->n_sources + 1, &p->first_piece));
     for (int i = 0; i < p->n_sources; i++)
         EBB_TRY(open_source(p, &p->source[i], sources[i]));
@@ -345,13 +345,15 @@ static ebb_status_t write_shards(ebb_pack_t *p)
 static void report(const ebb_pack_t *p, int64_t begun_ns)
 {
     char rows[32], nnz[32], in[32], out[32];
-    int64_t bytes = 0;
-    for (int64_t i = 0; i < p->n_shards; i++)
+    int64_t bytes = 0, entries = 0;
+    for (int64_t i = 0; i < p->n_shards; i++) {
         bytes += p->summary[i].bytes;
-    EBB_INFO("pack", "%s: %s rows, %lld columns, %s %s, %lld shards; %s in, %s out, %.1f s", p->dest,
+        entries += p->summary[i].nnz;
+    }
+    EBB_INFO("pack", "%s: %s rows, %lld columns, %s %s, %lld shard%s; %s in, %s out, %.1f s", p->dest,
              ebb_format_count((double)p->scan.stats.rows, rows, sizeof rows), (long long)p->scan.cols,
-             ebb_format_count((double)p->scan.stats.nnz, nnz, sizeof nnz), p->scan.sparse ? "non-zeros" : "values",
-             (long long)p->n_shards, ebb_format_bytes((double)p->in_bytes, in, sizeof in),
+             ebb_format_count((double)entries, nnz, sizeof nnz), p->scan.sparse ? "non-zeros" : "values",
+             (long long)p->n_shards, p->n_shards == 1 ? "" : "s", ebb_format_bytes((double)p->in_bytes, in, sizeof in),
              ebb_format_bytes((double)bytes, out, sizeof out), (double)(ebb_now_ns() - begun_ns) * 1e-9);
 }
 

@@ -160,7 +160,8 @@ static ebb_status_t fetch_forward(run_t *r, ebb_piece_t *piece)
         return EBB_OK;
     }
     EBB_TRY(ebb_grow("bytes of the next piece", (void **)&r->carry, &r->carry_cap, n - end, 1));
-    memcpy(r->carry, piece->buffer + end, (size_t)(n - end));
+    if (n > end)
+        memcpy(r->carry, piece->buffer + end, (size_t)(n - end));
     r->carry_n = n - end;
     r->at = lo + end;
     set_text(piece, 0, end);

@@ -24,7 +24,7 @@ void ebb_block_free(ebb_block_t *b)
 void ebb_block_clear(ebb_block_t *b)
 {
     b->rows = b->nnz = b->labels_n = b->y_n = b->weights_n = 0;
-    b->bad_line = b->bad_column = 0;
+    b->bad_line = b->bad_column = b->target_cols = 0;
     if (b->rowptr)
         b->rowptr[0] = 0;
 }
@@ -218,6 +218,7 @@ void ebb_block_stats_add(ebb_block_stats_t *s, const ebb_block_t *b)
 {
     s->rows += b->rows;
     s->any_weight |= b->weights_n > 0;
+    s->target_cols = b->target_cols > s->target_cols ? b->target_cols : s->target_cols;
     if (!b->sparse) {
         s->nnz += b->rows * b->cols;
         s->max_col = b->cols - 1 > s->max_col ? b->cols - 1 : s->max_col;

@@ -27,8 +27,9 @@ typedef struct ebb_block {
     ebb_pass_t pass;
     const ebb_target_plan_t *target; /* second pass */
     bool sparse;
-    int64_t cols;       /* dense: width of x; sparse: indices must be below, 0: any */
-    int32_t index_base; /* svmlight: subtracted from indices in the second pass */
+    int64_t cols;        /* dense: width of x; sparse: indices must be below, 0: any */
+    int32_t index_base;  /* svmlight: subtracted from indices in the second pass */
+    int64_t target_cols; /* real targets of several columns: how many, else 0 */
     int64_t rows, nnz, row_cap, nnz_cap, x_cap, label_cap, y_cap, weight_cap;
     int64_t *rowptr; /* rows + 1 */
     int32_t *col;

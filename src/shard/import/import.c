@@ -9,6 +9,14 @@ enum { HEAD_BYTES = 256 * 1024 };
 
 const ebb_format_t *const ebb_formats[] = {
     &ebb_format_svmlight,
+    &ebb_format_csv,
+    &ebb_format_tsv,
+    &ebb_format_deb822,
+    &ebb_format_idx,
+    &ebb_format_npy,
+    &ebb_format_hdf5,
+    &ebb_format_h5ad,
+    &ebb_format_10x,
     &ebb_format_items,
     NULL,
 };

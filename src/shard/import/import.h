@@ -58,6 +58,7 @@ typedef struct ebb_importer {
     const struct ebb_format *format;
     void *state;
     const ebb_pack_options_t *options;
+    ebb_source_t *source; /* (n_sources), once they are open */
     int n_sources;
     ebb_comm_t *comm;
     int32_t index_base; /* of the data set to be like; -1: none */

@@ -84,7 +84,7 @@ static ebb_status_t add(ebb_labels_t *set, ebb_label_t label, const char *text)
     }
     EBB_TRY(ebb_grow("labels", (void **)&set->label, &set->capacity, set->n + 1, sizeof *set->label));
     if (!label.number) {
-        EBB_TRY(ebb_grow("label texts", (void **)&set->chars, &set->chars_capacity, set->n_chars + label.bytes, 1));
+        EBB_TRY(ebb_grow("label texts", (void **)&set->chars, &set->chars_capacity, set->n_chars + label.bytes + 1, 1));
         memcpy(set->chars + set->n_chars, text, (size_t)label.bytes);
         label.text = set->n_chars;
         set->n_chars += label.bytes;

@@ -1,0 +1,1 @@
+ebb_mpi_test(shard pack RANKS 1 2 3)
