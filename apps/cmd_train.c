@@ -46,7 +46,7 @@ static const ebb_example_t examples[] = {
 };
 
 /* What the observer needs between calls. */
-typedef struct session {
+typedef struct watch {
     const train_options_t *options;
     const ebb_run_config_t *config;
     ebb_comm_t *comm;
@@ -55,7 +55,7 @@ typedef struct session {
     int64_t epochs, last_log_ns;
     ebb_epoch_report_t last_epoch;
     bool have_epoch;
-} session_t;
+} watch_t;
 
 /* ---- signals: the first asks the run to stop after its step, the second of a kind ends the process ---- */
 
@@ -76,7 +76,7 @@ static void catch_signals(void)
 
 /* ---- observing ---- */
 
-static void keep(session_t *s, ebb_status_t status)
+static void keep(watch_t *s, ebb_status_t status)
 {
     if (s->status == EBB_OK)
         s->status = status;
@@ -84,12 +84,12 @@ static void keep(session_t *s, ebb_status_t status)
 
 static void on_start(void *user, const char *facts_json)
 {
-    session_t *s = user;
+    watch_t *s = user;
     json_t *facts = NULL, *value;
     const char *key;
     keep(s, ebb_json_parse(facts_json, strlen(facts_json), "facts", &facts));
     int threads = (int)json_integer_value(json_object_get(facts, "threads"));
-    keep(s, ebb_record_session(s->record, s->comm, NULL, threads, 0, NULL));
+    keep(s, ebb_record_start(s->record, s->comm, NULL, threads, 0, NULL));
     json_object_foreach(facts, key, value)
     {
         char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
@@ -104,7 +104,7 @@ static void on_start(void *user, const char *facts_json)
 
 static void on_step(void *user, const ebb_step_report_t *r)
 {
-    session_t *s = user;
+    watch_t *s = user;
     int64_t now = ebb_now_ns(), every = s->options->log_every;
     if (!s->record)
         return;
@@ -129,7 +129,7 @@ static void on_step(void *user, const ebb_step_report_t *r)
 
 static void on_epoch(void *user, const ebb_epoch_report_t *r)
 {
-    session_t *s = user;
+    watch_t *s = user;
     if (!s->record)
         return;
     s->last_epoch = *r;
@@ -154,7 +154,7 @@ static void on_epoch(void *user, const ebb_epoch_report_t *r)
 
 static void on_checkpoint(void *user, int64_t step, const char *path, double seconds)
 {
-    session_t *s = user;
+    watch_t *s = user;
     if (!s->record)
         return;
     ebb_record_line(s->record, "checkpoint");
@@ -200,10 +200,10 @@ static ebb_status_t load_config(ebb_comm_t *comm, const train_options_t *o, int 
     return ebb_run_config_load(operands[0], o->set.n, (const char *const *)o->set.item, config_p);
 }
 
-/* Remove what an earlier run of this name left, and nothing else that may lie in its folder. */
-static ebb_status_t remove_old(const char *folder)
+/* Remove the models and checkpoints of an earlier run of this name, and nothing else that may lie in its folder. */
+static ebb_status_t remove_models(const char *folder)
 {
-    static const char *const names[] = {"run.json", "metrics.jsonl", "model.h5", "best.h5", NULL};
+    static const char *const names[] = {"model.h5", "best.h5", NULL};
     char path[PATH_MAX];
     for (int i = 0; names[i]; i++) {
         snprintf(path, sizeof path, "%s/%s", folder, names[i]);
@@ -214,7 +214,7 @@ static ebb_status_t remove_old(const char *folder)
     return ebb_file_is_dir(path) ? ebb_checkpoint_prune(path, 0) : EBB_OK;
 }
 
-static ebb_status_t open_record(session_t *s, int64_t step)
+static ebb_status_t open_record(watch_t *s, int64_t step)
 {
     const char *folder = ebb_run_config_dir(s->config);
     if (ebb_comm_rank(s->comm) != 0)
@@ -223,14 +223,13 @@ static ebb_status_t open_record(session_t *s, int64_t step)
         EBB_TRY(ebb_record_open(folder, &s->record));
         EBB_TRY(ebb_record_rewind(s->record, step));
     } else {
-        if (s->options->force)
-            EBB_TRY(remove_old(folder));
-        EBB_TRY(ebb_record_create(folder, &s->record));
+        EBB_TRY(ebb_record_create(folder, s->options->force, &s->record));
+        EBB_TRY(remove_models(folder));
     }
     return ebb_record_set_json(s->record, "config", ebb_run_config_json(s->config));
 }
 
-static ebb_status_t record_result(session_t *s, const ebb_train_result_t *r)
+static ebb_status_t record_result(watch_t *s, const ebb_train_result_t *r)
 {
     EBB_TRY(ebb_record_set_i64(s->record, "steps", r->steps));
     EBB_TRY(ebb_record_set_i64(s->record, "epochs", r->epochs));
@@ -246,7 +245,7 @@ static ebb_status_t record_result(session_t *s, const ebb_train_result_t *r)
     return EBB_OK;
 }
 
-static ebb_status_t train_recorded(session_t *s)
+static ebb_status_t train_recorded(watch_t *s)
 {
     ebb_train_result_t result = {0};
     ebb_observer_t observer = {.user = s, .start = on_start, .step = on_step, .epoch = on_epoch, .checkpoint = on_checkpoint};
@@ -267,7 +266,7 @@ static ebb_status_t train(ebb_comm_t *comm, const train_options_t *o, int n_oper
     ebb_run_config_t *config = NULL;
     int64_t step;
     EBB_TRY(ebb_comm_agree(comm, load_config(comm, o, n_operands, operands, &config, &step)));
-    session_t s = {.options = o, .config = config, .comm = comm, .epochs = ebb_run_config_epochs(config)};
+    watch_t s = {.options = o, .config = config, .comm = comm, .epochs = ebb_run_config_epochs(config)};
     ebb_status_t status = ebb_comm_agree(comm, open_record(&s, step));
     if (status == EBB_OK)
         status = train_recorded(&s);

@@ -7,7 +7,7 @@
  * refused, and a lock ends with the process that held it, however it ended.
  *
  * run.json, version 1: format "ebb-run", version, name, outcome ("running", "finished", "stopped", "failed"), error, started, ended
- * (UTC), sessions (one for each start: started, ended, outcome, ranks, hosts, versions), and what the caller sets: config, data,
+ * (UTC), starts (one for each start: started, ended, outcome, ranks, hosts, versions), and what the caller sets: config, data,
  * epochs, metrics, weights_sha256, optimizer_sha256 ... Figures that nobody measured are absent.
  */
 #ifndef EBB_REPORT_H
@@ -25,8 +25,9 @@ extern "C" {
 
 typedef struct ebb_record ebb_record_t;
 
-/* Begin a new run in a folder, made with its parents. EBB_EUSAGE if there is a run already, or it is in use. */
-EBB_API ebb_status_t ebb_record_create(const char *folder, ebb_record_t **record_p) EBB_MUST_CHECK;
+/* Begin a new run in a folder, made with its parents. EBB_EUSAGE if it is in use, or holds a run that got anywhere, unless
+ * `replace`: then that run's record goes (its checkpoints and models are the caller's to remove, now that the folder is locked). */
+EBB_API ebb_status_t ebb_record_create(const char *folder, bool replace, ebb_record_t **record_p) EBB_MUST_CHECK;
 /* Go on with the run in a folder. EBB_ENOINPUT if there is none, EBB_EUSAGE if it is in use. A torn last line of the metrics goes. */
 EBB_API ebb_status_t ebb_record_open(const char *folder, ebb_record_t **record_p) EBB_MUST_CHECK;
 /* Releases the lock. Without ebb_record_finish before, run.json keeps saying "running". */
@@ -46,7 +47,7 @@ EBB_API ebb_status_t ebb_record_append(ebb_record_t *record, const char *key, co
 EBB_API char *ebb_record_get(const ebb_record_t *record, const char *key);
 /* Note this start: time, command line, ranks, threads per rank, host and device of each rank, versions of all libraries. Collective over
  * comm: ranks without a record call it too. backend may be NULL. */
-EBB_API ebb_status_t ebb_record_session(ebb_record_t *record, ebb_comm_t *comm, ebb_backend_t *backend, int threads, int argc, char *const *argv);
+EBB_API ebb_status_t ebb_record_start(ebb_record_t *record, ebb_comm_t *comm, ebb_backend_t *backend, int threads, int argc, char *const *argv);
 /* Replace run.json. */
 EBB_API ebb_status_t ebb_record_write(ebb_record_t *record);
 /* Outcome by status: EBB_OK "finished", EBB_ESTOPPED "stopped", others "failed" with the message of ebb_error(), which stays set.

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <math.h>
@@ -53,7 +54,7 @@ static json_t *now(void)
 static ebb_status_t begin(ebb_record_t *r)
 {
     r->json = json_pack("{s:s, s:i, s:s, s:s, s:o, s:[]}", "format", "ebb-run", "version", EBB_RECORD_VERSION, "name",
-                        base_name(r->folder), "outcome", "running", "started", now(), "sessions");
+                        base_name(r->folder), "outcome", "running", "started", now(), "starts");
     return r->json ? ebb_record_write(r) : EBB_FAIL(EBB_EUSAGE, "%s: the name of a run must be UTF-8", r->folder);
 }
 
@@ -69,14 +70,27 @@ static ebb_status_t load(ebb_record_t *r)
     if (version != EBB_RECORD_VERSION)
         return EBB_FAIL(EBB_EDATA, "%s: version %" PRId64 ", this ebb reads version %d", r->json_path, version,
                         EBB_RECORD_VERSION);
-    if (!json_is_array(json_object_get(r->json, "sessions")))
-        return EBB_FAIL(EBB_EDATA, "%s: \"sessions\" must be a list", r->json_path);
+    if (!json_is_array(json_object_get(r->json, "starts")))
+        return EBB_FAIL(EBB_EDATA, "%s: \"starts\" must be a list", r->json_path);
     json_object_del(r->json, "ended");
     json_object_del(r->json, "error");
     return ebb_record_set_string(r, "outcome", "running");
 }
 
-static ebb_status_t open_record(ebb_record_t *r, const char *folder, bool resume)
+/* A run that failed before its first line left nothing to lose. */
+static ebb_status_t begin_anew(ebb_record_t *r, bool replace)
+{
+    if (!replace && ebb_file_size(r->lines_path) > 0)
+        return EBB_FAIL(EBB_EUSAGE,
+                        "%s: holds a run already: go on with it by ebb train --resume %s, start anew with --force, or set "
+                        "another run.name",
+                        r->folder, r->folder);
+    if (unlink(r->lines_path) != 0 && errno != ENOENT)
+        return ebb_file_error(r->lines_path, "remove");
+    return begin(r);
+}
+
+static ebb_status_t open_record(ebb_record_t *r, const char *folder, bool resume, bool replace)
 {
     EBB_TRY(set_paths(r, folder));
     if (resume && !ebb_file_exists(r->json_path))
@@ -84,21 +98,20 @@ static ebb_status_t open_record(ebb_record_t *r, const char *folder, bool resume
     if (!resume)
         EBB_TRY(ebb_file_mkdirs(r->folder));
     EBB_TRY(ebb_run_lock(r->folder, &r->lock_fd));
-    if (!resume && (ebb_file_exists(r->json_path) || ebb_file_exists(r->lines_path)))
-        return EBB_FAIL(EBB_EUSAGE,
-                        "%s: holds a run already: go on with it by ebb train --resume %s, or set another run.name",
-                        r->folder, r->folder);
-    EBB_TRY(resume ? load(r) : begin(r));
+    if (resume)
+        EBB_TRY(load(r));
+    else
+        EBB_TRY(begin_anew(r, replace));
     return ebb_lines_open(r);
 }
 
-static ebb_status_t make(const char *folder, bool resume, ebb_record_t **record_p)
+static ebb_status_t make(const char *folder, bool resume, bool replace, ebb_record_t **record_p)
 {
     ebb_record_t *r;
     *record_p = NULL;
     EBB_TRY(EBB_NEW("record of a run", &r));
     r->lock_fd = r->lines_fd = -1;
-    ebb_status_t status = open_record(r, folder, resume);
+    ebb_status_t status = open_record(r, folder, resume, replace);
     if (status != EBB_OK) {
         ebb_record_destroy(r);
         return status;
@@ -107,14 +120,14 @@ static ebb_status_t make(const char *folder, bool resume, ebb_record_t **record_
     return EBB_OK;
 }
 
-ebb_status_t ebb_record_create(const char *folder, ebb_record_t **record_p)
+ebb_status_t ebb_record_create(const char *folder, bool replace, ebb_record_t **record_p)
 {
-    return make(folder, false, record_p);
+    return make(folder, false, replace, record_p);
 }
 
 ebb_status_t ebb_record_open(const char *folder, ebb_record_t **record_p)
 {
-    return make(folder, true, record_p);
+    return make(folder, true, false, record_p);
 }
 
 void ebb_record_destroy(ebb_record_t *record)
@@ -245,15 +258,15 @@ ebb_status_t ebb_record_write(ebb_record_t *record)
 
 static ebb_status_t end(ebb_record_t *r, const char *outcome, const char *message)
 {
-    json_t *sessions = json_object_get(r->json, "sessions");
-    json_t *session = json_array_get(sessions, json_array_size(sessions) - 1);
+    json_t *starts = json_object_get(r->json, "starts");
+    json_t *entry = json_array_get(starts, json_array_size(starts) - 1);
     EBB_TRY(ebb_record_set_string(r, "outcome", outcome));
     EBB_TRY(set(r, "ended", now()));
     if (message)
         EBB_TRY(ebb_record_set_string(r, "error", message));
-    if (session) {
-        json_object_set_new(session, "ended", now());
-        json_object_set_new(session, "outcome", json_string(outcome));
+    if (entry) {
+        json_object_set_new(entry, "ended", now());
+        json_object_set_new(entry, "outcome", json_string(outcome));
     }
     return ebb_record_write(r);
 }

@@ -2,7 +2,6 @@
  * the checks, the record of the run and `ebb train --help-run`. */
 #include "train/config.h"
 #include "base/alloc.h"
-#include "model/layer.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -374,7 +373,10 @@ ebb_status_t ebb_run_config_load(const char *path, int n_sets, const char *const
         status = ebb_yaml_set(&yaml, sets[i]);
     if (status == EBB_OK)
         status = ebb_run_config_build(&yaml, config_p);
-    ebb_yaml_free(&yaml);
+    if (status == EBB_OK)
+        (*config_p)->yaml = yaml;
+    else
+        ebb_yaml_free(&yaml);
     return status;
 }
 
@@ -402,7 +404,10 @@ ebb_status_t ebb_run_config_resume(const char *json, int n_sets, const char *con
         status = ebb_yaml_set(&yaml, sets[i]);
     if (status == EBB_OK)
         status = ebb_run_config_build(&yaml, config_p);
-    ebb_yaml_free(&yaml);
+    if (status == EBB_OK)
+        (*config_p)->yaml = yaml;
+    else
+        ebb_yaml_free(&yaml);
     return status;
 }
 
@@ -411,6 +416,7 @@ void ebb_run_config_free(ebb_run_config_t *c)
     if (!c)
         return;
     ebb_options_free(run_table, c);
+    ebb_yaml_free(&c->yaml);
     ebb_free(c->early_metric);
     ebb_free(c->dir);
     free(c->json);
@@ -458,15 +464,16 @@ static void help_kinds(ebb_text_t *out, const char *path, const kind_t *kinds, i
 char *ebb_run_config_help(int width)
 {
     ebb_text_t out = {0};
+    char *models;
     ebb_text_add(&out, "Keys of a run file. --set KEY=VALUE overrides any of them.\n\n");
     ebb_options_help_keys(run_table, &out, width);
     ebb_text_add(&out, "\ntrain.early_stopping: {...}\n");
     ebb_options_help_keys(early_table, &out, width);
     help_kinds(&out, "train.optimizer", optimizer_kinds, width);
     help_kinds(&out, "train.schedule", schedule_kinds, width);
-    ebb_text_add(&out, "\n");
-    ebb_loss_help(&out);
-    ebb_layers_help(&out);
+    if (ebb_model_help(&models) == EBB_OK)
+        ebb_text_add(&out, "\nmodel: {...}\n%s", models);
+    free(models);
     return out.s;
 }
 

@@ -42,6 +42,7 @@ struct ebb_run_config {
     int64_t early_patience;
     double early_min_delta;
     char *json;
+    ebb_yaml_t yaml; /* the tree it came from, for the lines of later errors */
 };
 
 /* From a parsed tree, which stays the caller's. */

@@ -27,7 +27,8 @@ static ebb_status_t build_model(ebb_run_t *run)
         return EBB_FAIL(EBB_ENOMEM, "out of memory");
     ebb_status_t status = ebb_model_create(text, run->info, &run->model);
     free(text);
-    EBB_TRY(status);
+    if (status != EBB_OK)
+        return ebb_yaml_locate_error(&run->config->yaml, "model");
     run->layout = ebb_model_layout(run->model);
     EBB_TRY(ebb_weights_create(run->workers.backend, run->layout, &run->weights));
     run->have_weights = true;
@@ -107,8 +108,9 @@ ebb_status_t ebb_run_init(ebb_run_t *run, ebb_comm_t *comm, const ebb_run_config
     EBB_TRY(ebb_comm_agree(comm, init_local(run)));
     ebb_workers_t *w = &run->workers;
     EBB_TRY(ebb_sync_create(comm, w->backend, w->pool, w->exec, run->layout, run->order.lanes, (ebb_sync_mode_t)config->sync, (ebb_rows_mode_t)config->rows, &run->sync));
-    bool whole = config->sync == EBB_SYNC_FAST; /* every rank updates everything */
-    EBB_TRY(ebb_comm_agree(comm, ebb_optim_create(&run->optim_options, w->backend, w->pool, w->exec, run->layout, whole ? 0 : ebb_comm_rank(comm), whole ? 1 : ranks, &run->optim)));
+    int owner, owners;
+    ebb_sync_place(run->sync, &owner, &owners);
+    EBB_TRY(ebb_comm_agree(comm, ebb_optim_create(&run->optim_options, w->backend, w->pool, w->exec, run->layout, owner, owners, &run->optim)));
     run->start_ns = run->last_save_ns = ebb_now_ns();
     return ebb_comm_agree(comm, ebb_workers_fit(w, run->model, piece_rows(run)));
 }

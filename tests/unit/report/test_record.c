@@ -64,8 +64,8 @@ static void run_json_holds_what_was_set_and_how_it_ended(void **p)
     ebb_backend_t backend = {&ops, NULL};
     char *argv[] = {"ebb", "train", "run.yaml"}, *text;
     assert_ok(ebb_comm_self(&comm));
-    assert_ok(ebb_record_create(f->run, &r));
-    assert_ok(ebb_record_session(r, comm, &backend, 3, 3, argv));
+    assert_ok(ebb_record_create(f->run, false, &r));
+    assert_ok(ebb_record_start(r, comm, &backend, 3, 3, argv));
     assert_ok(ebb_record_set_json(r, "config", "{\"lanes\":24}"));
     assert_ok(ebb_record_set_string(r, "data.train.hash", "abc"));
     assert_ok(ebb_record_set_i64(r, "data.train.rows", 1ll << 53 | 1));
@@ -90,13 +90,13 @@ static void run_json_holds_what_was_set_and_how_it_ended(void **p)
     assert_true(json_is_null(json_object_get(json_object_get(json, "metrics"), "auc")));
     assert_int_equal(json_array_size(json_object_get(json, "epochs")), 2);
     assert_null(json_object_get(json, "energy"));
-    json_t *session = json_array_get(json_object_get(json, "sessions"), 0);
-    json_t *host = json_array_get(json_object_get(session, "hosts"), 0);
+    json_t *entry = json_array_get(json_object_get(json, "starts"), 0);
+    json_t *host = json_array_get(json_object_get(entry, "hosts"), 0);
     assert_string_equal(member(host, "device"), "a processor");
     assert_int_equal(json_integer_value(json_object_get(host, "threads")), 3);
-    assert_string_equal(member(json_object_get(session, "versions"), "ebb"), ebb_version());
-    assert_string_equal(json_string_value(json_array_get(json_object_get(session, "command"), 2)), "run.yaml");
-    assert_string_equal(member(session, "outcome"), "finished");
+    assert_string_equal(member(json_object_get(entry, "versions"), "ebb"), ebb_version());
+    assert_string_equal(json_string_value(json_array_get(json_object_get(entry, "command"), 2)), "run.yaml");
+    assert_string_equal(member(entry, "outcome"), "finished");
     json_decref(json);
     assert_ok(ebb_record_open(f->run, &r));
     text = ebb_record_get(r, "config.lanes");
@@ -112,7 +112,7 @@ static void a_failed_run_keeps_its_error(void **p)
     fixture_t *f = *p;
     ebb_record_t *r;
     json_t *json;
-    assert_ok(ebb_record_create(f->run, &r));
+    assert_ok(ebb_record_create(f->run, false, &r));
     ebb_status_t failure = EBB_FAIL(EBB_EDATA, "shard \"x\" is bad");
     assert_ok(ebb_record_finish(r, failure));
     assert_string_equal(ebb_error()->message, "shard \"x\" is bad");
@@ -145,7 +145,7 @@ static void lines_are_json_and_give_every_double_back(void **p)
     ebb_record_t *r;
     json_t *json;
     const double value[] = {0.1, 1.0 / 3, 1e300, -5e-324, 123456789.0, -0.0};
-    assert_ok(ebb_record_create(f->run, &r));
+    assert_ok(ebb_record_create(f->run, false, &r));
     for (size_t i = 0; i < sizeof value / sizeof *value; i++) {
         ebb_record_line(r, "say \"hi\"\\\n\x01");
         ebb_record_line_f64(r, "value", value[i]);
@@ -171,7 +171,7 @@ static void resuming_drops_a_torn_line_and_lines_beyond_the_step(void **p)
 {
     fixture_t *f = *p;
     ebb_record_t *r;
-    assert_ok(ebb_record_create(f->run, &r));
+    assert_ok(ebb_record_create(f->run, false, &r));
     for (int step = 10; step <= 40; step += 10)
         line(r, step, 0.5);
     ebb_record_destroy(r);
@@ -196,7 +196,7 @@ static void a_line_that_does_not_fit_leaves_whole_lines(void **p)
     fixture_t *f = *p;
     ebb_record_t *r;
     struct rlimit old, small;
-    assert_ok(ebb_record_create(f->run, &r));
+    assert_ok(ebb_record_create(f->run, false, &r));
     line(r, 1, 0.5);
     signal(SIGXFSZ, SIG_IGN);
     assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
@@ -222,18 +222,25 @@ static void two_runs_in_one_folder_are_refused_until_the_first_has_died(void **p
     assert_int_equal(pipe(ready), 0);
     pid_t pid = fork();
     if (pid == 0) {
-        if (ebb_record_create(f->run, &r) == EBB_OK && write(ready[1], "x", 1) == 1)
-            pause();
+        if (ebb_record_create(f->run, false, &r) == EBB_OK) {
+            ebb_record_line(r, "step");
+            if (ebb_record_line_end(r) == EBB_OK && write(ready[1], "x", 1) == 1)
+                pause();
+        }
         _exit(1);
     }
     assert_int_equal(read(ready[0], &byte, 1), 1);
     snprintf(pid_text, sizeof pid_text, "in use by process %d on ", (int)pid);
-    assert_fails(ebb_record_create(f->run, &r), EBB_EUSAGE, pid_text);
+    assert_fails(ebb_record_create(f->run, false, &r), EBB_EUSAGE, pid_text);
     assert_fails(ebb_record_open(f->run, &r), EBB_EUSAGE, "another run.name");
     kill(pid, SIGKILL);
     assert_int_equal(waitpid(pid, NULL, 0), pid);
-    assert_fails(ebb_record_create(f->run, &r), EBB_EUSAGE, "--resume");
+    assert_fails(ebb_record_create(f->run, false, &r), EBB_EUSAGE, "--resume");
     assert_ok(ebb_record_open(f->run, &r));
+    ebb_record_destroy(r);
+    assert_ok(ebb_record_create(f->run, true, &r)); /* replaced, and so empty: nothing to lose from now on */
+    ebb_record_destroy(r);
+    assert_ok(ebb_record_create(f->run, false, &r));
     ebb_record_destroy(r);
     close(ready[0]);
     close(ready[1]);
@@ -244,8 +251,8 @@ static void foreign_and_missing_folders_are_named(void **p)
     fixture_t *f = *p;
     ebb_record_t *r;
     assert_fails(ebb_record_open(f->run, &r), EBB_ENOINPUT, "no run.json");
-    assert_fails(ebb_record_create("", &r), EBB_EUSAGE, "folder of a run");
-    assert_fails(ebb_record_create("/proc/none/x", &r), EBB_ENOINPUT, "/proc/none");
+    assert_fails(ebb_record_create("", false, &r), EBB_EUSAGE, "folder of a run");
+    assert_fails(ebb_record_create("/proc/none/x", false, &r), EBB_ENOINPUT, "/proc/none");
     assert_ok(ebb_file_mkdirs(f->run));
     assert_ok(ebb_file_replace(f->json, "{\"format\":\"other\",\"version\":1}", 30));
     assert_fails(ebb_record_open(f->run, &r), EBB_EDATA, "not the record of a run");
@@ -272,7 +279,7 @@ static void lines_do_not_allocate_after_the_first(void **p)
 {
     fixture_t *f = *p;
     ebb_record_t *r;
-    assert_ok(ebb_record_create(f->run, &r));
+    assert_ok(ebb_record_create(f->run, false, &r));
     line(r, 1000000, 1.0 / 3);
     int64_t before = ebb_alloc_count();
     for (int i = 0; i < 100; i++)

@@ -79,16 +79,16 @@ static ebb_status_t note(ebb_record_t *r, const seat_t *seat, int ranks, const c
 {
     char started[32];
     ebb_format_utc(ebb_wall_seconds(), started, sizeof started);
-    json_t *session =
+    json_t *entry =
         json_pack("{s:s, s:o, s:i, s:i, s:s, s:I, s:o, s:o}", "started", started, "command", command(argc, argv),
                   "ranks", ranks, "threads", (int)seat[0].threads, "transport", transport, "pid",
                   (json_int_t)seat[0].pid, "hosts", hosts(seat, ranks), "versions", versions());
-    if (!session || json_array_append_new(json_object_get(r->json, "sessions"), session) != 0)
+    if (!entry || json_array_append_new(json_object_get(r->json, "starts"), entry) != 0)
         return EBB_FAIL(EBB_ENOMEM, "out of memory for the run's record");
     return EBB_OK;
 }
 
-ebb_status_t ebb_record_session(ebb_record_t *record, ebb_comm_t *comm, ebb_backend_t *backend, int threads, int argc,
+ebb_status_t ebb_record_start(ebb_record_t *record, ebb_comm_t *comm, ebb_backend_t *backend, int threads, int argc,
                                 char *const *argv)
 {
     seat_t mine, *all = NULL;
