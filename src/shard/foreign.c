@@ -483,9 +483,9 @@ static ebb_status_t open_file(foreign_t *f)
     hid_t fapl = H5Pcreate(H5P_FILE_ACCESS);
     H5Pset_fclose_degree(fapl, H5F_CLOSE_STRONG);
     f->file = H5Fopen(f->path, H5F_ACC_RDONLY, fapl);
+    ebb_status_t status = f->file < 0 ? ebb_h5_error(f->path, "open") : EBB_OK;
     H5Pclose(fapl);
-    if (f->file < 0)
-        return ebb_h5_error(f->path, "open");
+    EBB_TRY(status);
     hid_t fcpl = H5Fget_create_plist(f->file);
     H5Pget_userblock(fcpl, &f->user_block);
     H5Pclose(fcpl);

@@ -65,10 +65,12 @@ static ebb_status_t write_attribute(hid_t object, const char *path, const char *
     hid_t space = n < 0 ? H5Screate(H5S_SCALAR) : H5Screate_simple(1, &size, NULL);
     hid_t attribute = H5Acreate2(object, name, type, space, H5P_DEFAULT, H5P_DEFAULT);
     bool good = attribute >= 0 && H5Awrite(attribute, type, value) >= 0;
+    ebb_status_t status =
+        good ? EBB_OK : ebb_h5_error(path, "write an attribute"); /* before the next call forgets why */
     if (attribute >= 0)
         H5Aclose(attribute);
     H5Sclose(space);
-    return good ? EBB_OK : ebb_h5_error(path, "write an attribute");
+    return status;
 }
 
 static hid_t text_type(void)

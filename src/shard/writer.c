@@ -19,6 +19,8 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 #include <zstd.h>
 
@@ -86,16 +88,27 @@ static ebb_status_t compress_job(void *user, int thread, int64_t index)
     return EBB_OK;
 }
 
+static ebb_status_t no_space(const ebb_shard_writer_t *w, int code)
+{
+    return EBB_FAIL(EBB_ENOSPC, "%s: cannot write: %s; free some space or choose another folder", w->tmp,
+                    strerror(code));
+}
+
 static ebb_status_t reserve(ebb_shard_writer_t *w, int64_t need)
 {
+    struct rlimit most = {.rlim_cur = RLIM_INFINITY}; /* fallocate does not ask it when it leaves the size */
     if (need <= w->reserved)
         return EBB_OK;
+    getrlimit(RLIMIT_FSIZE, &most);
+    if ((rlim_t)need > most.rlim_cur)
+        return no_space(w, EFBIG);
     int64_t to = need + RESERVE_AHEAD;
+    if ((rlim_t)to > most.rlim_cur)
+        to = (int64_t)most.rlim_cur;
     if (fallocate(w->fd, FALLOC_FL_KEEP_SIZE, 0, to) != 0) {
-        if ((errno == ENOSPC || errno == EDQUOT || errno == EFBIG) &&
-            fallocate(w->fd, FALLOC_FL_KEEP_SIZE, 0, need) != 0)
-            return EBB_FAIL(EBB_ENOSPC, "%s: cannot write: %s; free some space or choose another folder", w->tmp,
-                            strerror(errno));
+        bool full = errno == ENOSPC || errno == EDQUOT || errno == EFBIG;
+        if (full && fallocate(w->fd, FALLOC_FL_KEEP_SIZE, 0, need) != 0)
+            return no_space(w, errno);
         to = need; /* some file systems cannot reserve at all: there libhdf5 must find out */
     }
     w->reserved = to;
@@ -296,9 +309,9 @@ static ebb_status_t make_group(ebb_shard_writer_t *w, const char *name, const ch
     hid_t gcpl = H5Pcreate(H5P_GROUP_CREATE);
     H5Pset_obj_track_times(gcpl, false);
     *group_p = H5Gcreate2(w->file, name, H5P_DEFAULT, gcpl, H5P_DEFAULT);
+    ebb_status_t status = *group_p < 0 ? ebb_h5_error(w->tmp, "make a group") : EBB_OK;
     H5Pclose(gcpl);
-    if (*group_p < 0)
-        return ebb_h5_error(w->tmp, "make a group");
+    EBB_TRY(status);
     return type ? ebb_h5_write_encoding(*group_p, w->tmp, type, version) : EBB_OK;
 }
 
@@ -351,11 +364,11 @@ static ebb_status_t make_dataset(ebb_shard_writer_t *w, stream_t *s)
     H5Pset_shuffle(dcpl);
     H5Pset_filter(dcpl, EBB_H5_ZSTD, H5Z_FLAG_MANDATORY, 1, &level);
     s->h5 = H5Dcreate2(w->file, a->name, type, space, H5P_DEFAULT, dcpl, H5P_DEFAULT);
+    ebb_status_t status = s->h5 < 0 ? ebb_h5_error(w->tmp, "make an array") : EBB_OK;
     H5Pclose(dcpl);
     H5Sclose(space);
     H5Tclose(type);
-    if (s->h5 < 0)
-        return ebb_h5_error(w->tmp, "make an array");
+    EBB_TRY(status);
     return ebb_h5_write_encoding(s->h5, w->tmp, "array", "0.2.0");
 }
 
@@ -434,18 +447,20 @@ static ebb_status_t make_targets(ebb_shard_writer_t *w)
 /* Lock held. */
 static ebb_status_t make_file(ebb_shard_writer_t *w)
 {
+    EBB_TRY(ebb_file_open(w->tmp, O_WRONLY | O_CREAT | O_TRUNC, 0666, &w->fd));
+    w->created = true;
+    EBB_TRY(reserve(w, RESERVE_METADATA));
     hid_t fapl = H5Pcreate(H5P_FILE_ACCESS), fcpl = H5Pcreate(H5P_FILE_CREATE), root;
     H5Pset_libver_bounds(fapl, H5F_LIBVER_V18, H5F_LIBVER_V18);
     H5Pset_meta_block_size(fapl, 0);
     H5Pset_small_data_block_size(fapl, 0);
     H5Pset_obj_track_times(fcpl, false);
     w->file = H5Fcreate(w->tmp, H5F_ACC_TRUNC, fcpl, fapl);
+    ebb_status_t created = w->file < 0 ? ebb_h5_error(w->tmp, "create") : EBB_OK;
     H5Pclose(fapl);
     H5Pclose(fcpl);
-    if (w->file < 0)
-        return ebb_h5_error(w->tmp, "create");
-    w->created = true;
-    EBB_TRY(ebb_file_open(w->tmp, O_WRONLY, 0, &w->fd));
+    EBB_TRY(created);
+    w->reserved = 0; /* creating has cut the file */
     EBB_TRY(reserve(w, RESERVE_METADATA));
     root = H5Gopen2(w->file, "/", H5P_DEFAULT);
     ebb_status_t status = ebb_h5_write_encoding(root, w->tmp, "anndata", "0.1.0");
@@ -588,18 +603,33 @@ done:
     return status;
 }
 
+/* libhdf5 cannot let go of a file that it cannot write, and crashes the process at its exit. A file that is to be
+ * removed anyway is closed onto memory instead: the descriptor below libhdf5 is exchanged. */
+static void turn_to_memory(ebb_shard_writer_t *w)
+{
+    int *handle, fd = memfd_create("ebb-shard", MFD_CLOEXEC);
+    if (fd >= 0 && H5Fget_vfd_handle(w->file, H5P_DEFAULT, (void **)&handle) >= 0)
+        (void)dup2(fd, *handle);
+    if (fd >= 0)
+        close(fd);
+}
+
 static ebb_status_t close_file(ebb_shard_writer_t *w)
 {
-    bool good = true;
+    ebb_status_t status = EBB_OK;
     for (int role = 0; role < EBB_ROLES; role++) {
-        if (w->stream[role].h5 >= 0)
-            good &= H5Dclose(w->stream[role].h5) >= 0;
+        if (w->stream[role].h5 >= 0 && H5Dclose(w->stream[role].h5) < 0)
+            status = ebb_h5_error(w->tmp, "close an array");
         w->stream[role].h5 = -1;
     }
-    if (w->file >= 0)
-        good &= H5Fclose(w->file) >= 0;
+    if (w->file >= 0 && H5Fflush(w->file, H5F_SCOPE_LOCAL) < 0) {
+        status = ebb_h5_error(w->tmp, "write");
+        turn_to_memory(w);
+    }
+    if (w->file >= 0 && H5Fclose(w->file) < 0)
+        status = ebb_h5_error(w->tmp, "close");
     w->file = -1;
-    return good ? EBB_OK : ebb_h5_error(w->tmp, "close");
+    return status;
 }
 
 /* Every chunk lies where the table says. */
@@ -639,10 +669,10 @@ static ebb_status_t commit(ebb_shard_writer_t *w)
         w->shard.nnz = w->shard.rows * w->info.cols;
     ebb_h5_lock();
     ebb_status_t status = finish_file(w);
-    ebb_status_t closed = close_file(w);
+    if (status == EBB_OK)
+        status = close_file(w);
     ebb_h5_unlock();
     EBB_TRY(status);
-    EBB_TRY(closed);
     w->shard.bytes = ebb_file_size(w->tmp);
     if (ftruncate(w->fd, w->shard.bytes) != 0) /* gives back what was reserved beyond the end */
         return ebb_file_error(w->tmp, "truncate");
@@ -678,6 +708,7 @@ void ebb_shard_writer_destroy(ebb_shard_writer_t *w)
         return;
     if (w->file >= 0) {
         ebb_h5_lock();
+        turn_to_memory(w);
         close_file(w);
         H5Eclear2(H5E_DEFAULT);
         ebb_h5_unlock();
