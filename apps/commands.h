@@ -36,7 +36,9 @@ extern const ebb_command_t cmd_predict;
 extern const ebb_command_t cmd_export;
 extern const ebb_command_t cmd_check_model;
 extern const ebb_command_t cmd_doctor;
+extern const ebb_command_t cmd_inspect;
 extern const ebb_command_t cmd_pack;
+extern const ebb_command_t cmd_verify;
 extern const ebb_command_t cmd_generate_docs;
 
 /* All subcommands, NULL-terminated, in the order of `ebb help`. */

@@ -15,6 +15,8 @@
 
 const ebb_command_t *const ebb_commands[] = {
     &cmd_pack,
+    &cmd_inspect,
+    &cmd_verify,
     &cmd_train,
     &cmd_eval,
     &cmd_predict,
