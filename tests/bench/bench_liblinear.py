@@ -67,7 +67,7 @@ def ebb(work, train, valid, o, target):
     start_up = whole - epochs[-1]["seconds"]
     reached = next((m["seconds"] for m in epochs if m["valid_log_loss"] <= target), None)
     best = min(epochs, key=lambda m: m["valid_log_loss"])
-    return pack, None if reached is None else reached + start_up, max(m["valid_accuracy"] for m in epochs), best["metrics"]["log_loss"], whole
+    return pack, None if reached is None else reached + start_up, max(m["valid_accuracy"] for m in epochs), best["valid_log_loss"], whole
 
 
 def main():
