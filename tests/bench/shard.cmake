@@ -1,0 +1,1 @@
+ebb_bench(shard LIBS ebb_shard)
