@@ -11,12 +11,12 @@
 
 #include "base/alloc.h"
 #include "base/file.h"
+#include "base/hdf5.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -51,17 +51,15 @@ static char **meta_text(ebb_checkpoint_meta_t *meta, int i)
     return i == 0 ? &meta->config : i == 1 ? &meta->progress : &meta->dataset;
 }
 
-static pthread_mutex_t hdf5_lock = PTHREAD_MUTEX_INITIALIZER;
-
 static void lock(void)
 {
-    pthread_mutex_lock(&hdf5_lock);
+    ebb_hdf5_lock();
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
 }
 
 static void unlock(void)
 {
-    pthread_mutex_unlock(&hdf5_lock);
+    ebb_hdf5_unlock();
 }
 
 static herr_t deepest(unsigned n, const H5E_error2_t *error, void *text)

@@ -1,19 +1,18 @@
 /* libhdf5 behind a lock, with errors in Ebb's form. See h5.h. */
 #include "shard/h5.h"
+#include "base/hdf5.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static bool registered;         /* guarded by lock, as are the next two */
+static bool registered;         /* guarded by the lock, as are the next two */
 static H5E_auto2_t saved_print; /* what to restore at unlock */
 static void *saved_print_data;
 
 void ebb_h5_lock(void)
 {
-    pthread_mutex_lock(&lock);
+    ebb_hdf5_lock();
     H5Eget_auto2(H5E_DEFAULT, &saved_print, &saved_print_data);
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     if (!registered)
@@ -23,7 +22,7 @@ void ebb_h5_lock(void)
 void ebb_h5_unlock(void)
 {
     H5Eset_auto2(H5E_DEFAULT, saved_print, saved_print_data);
-    pthread_mutex_unlock(&lock);
+    ebb_hdf5_unlock();
 }
 
 typedef struct reason {
