@@ -127,6 +127,7 @@ static ebb_status_t apply_spec(csv_t *csv, const char *spec)
 /* The sample's rows, whole ones, from p on. seen[i]: of column i. */
 typedef struct sample {
     int64_t values, numbers, bytes, words;
+    bool large; /* a number beyond -1 .. 1 */
 } sample_t;
 
 static int64_t count_words(const csv_cell_t *cell)
@@ -143,7 +144,10 @@ static void look_at(sample_t *s, const csv_cell_t *cell)
     if (csv_is_missing(cell))
         return;
     s->values++;
-    s->numbers += ebb_number_whole(cell->text, cell->bytes, &v);
+    if (ebb_number_whole(cell->text, cell->bytes, &v)) {
+        s->numbers++;
+        s->large |= fabs(v) > 1;
+    }
     s->bytes += cell->bytes;
     s->words += count_words(cell);
 }
@@ -153,6 +157,14 @@ static csv_kind_t guess_kind(const sample_t *s)
     if (s->numbers == s->values)
         return CSV_NUMERIC;
     return s->bytes > LONG_TEXT * s->values || s->words > 4 * s->values ? CSV_TEXT : CSV_CATEGORICAL;
+}
+
+/* Ages beside incomes train badly as they are; indicators and fractions do well, and keep their zeros. */
+static void set_guess(csv_column_t *c, const sample_t *s)
+{
+    c->kind = guess_kind(s);
+    if (c->kind == CSV_NUMERIC && s->large)
+        c->transform = CSV_STANDARD;
 }
 
 static ebb_status_t guess_kinds(csv_t *csv, char *p, char *end, bool cut_off)
@@ -176,7 +188,7 @@ static ebb_status_t guess_kinds(csv_t *csv, char *p, char *end, bool cut_off)
     }
     for (int i = 0; status == EBB_OK && i < csv->n; i++)
         if (csv->column[i].kind == CSV_UNSET)
-            csv->column[i].kind = guess_kind(&sample[i]);
+            set_guess(&csv->column[i], &sample[i]);
     ebb_free(cells);
     ebb_free(sample);
     return status;
