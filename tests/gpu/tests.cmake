@@ -1,0 +1,5 @@
+add_executable(gputest_cuda gpu/test_cuda.c)
+target_include_directories(gputest_cuda PRIVATE support)
+target_link_libraries(gputest_cuda PRIVATE ebb_compute cmocka ${CMAKE_DL_LIBS})
+add_test(NAME gpu.cuda COMMAND gputest_cuda)
+set_tests_properties(gpu.cuda PROPERTIES LABELS gpu TIMEOUT 120 SKIP_RETURN_CODE 77)
