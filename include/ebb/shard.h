@@ -40,7 +40,7 @@ typedef struct ebb_dataset_info {
     bool weighted;                    /* there is a weight per row */
     int n_fields;
     const ebb_field_t *fields;        /* ascending; 0 of them when the source had none */
-    int64_t bytes;                    /* of all shards */
+    int64_t bytes;                    /* of all shards; of a foreign file, what the arrays in use take */
     int64_t chunk_elements;           /* nominal; 65536 */
     int n_shards;
     const char *hash;                 /* hex SHA-256 that identifies the data: of the manifest, or of a foreign file's index */

@@ -529,9 +529,24 @@ static ebb_status_t hash_index(ebb_dataset_t *ds)
     return EBB_OK;
 }
 
+/* What the arrays in use take: the file may hold much else. */
+static int64_t stored_bytes(const ebb_shard_t *s)
+{
+    int64_t bytes = 0;
+    for (int role = 0; role < EBB_ROLES; role++) {
+        const ebb_array_t *a = &s->array[role];
+        if (a->present && !a->chunk && a->rows > 0)
+            return s->bytes; /* libhdf5 alone knows */
+        for (int64_t c = 0; a->chunk && c < a->grid_rows * a->grid_cols; c++)
+            bytes += a->chunk[c].bytes;
+    }
+    return bytes;
+}
+
 static ebb_status_t finish(foreign_t *f, ebb_dataset_t *ds)
 {
     ebb_reader_t *reader;
+    ds->info.bytes = stored_bytes(&ds->shard[0]);
     ds->info.nnz = ds->shard[0].nnz;
     if (ds->info.sparse && ds->info.rows > 0) {
         ds->info.target = EBB_TARGET_NONE;
