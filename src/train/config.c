@@ -336,10 +336,6 @@ ebb_status_t ebb_run_config_build(const ebb_yaml_t *yaml, ebb_run_config_t **con
     *config_p = NULL;
     EBB_TRY(EBB_NEW("run configuration", &c));
     EBB_TRY_GOTO(status, ebb_options_defaults(run_table, c), fail);
-    if (!json_is_object(yaml->root)) {
-        status = EBB_FAIL(EBB_EUSAGE, "%s: expected a mapping with sections data, model and train", yaml->origin);
-        goto fail;
-    }
     EBB_TRY_GOTO(status, read_tree(yaml, "", yaml->root, c), fail);
     EBB_TRY_GOTO(status, default_name(c, yaml->origin), fail);
     EBB_TRY_GOTO(status, check(yaml, c), fail);
@@ -363,21 +359,27 @@ fail:
     return status;
 }
 
+/* Apply overrides to a parsed tree and build from it; the configuration keeps the tree. */
+static ebb_status_t set_and_build(ebb_yaml_t *yaml, int n_sets, const char *const *sets, ebb_run_config_t **config_p)
+{
+    ebb_status_t status = EBB_OK;
+    for (int i = 0; i < n_sets && status == EBB_OK; i++)
+        status = ebb_yaml_set(yaml, sets[i]);
+    if (status == EBB_OK)
+        status = ebb_run_config_build(yaml, config_p);
+    if (status == EBB_OK)
+        (*config_p)->yaml = *yaml;
+    else
+        ebb_yaml_free(yaml);
+    return status;
+}
+
 ebb_status_t ebb_run_config_load(const char *path, int n_sets, const char *const *sets, ebb_run_config_t **config_p)
 {
     ebb_yaml_t yaml = {0};
     *config_p = NULL;
     EBB_TRY(ebb_yaml_load(path, &yaml));
-    ebb_status_t status = EBB_OK;
-    for (int i = 0; i < n_sets && status == EBB_OK; i++)
-        status = ebb_yaml_set(&yaml, sets[i]);
-    if (status == EBB_OK)
-        status = ebb_run_config_build(&yaml, config_p);
-    if (status == EBB_OK)
-        (*config_p)->yaml = yaml;
-    else
-        ebb_yaml_free(&yaml);
-    return status;
+    return set_and_build(&yaml, n_sets, sets, config_p);
 }
 
 static ebb_status_t check_resumable(const char *assignment)
@@ -399,16 +401,7 @@ ebb_status_t ebb_run_config_resume(const char *json, int n_sets, const char *con
     for (int i = 0; i < n_sets; i++)
         EBB_TRY(check_resumable(sets[i]));
     EBB_TRY(ebb_yaml_parse(json, strlen(json), "the checkpoint's configuration", &yaml)); /* JSON is YAML */
-    ebb_status_t status = EBB_OK;
-    for (int i = 0; i < n_sets && status == EBB_OK; i++)
-        status = ebb_yaml_set(&yaml, sets[i]);
-    if (status == EBB_OK)
-        status = ebb_run_config_build(&yaml, config_p);
-    if (status == EBB_OK)
-        (*config_p)->yaml = yaml;
-    else
-        ebb_yaml_free(&yaml);
-    return status;
+    return set_and_build(&yaml, n_sets, sets, config_p);
 }
 
 void ebb_run_config_free(ebb_run_config_t *c)

@@ -60,7 +60,7 @@ static void errors_name_line_and_nearest_key(void **state)
     refused(MINIMAL "train: {batch: 10}\n", "fewer than the 24 lanes");
     refused("model: {layers: []}\n", "data.train is missing");
     refused("data: {train: d}\n", "model section is missing");
-    refused("- 1\n", "expected a mapping");
+    refused("- 1\n", "expected lines of the form");
     refused(MINIMAL "train: {early_stopping: {patience: 1}}\n", "needs validation data");
     refused(MINIMAL "train: {class_weights: 7}\n", "expected balanced");
     refused(MINIMAL "run: {name: a/b}\n", "cannot name a folder");
