@@ -8,8 +8,8 @@
 #include <string.h>
 
 typedef struct pack_options {
-    char *from, *split, *name, *columns, *delimiter, *target, *task, *dataset, *like;
-    int64_t split_seed, cols, hash_bits, shard_bytes, memory_bytes, level, threads;
+    char *from, *split, *name, *columns, *delimiter, *target, *trim_target, *task, *dataset, *like;
+    int64_t split_seed, cols, skip_lines, hash_bits, shard_bytes, memory_bytes, level, threads;
     bool one_based, zero_based, no_header, dense, sparse, force, quiet;
 } pack_options_t;
 
@@ -40,6 +40,10 @@ static const ebb_option_t options[] = {
      "CSV: the first line is data; columns are named 1, 2, ..."},
     {"delimiter", 'd', EBB_OPT_STRING, AT(delimiter), NULL, NULL, 0, 0, NULL,
      "CSV: the character between cells, or tab; guessed if not given"},
+    {"skip-lines", 0, EBB_OPT_I64, AT(skip_lines), "0", "lines", 0, 1000000, NULL,
+     "Text: leave out this many lines at the beginning of each source, before the header if there is one"},
+    {"trim-target", 0, EBB_OPT_STRING, AT(trim_target), NULL, NULL, 0, 0, NULL,
+     "CSV: take these characters off the end of targets; with . \"<=50K.\" is the class \"<=50K\""},
     {"hash-bits", 0, EBB_OPT_I64, AT(hash_bits), NULL, "bits", 0, 30, NULL,
      "Columns for a hashed field: 2 to this power; if not given, 18 for text, and 18 for all categorical fields "
      "together but at least 12 for each"},
@@ -111,6 +115,8 @@ static ebb_status_t pack(const pack_options_t *o, int n_operands, char **operand
         .zero_based = o->zero_based,
         .columns = o->columns,
         .no_header = o->no_header,
+        .skip_lines = o->skip_lines,
+        .trim_target = o->trim_target,
         .hash_bits = (int)o->hash_bits,
         .target = o->target,
         .task = o->task,

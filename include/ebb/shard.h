@@ -148,6 +148,8 @@ typedef struct ebb_pack_options {
     const char *columns;    /* csv: "age:numeric,job:categorical,text:text,y:target,w:weight,id:ignore", '*' for the rest */
     bool no_header;         /* csv */
     char delimiter;         /* csv; 0: guess among , ; tab | */
+    int64_t skip_lines;     /* text formats: lines at the beginning of each source that are no data */
+    const char *trim_target; /* csv: characters to take off the end of targets ("." for "<=50K."), or NULL */
     int hash_bits;          /* columns per hashed csv/text field: 2^bits; default 18 in all */
     const char *target;     /* hdf5: path of the targets; idx, npy: the file of the targets; csv: name of the target column */
     const char *task;       /* "class", "real", NULL: guess (few distinct integers or text: class) */

@@ -34,6 +34,8 @@ static ebb_status_t set_defaults(ebb_pack_t *p, const ebb_pack_options_t *option
         return EBB_FAIL(EBB_EUSAGE, "give one of --dense and --sparse");
     if (o->cols < 0 || o->cols > INT32_MAX)
         return EBB_FAIL(EBB_EUSAGE, "--cols %lld: from 1 to 2^31 - 1", (long long)o->cols);
+    if (o->skip_lines < 0)
+        return EBB_FAIL(EBB_EUSAGE, "--skip-lines %lld: at least 0", (long long)o->skip_lines);
     if (o->task && strcmp(o->task, "class") != 0 && strcmp(o->task, "real") != 0)
         return EBB_FAIL(EBB_EUSAGE, "--task \"%s\": either class or real", o->task);
     return ebb_pack_parse_split(p);
@@ -60,7 +62,7 @@ static ebb_status_t choose_format(ebb_pack_t *p, const char *const *sources)
     } else {
         for (int i = 0; i < p->n_sources; i++) {
             const ebb_format_t *f;
-            EBB_TRY(ebb_format_guess(sources[i], &f));
+            EBB_TRY(ebb_format_guess(sources[i], p->o.skip_lines, &f));
             if (format && f != format)
                 return EBB_FAIL(EBB_EUSAGE,
                                 "%s looks like %s, but %s like %s; pack them apart or name the format with --from",
@@ -69,7 +71,23 @@ static ebb_status_t choose_format(ebb_pack_t *p, const char *const *sources)
         }
     }
     p->importer.format = format;
-    return EBB_OK;
+    return p->o.skip_lines > 0 && !format->text
+               ? EBB_FAIL(EBB_EUSAGE, "--skip-lines: %s has no lines; leave the option out", format->what)
+               : EBB_OK;
+}
+
+/* The data begin behind the lines to skip. */
+static ebb_status_t skip_lines(ebb_source_t *s, int64_t lines)
+{
+    char buf[32 * 1024];
+    int64_t got = 1, wanted = lines;
+    for (int64_t at = 0; lines > 0 && got > 0; at += got) {
+        EBB_TRY(ebb_stream_read(s->stream, at, buf, sizeof buf, &got));
+        for (const char *q = buf; lines > 0 && (q = memchr(q, '\n', (size_t)(buf + got - q))); lines--)
+            s->begin = at + (++q - buf);
+    }
+    return lines > 0 ? EBB_FAIL(EBB_EDATA, "%s: has fewer than the %lld lines to skip", s->path, (long long)wanted)
+                     : EBB_OK;
 }
 
 static ebb_status_t open_source(ebb_pack_t *p, ebb_source_t *s, const char *path)
@@ -82,6 +100,8 @@ static ebb_status_t open_source(ebb_pack_t *p, ebb_source_t *s, const char *path
         s->sequential = ebb_stream_compressed(s->stream);
         s->end = s->sequential ? -1 : ebb_stream_file_bytes(s->stream);
     }
+    if (f->text)
+        EBB_TRY(skip_lines(s, p->o.skip_lines));
     if (f->open)
         EBB_TRY(f->open(&p->importer, s));
     p->in_bytes += s->stream ? ebb_stream_file_bytes(s->stream) : ebb_file_size(path);
@@ -300,7 +320,9 @@ static ebb_status_t scan(ebb_pack_t *p)
     for (int i = 0; i < p->n_sources && p->importer.format->quotes; i++)
         if (!p->source[i].sequential)
             EBB_TRY(find_quotes(p, &p->source[i]));
+    EBB_TRY(ebb_comm_agree(p->comm, ebb_pack_hash_begin(p)));
     EBB_TRY(ebb_pack_agree(p, ebb_pack_pass(p, EBB_PASS_SCAN, scan_is_mine, scan_block)));
+    EBB_TRY(ebb_pack_hash_end(p));
     EBB_TRY(exchange_stats(p));
     ebb_status_t status = choose_shape(p);
     if (status == EBB_OK)
@@ -368,6 +390,7 @@ static void free_part(ebb_pack_part_t *part)
 static void cleanup(ebb_pack_t *p)
 {
     const ebb_format_t *f = p->importer.format;
+    ebb_pack_hash_destroy(p);
     close_writers(p);
     ebb_pack_place_abandon(p);
     ebb_pack_passes_end(p);

@@ -64,6 +64,8 @@ typedef struct ebb_pack {
     char *tmp; /* folder under construction */
     int lock;  /* rank 0 holds it locked; -1 */
     char *provenance;
+    struct ebb_pack_hash *hash;
+    char (*source_sha256)[72]; /* (sources) hex */
     ebb_block_t gather; /* rows of one part, for appending */
     int64_t in_bytes;
     int64_t failed_piece; /* lowest that failed here, or INT64_MAX */
@@ -79,6 +81,11 @@ ebb_status_t ebb_pack_pass(ebb_pack_t *p, ebb_pass_t pass, bool (*needed)(const 
                            ebb_status_t (*consume)(ebb_pack_t *p, int64_t piece, ebb_block_t *block));
 /* Collective: the outcome of a pass; the error of the first piece that failed on any rank wins. */
 ebb_status_t ebb_pack_agree(ebb_pack_t *p, ebb_status_t mine);
+
+/* ---- pack_hash.c: digests of the sources, made beside the scan; begin on every rank alone, end collective ---- */
+ebb_status_t ebb_pack_hash_begin(ebb_pack_t *p);
+ebb_status_t ebb_pack_hash_end(ebb_pack_t *p);
+void ebb_pack_hash_destroy(ebb_pack_t *p);
 
 /* ---- pack_write.c ---- */
 ebb_status_t ebb_pack_parse_split(ebb_pack_t *p);

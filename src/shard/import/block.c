@@ -2,8 +2,10 @@
  * bounds, so that they merge in any order. */
 #include "shard/import/block.h"
 #include "base/alloc.h"
+#include "base/text.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -93,6 +95,22 @@ ebb_status_t ebb_block_end_row(ebb_block_t *b)
     return EBB_OK;
 }
 
+/* Only a data set to be like can lack a label: otherwise the classes are the labels there are. */
+static ebb_status_t no_class(const ebb_labels_t *classes, const char *label)
+{
+    char name[EBB_LABEL_BYTES + 1];
+    ebb_text_t known = {0};
+    for (int64_t i = 0; i < classes->n && i < 8; i++) {
+        ebb_labels_name(classes, i, name);
+        ebb_text_add(&known, "%s%s", i ? ", " : "", name);
+    }
+    ebb_status_t status =
+        EBB_FAIL(EBB_EDATA, "label \"%s\" is no class of the data set to be like, which has %lld: %s%s", label,
+                 (long long)classes->n, known.s ? known.s : "", classes->n > 8 ? ", ..." : "");
+    ebb_text_free(&known);
+    return status;
+}
+
 ebb_status_t ebb_block_target_number(ebb_block_t *b, double value)
 {
     if (!isfinite(value) || fabs(value) > 3.4e38)
@@ -106,8 +124,11 @@ ebb_status_t ebb_block_target_number(ebb_block_t *b, double value)
     if (b->target->kind == EBB_TARGET_NONE)
         return EBB_OK;
     int64_t c = ebb_labels_find_number(&b->target->classes, value);
-    if (c < 0)
-        return EBB_FAIL(EBB_EDATA, "label %.9g is none of the %lld classes", value, (long long)b->target->classes.n);
+    if (c < 0) {
+        char text[32];
+        snprintf(text, sizeof text, "%.9g", value);
+        return no_class(&b->target->classes, text);
+    }
     EBB_TRY(ebb_grow("labels", (void **)&b->label, &b->label_cap, b->labels_n + 1, sizeof *b->label));
     b->label[b->labels_n++] = (int32_t)c;
     return EBB_OK;
@@ -122,9 +143,11 @@ ebb_status_t ebb_block_target_text(ebb_block_t *b, const char *text, int64_t byt
     int64_t c = b->target->kind == EBB_TARGET_CLASS ? ebb_labels_find_text(&b->target->classes, text, bytes) : -1;
     if (b->target->kind == EBB_TARGET_REAL)
         return EBB_FAIL(EBB_EDATA, "target \"%.*s\" is not a number", (int)(bytes < 60 ? bytes : 60), text);
-    if (c < 0)
-        return EBB_FAIL(EBB_EDATA, "label \"%.*s\" is none of the %lld classes", (int)(bytes < 60 ? bytes : 60), text,
-                        (long long)b->target->classes.n);
+    if (c < 0) {
+        char label[64];
+        snprintf(label, sizeof label, "%.*s", (int)(bytes < 60 ? bytes : 60), text);
+        return no_class(&b->target->classes, label);
+    }
     EBB_TRY(ebb_grow("labels", (void **)&b->label, &b->label_cap, b->labels_n + 1, sizeof *b->label));
     b->label[b->labels_n++] = (int32_t)c;
     return EBB_OK;

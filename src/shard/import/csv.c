@@ -177,17 +177,21 @@ static ebb_status_t put_numeric(csv_column_t *c, gathered_t *g, const csv_cell_t
     }
 }
 
-static ebb_status_t put_target(const csv_column_t *c, const csv_cell_t *cell, ebb_block_t *b)
+/* trim: characters to take off its end. */
+static ebb_status_t put_target(const csv_column_t *c, const csv_cell_t *cell, const char *trim, ebb_block_t *b)
 {
     double v;
+    int64_t n = cell->bytes;
     if (csv_is_missing(cell))
         return EBB_FAIL(EBB_EDATA, "column \"%s\": the target is missing; take such rows out", c->name);
-    if (ebb_number_whole(cell->text, cell->bytes, &v))
+    while (n > 1 && strchr(trim, cell->text[n - 1]))
+        n--;
+    if (ebb_number_whole(cell->text, n, &v))
         return ebb_block_target_number(b, v);
-    return ebb_block_target_text(b, cell->text, cell->bytes);
+    return ebb_block_target_text(b, cell->text, n);
 }
 
-static ebb_status_t put_cell(csv_column_t *c, gathered_t *g, const csv_cell_t *cell, ebb_block_t *b)
+static ebb_status_t put_cell(const csv_t *csv, csv_column_t *c, gathered_t *g, const csv_cell_t *cell, ebb_block_t *b)
 {
     ebb_hash_range_t range = {c->begin, (uint32_t)(c->end - c->begin), 0};
     int64_t from = b->nnz;
@@ -202,7 +206,7 @@ static ebb_status_t put_cell(csv_column_t *c, gathered_t *g, const csv_cell_t *c
         EBB_TRY(ebb_tokens_words(b, &range, cell->text, cell->bytes));
         return ebb_tokens_merge(b, from, false);
     case CSV_TARGET:
-        return put_target(c, cell, b);
+        return put_target(c, cell, csv->trim, b);
     case CSV_WEIGHT:
         return cell_number(cell, &w) ? ebb_block_weight(b, (float)w) : not_a_number(c, cell);
     default:
@@ -217,7 +221,7 @@ static ebb_status_t parse_row(csv_t *csv, gathered_t *g, const csv_cell_t *cells
                         csv->delimiter == '\t' ? 't' : csv->delimiter);
     EBB_TRY(ebb_block_reserve(b, 1, 0));
     for (int i = 0; i < n; i++)
-        EBB_TRY(put_cell(&csv->column[i], g ? &g[i] : NULL, &cells[i], b));
+        EBB_TRY(put_cell(csv, &csv->column[i], g ? &g[i] : NULL, &cells[i], b));
     return ebb_block_end_row(b);
 }
 
@@ -294,6 +298,8 @@ static ebb_status_t csv_create(ebb_importer_t *importer)
     csv->target = csv->weight = -1;
     csv->delimiter = importer->format == &ebb_format_tsv ? '\t' : importer->options->delimiter;
     csv->header = !importer->options->no_header;
+    csv->first_line = importer->options->skip_lines + 1;
+    csv->trim = importer->options->trim_target ? importer->options->trim_target : "";
     pthread_mutex_init(&csv->lock, NULL);
     importer->state = csv;
     return EBB_OK;
@@ -319,11 +325,12 @@ enum { HEAD_BYTES = 1 << 20 };
 static ebb_status_t csv_open(ebb_importer_t *importer, ebb_source_t *source)
 {
     char *head;
-    int64_t n;
+    int64_t n, header = 0;
     EBB_TRY(ebb_alloc("head of a source", HEAD_BYTES + 2, (void **)&head));
-    ebb_status_t status = ebb_stream_read(source->stream, 0, head, HEAD_BYTES, &n);
+    ebb_status_t status = ebb_stream_read(source->stream, source->begin, head, HEAD_BYTES, &n);
     if (status == EBB_OK)
-        status = csv_columns_begin(importer->state, importer->options, source->path, head, n, &source->begin);
+        status = csv_columns_begin(importer->state, importer->options, source->path, head, n, &header);
+    source->begin += header;
     ebb_free(head);
     return status;
 }

@@ -39,6 +39,8 @@ typedef struct csv_column {
 typedef struct csv {
     char delimiter;
     bool header;
+    long long first_line;  /* of the text, behind those skipped */
+    const char *trim;      /* characters to take off the end of targets */
     bool adopted;          /* columns came from another data set */
     int n, target, weight; /* columns; numbers of the target's and the weight's, -1 for none */
     csv_column_t *column;

@@ -249,10 +249,10 @@ static ebb_status_t name_columns(csv_t *csv, const char *path, const csv_cell_t 
         if (csv->header && ebb_number_whole(cells[i].text, cells[i].bytes, &v))
             return EBB_FAIL(
                 EBB_EDATA,
-                "%s: line 1: \"%s\" is a number, not the name of a column; give --no-header if the first line is data",
-                path, c->name);
+                "%s: line %lld: \"%s\" is a number, not the name of a column; give --no-header if the first line is data",
+                path, csv->first_line, c->name);
         if (find_column(csv, c->name, strlen(c->name)) != i)
-            return EBB_FAIL(EBB_EDATA, "%s: line 1: two columns are called \"%s\"; rename one", path, c->name);
+            return EBB_FAIL(EBB_EDATA, "%s: line %lld: two columns are called \"%s\"; rename one", path, csv->first_line, c->name);
     }
     return EBB_OK;
 }
@@ -261,12 +261,12 @@ static ebb_status_t name_columns(csv_t *csv, const char *path, const csv_cell_t 
 static ebb_status_t check_columns(const csv_t *csv, const char *path, const csv_cell_t *cells, int n)
 {
     if (n != csv->n)
-        return EBB_FAIL(EBB_EDATA, "%s: line 1: %d columns, but %d are expected", path, n, csv->n);
+        return EBB_FAIL(EBB_EDATA, "%s: line %lld: %d columns, but %d are expected", path, csv->first_line, n, csv->n);
     for (int i = 0; csv->header && i < n; i++) {
         const char *name = csv->column[i].name;
         int64_t bytes = cells[i].bytes < 63 ? cells[i].bytes : 63;
         if (cells[i].bytes > 0 && ((int64_t)strlen(name) != bytes || strncmp(name, cells[i].text, (size_t)bytes) != 0))
-            return EBB_FAIL(EBB_EDATA, "%s: line 1: column %d is \"%.*s\", but \"%s\" is expected", path, i + 1,
+            return EBB_FAIL(EBB_EDATA, "%s: line %lld: column %d is \"%.*s\", but \"%s\" is expected", path, csv->first_line, i + 1,
                             (int)bytes, cells[i].text, name);
     }
     return EBB_OK;
@@ -311,9 +311,9 @@ static ebb_status_t begin_source(csv_t *csv, const ebb_pack_options_t *o, const 
     int64_t bom = n >= 3 && memcmp(head, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
     p += bom;
     if (csv_cut(&p, end, csv->delimiter, n < MAX_COLUMNS ? (int)n + 1 : MAX_COLUMNS, cells, &width, &line) != EBB_OK)
-        return ebb_error_prefix("%s: line 1: ", path);
+        return ebb_error_prefix("%s: line %lld: ", path, csv->first_line);
     if (width > MAX_COLUMNS)
-        return EBB_FAIL(EBB_EDATA, "%s: line 1: %d columns; at most %d", path, width, MAX_COLUMNS);
+        return EBB_FAIL(EBB_EDATA, "%s: line %lld: %d columns; at most %d", path, csv->first_line, width, MAX_COLUMNS);
     *begin_p = csv->header ? p - head : bom;
     if (csv->column)
         return check_columns(csv, path, cells, width);
@@ -579,6 +579,7 @@ ebb_status_t csv_columns_adopt(csv_t *csv, const json_t *json)
         return damaged();
     if (!csv->delimiter)
         csv->delimiter = *delimiter;
+    csv->header &= !json_is_false(json_object_get(json, "header"));
     EBB_TRY(EBB_NEW_ARRAY("columns", n, &csv->column));
     csv->n = n;
     for (int i = 0; i < n; i++) {

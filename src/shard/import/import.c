@@ -46,11 +46,16 @@ ebb_status_t ebb_format_find(const char *name, const ebb_format_t **format_p)
     return status;
 }
 
-static ebb_status_t guess(const char *path, ebb_stream_t *stream, char *head, const ebb_format_t **format_p)
+static ebb_status_t guess(const char *path, ebb_stream_t *stream, int64_t skip_lines, char *head,
+                          const ebb_format_t **format_p)
 {
     int64_t n;
     int best = 0;
     EBB_TRY(ebb_stream_read(stream, 0, head, HEAD_BYTES, &n));
+    for (char *end; skip_lines > 0 && (end = memchr(head, '\n', (size_t)n)); skip_lines--) {
+        n -= end + 1 - head;
+        memmove(head, end + 1, (size_t)n + 1);
+    }
     for (int i = 0; ebb_formats[i]; i++) {
         int sure = ebb_formats[i]->probe(head, n, path);
         if (sure > best) {
@@ -63,7 +68,7 @@ static ebb_status_t guess(const char *path, ebb_stream_t *stream, char *head, co
                                "%s: does not look like any format known here; if it is one, name it with --from", path);
 }
 
-ebb_status_t ebb_format_guess(const char *path, const ebb_format_t **format_p)
+ebb_status_t ebb_format_guess(const char *path, int64_t skip_lines, const ebb_format_t **format_p)
 {
     ebb_stream_t *stream;
     char *head = NULL;
@@ -71,7 +76,7 @@ ebb_status_t ebb_format_guess(const char *path, const ebb_format_t **format_p)
     EBB_TRY(ebb_stream_open(path, &stream));
     ebb_status_t status = ebb_alloc("head of a source", HEAD_BYTES + 1, (void **)&head);
     if (status == EBB_OK)
-        status = guess(path, stream, head, format_p);
+        status = guess(path, stream, skip_lines, head, format_p);
     ebb_free(head);
     ebb_stream_close(stream);
     return status;

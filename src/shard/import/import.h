@@ -100,8 +100,8 @@ extern const ebb_format_t *const ebb_formats[];
 
 /* By name; the error lists the names. */
 ebb_status_t ebb_format_find(const char *name, const ebb_format_t **format_p);
-/* By content. */
-ebb_status_t ebb_format_guess(const char *path, const ebb_format_t **format_p);
+/* By content, from the line after the skipped ones on. */
+ebb_status_t ebb_format_guess(const char *path, int64_t skip_lines, const ebb_format_t **format_p);
 
 /* A boundary for formats of one record a line. */
 int64_t ebb_boundary_line(const char *text, int64_t n, int64_t pos, bool quoted);
