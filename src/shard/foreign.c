@@ -469,6 +469,7 @@ static ebb_status_t open_matrix(foreign_t *f, const char *name)
     info->value_type = nearest_value_type(main->elem);
     info->chunk_elements = main->chunk_rows * main->chunk_cols;
     s->rows = info->rows;
+    f->n_targets = f->by_columns && *f->by_columns ? info->cols : info->rows;
     return EBB_OK;
 }
 
@@ -506,7 +507,7 @@ static ebb_status_t index_file(foreign_t *f, const char *dataset)
 }
 
 /* Equal files give equal hashes; of the index only, so that a big file opens at once. */
-static ebb_status_t hash_index(ebb_dataset_t *ds)
+static ebb_status_t hash_index(const foreign_t *f, ebb_dataset_t *ds)
 {
     ebb_sha256_t *sha;
     EBB_TRY(ebb_sha256_create(&sha));
@@ -523,7 +524,7 @@ static ebb_status_t hash_index(ebb_dataset_t *ds)
             ebb_sha256_update(sha, a->chunk, (size_t)(a->grid_rows * a->grid_cols) * sizeof *a->chunk);
     }
     if (ds->labels)
-        ebb_sha256_update(sha, ds->labels, (size_t)ds->info.rows * sizeof *ds->labels);
+        ebb_sha256_update(sha, ds->labels, (size_t)f->n_targets * sizeof *ds->labels);
     ebb_sha256_final(sha, ds->hash);
     ebb_sha256_destroy(sha);
     return EBB_OK;
@@ -561,7 +562,7 @@ static ebb_status_t finish(foreign_t *f, ebb_dataset_t *ds)
     }
     EBB_TRY(ebb_foreign_read_targets(f));
     ds->info.hash = ds->hash;
-    return hash_index(ds);
+    return hash_index(f, ds);
 }
 
 static ebb_status_t make_dataset(const char *path, ebb_dataset_t *ds)

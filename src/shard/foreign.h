@@ -12,6 +12,7 @@ typedef struct foreign {
     hsize_t user_block;
     int64_t bytes;
     bool *by_columns;
+    int64_t n_targets; /* one for each row; of a matrix by columns, its columns here */
     ebb_dataset_t *ds;
     char **categories; /* (n_categories) names of the target's codes, owned; NULL: the values are not codes */
     int64_t n_categories;

@@ -1,5 +1,6 @@
-/* SHA-256 of the sources, for the provenance. One thread of each rank reads its share of them (every n-th) while the scan
- * parses, so that the page cache serves both; begin and end are called by all ranks, and end exchanges the digests.
+/* SHA-256 of the sources, for the provenance. One thread of each rank reads its share of them (every n-th) while the
+ * scan parses, so that the page cache serves both; begin and end are called by all ranks, and end exchanges the
+ * digests.
  */
 #include "shard/pack.h"
 #include "base/alloc.h"

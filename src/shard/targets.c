@@ -117,9 +117,9 @@ static bool is_text(const foreign_t *f, const char *name)
 
 static ebb_status_t check_rows(const foreign_t *f, const char *name, int64_t rows)
 {
-    if (rows != f->ds->info.rows)
+    if (rows != f->n_targets)
         return EBB_FAIL(EBB_EDATA, "%s: %s: %lld targets for %lld rows", f->path, name, (long long)rows,
-                        (long long)f->ds->info.rows);
+                        (long long)f->n_targets);
     return EBB_OK;
 }
 
@@ -165,7 +165,7 @@ static ebb_status_t keep_classes(foreign_t *f, int64_t n)
     ds->info.target_cols = 1;
     ds->info.class_names = (const char *const *)ds->class_names;
     ds->info.class_rows = ds->class_rows;
-    return ds->labels ? EBB_OK : EBB_NEW_ARRAY("labels", ds->info.rows, &ds->labels);
+    return ds->labels ? EBB_OK : EBB_NEW_ARRAY("labels", f->n_targets, &ds->labels);
 }
 
 static ebb_status_t keep_name(foreign_t *f, int64_t i, const char *name)
@@ -187,7 +187,7 @@ static int compare_doubles(const void *a, const void *b)
 
 static ebb_status_t number_texts(foreign_t *f)
 {
-    int64_t rows = f->ds->info.rows, n = 0;
+    int64_t rows = f->n_targets, n = 0;
     char **sorted;
     ebb_status_t status;
     EBB_TRY(EBB_NEW_ARRAY("class names", rows, &sorted));
@@ -211,7 +211,7 @@ done:
 
 static ebb_status_t take_codes(foreign_t *f, ebb_reader_t *reader)
 {
-    int64_t rows = f->ds->info.rows;
+    int64_t rows = f->n_targets;
     EBB_TRY(keep_classes(f, f->n_categories));
     for (int64_t i = 0; i < f->n_categories; i++)
         EBB_TRY(keep_name(f, i, f->categories[i]));
@@ -251,7 +251,7 @@ static ebb_status_t number_values(foreign_t *f, const double *sorted, int64_t n)
         snprintf(name, sizeof name, "%.10g", sorted[i]);
         EBB_TRY(keep_name(f, i, name));
     }
-    for (int64_t i = 0; i < f->ds->info.rows; i++) {
+    for (int64_t i = 0; i < f->n_targets; i++) {
         double value = f->ds->reals[i];
         const double *found = bsearch(&value, sorted, (size_t)n, sizeof *sorted, compare_doubles);
         f->ds->labels[i] = (int32_t)(found - sorted);

@@ -247,12 +247,13 @@ static ebb_status_t name_columns(csv_t *csv, const char *path, const csv_cell_t 
         else
             snprintf(c->name, sizeof c->name, "%d", i + 1);
         if (csv->header && ebb_number_whole(cells[i].text, cells[i].bytes, &v))
-            return EBB_FAIL(
-                EBB_EDATA,
-                "%s: line %lld: \"%s\" is a number, not the name of a column; give --no-header if the first line is data",
-                path, csv->first_line, c->name);
+            return EBB_FAIL(EBB_EDATA,
+                            "%s: line %lld: \"%s\" is a number, not the name of a column; give --no-header if the "
+                            "first line is data",
+                            path, csv->first_line, c->name);
         if (find_column(csv, c->name, strlen(c->name)) != i)
-            return EBB_FAIL(EBB_EDATA, "%s: line %lld: two columns are called \"%s\"; rename one", path, csv->first_line, c->name);
+            return EBB_FAIL(EBB_EDATA, "%s: line %lld: two columns are called \"%s\"; rename one", path,
+                            csv->first_line, c->name);
     }
     return EBB_OK;
 }
@@ -266,8 +267,8 @@ static ebb_status_t check_columns(const csv_t *csv, const char *path, const csv_
         const char *name = csv->column[i].name;
         int64_t bytes = cells[i].bytes < 63 ? cells[i].bytes : 63;
         if (cells[i].bytes > 0 && ((int64_t)strlen(name) != bytes || strncmp(name, cells[i].text, (size_t)bytes) != 0))
-            return EBB_FAIL(EBB_EDATA, "%s: line %lld: column %d is \"%.*s\", but \"%s\" is expected", path, csv->first_line, i + 1,
-                            (int)bytes, cells[i].text, name);
+            return EBB_FAIL(EBB_EDATA, "%s: line %lld: column %d is \"%.*s\", but \"%s\" is expected", path,
+                            csv->first_line, i + 1, (int)bytes, cells[i].text, name);
     }
     return EBB_OK;
 }

@@ -1,5 +1,6 @@
 ebb_unit_test(shard roundtrip)
 ebb_unit_test(shard foreign)
 ebb_unit_test(shard pack)
+ebb_unit_test(shard transpose)
 ebb_unit_test(shard verify)
 ebb_unit_test(shard writer)
