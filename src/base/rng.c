@@ -3,7 +3,7 @@
 
 #include <math.h>
 
-void ebb_philox(const uint32_t key[2], const uint32_t counter[4], uint32_t out[4])
+static inline void philox(const uint32_t key[2], const uint32_t counter[4], uint32_t out[4])
 {
     uint32_t k0 = key[0], k1 = key[1];
     uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3];
@@ -23,18 +23,27 @@ void ebb_philox(const uint32_t key[2], const uint32_t counter[4], uint32_t out[4
     out[3] = c3;
 }
 
-static void draw(uint64_t seed, uint32_t purpose, uint64_t a, uint64_t b, uint32_t out[4])
+void ebb_philox(const uint32_t key[2], const uint32_t counter[4], uint32_t out[4])
 {
-    uint64_t mixed = ebb_mix64(seed ^ ebb_mix64(purpose));
+    philox(key, counter, out);
+}
+
+static inline void draw(uint64_t mixed, uint64_t a, uint64_t b, uint32_t out[4])
+{
     uint32_t key[2] = {(uint32_t)mixed, (uint32_t)(mixed >> 32)};
     uint32_t counter[4] = {(uint32_t)a, (uint32_t)(a >> 32), (uint32_t)b, (uint32_t)(b >> 32)};
-    ebb_philox(key, counter, out);
+    philox(key, counter, out);
+}
+
+static uint64_t mix_key(uint64_t seed, uint32_t purpose)
+{
+    return ebb_mix64(seed ^ ebb_mix64(purpose));
 }
 
 uint64_t ebb_rng_u64(uint64_t seed, uint32_t purpose, uint64_t a, uint64_t b)
 {
     uint32_t r[4];
-    draw(seed, purpose, a, b, r);
+    draw(mix_key(seed, purpose), a, b, r);
     return (uint64_t)r[0] << 32 | r[1];
 }
 
@@ -43,10 +52,20 @@ float ebb_rng_uniform(uint64_t seed, uint32_t purpose, uint64_t a, uint64_t b)
     return (float)(ebb_rng_u64(seed, purpose, a, b) >> 40) * 0x1p-24f;
 }
 
+void ebb_rng_uniforms(uint64_t seed, uint32_t purpose, uint64_t a, uint64_t b, int64_t n, float *out)
+{
+    uint64_t key = mix_key(seed, purpose);
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t r[4];
+        draw(key, a, b + (uint64_t)i, r);
+        out[i] = (float)(int32_t)(r[0] >> 8) * 0x1p-24f;
+    }
+}
+
 float ebb_rng_normal(uint64_t seed, uint32_t purpose, uint64_t a, uint64_t b)
 {
     uint32_t r[4];
-    draw(seed, purpose, a, b, r);
+    draw(mix_key(seed, purpose), a, b, r);
     double u = ((double)r[0] + 0.5) * 0x1p-32, v = (double)r[1] * 0x1p-32;
     return (float)(sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v));
 }

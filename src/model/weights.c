@@ -45,20 +45,26 @@ float *ebb_weights_param(const ebb_layout_t *layout, const ebb_weights_t *weight
     return p->kind == EBB_PARAM_DENSE ? weights->dense + p->offset : weights->table[p->offset];
 }
 
-static float initial(const ebb_param_t *p, uint64_t seed, int param, int64_t element)
+/* Elements [at, at + n) of a parameter. */
+static void initial(const ebb_param_t *p, uint64_t seed, int param, int64_t at, int64_t n, float *out)
 {
-    if (p->zero_cols > 0 && element % p->cols < p->zero_cols)
-        return 0.0f;
     switch (p->init) {
-    case EBB_INIT_ONE:
-        return 1.0f;
     case EBB_INIT_NORMAL:
-        return p->scale * ebb_rng_normal(seed, EBB_RNG_INIT, (uint64_t)param, (uint64_t)element);
+        for (int64_t i = 0; i < n; i++)
+            out[i] = p->scale * ebb_rng_normal(seed, EBB_RNG_INIT, (uint64_t)param, (uint64_t)(at + i));
+        break;
     case EBB_INIT_UNIFORM:
-        return p->scale * (2.0f * ebb_rng_uniform(seed, EBB_RNG_INIT, (uint64_t)param, (uint64_t)element) - 1.0f);
+        ebb_rng_uniforms(seed, EBB_RNG_INIT, (uint64_t)param, (uint64_t)at, n, out);
+        for (int64_t i = 0; i < n; i++)
+            out[i] = p->scale * (2.0f * out[i] - 1.0f);
+        break;
     default:
-        return 0.0f;
+        for (int64_t i = 0; i < n; i++)
+            out[i] = p->init == EBB_INIT_ONE ? 1.0f : 0.0f;
     }
+    for (int64_t i = 0; p->zero_cols > 0 && i < n; i++)
+        if ((at + i) % p->cols < p->zero_cols)
+            out[i] = 0.0f;
 }
 
 static ebb_status_t fill(const ebb_backend_ops_t *ops, ebb_exec_t *x, const ebb_layout_t *layout, int param,
@@ -70,8 +76,7 @@ static ebb_status_t fill(const ebb_backend_ops_t *ops, ebb_exec_t *x, const ebb_
         return ops->zero(x, dst, (size_t)floats * sizeof *dst);
     for (int64_t at = 0; at < floats; at += STAGE_FLOATS) {
         int64_t n = floats - at < STAGE_FLOATS ? floats - at : STAGE_FLOATS;
-        for (int64_t i = 0; i < n; i++)
-            stage[i] = initial(p, seed, param, at + i);
+        initial(p, seed, param, at, n, stage);
         EBB_TRY(ops->upload(x, dst + at, stage, (size_t)n * sizeof *stage));
         EBB_TRY(ops->exec_sync(x)); /* before the stage is filled again */
     }
