@@ -4,6 +4,7 @@
 #include "checkpoint/internal.h"
 
 #include "base/alloc.h"
+#include "base/threads.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -36,12 +37,13 @@ static ebb_status_t describe(const ebb_checkpoint_state_t *state, ebb_ckpt_index
     return EBB_OK;
 }
 
-/* What rank 0 holds while arrays pass: digests always, a writer when saving, a file's index and descriptor when
- * loading. */
+/* What rank 0 holds while arrays pass: digests always, a writer and two threads when saving, a file's index and
+ * descriptor when loading. */
 typedef struct passage {
     const ebb_ckpt_index_t *index;
     ebb_ckpt_digest_t *digest;
     ebb_ckpt_writer_t *writer;
+    ebb_pool_t *pool;
     const char *path;
     int fd;
 } passage_t;
@@ -57,7 +59,30 @@ static ebb_status_t take(void *user, ebb_ckpt_array_t *array, int64_t first, int
 {
     passage_t *p = user;
     ebb_ckpt_digest_add(p->digest, values, n);
-    return p->writer ? ebb_ckpt_write(p->writer, array, first, n, values) : EBB_OK;
+    return EBB_OK;
+}
+
+typedef struct piece {
+    passage_t *passage;
+    const ebb_ckpt_array_t *array;
+    int64_t first, n;
+    const float *values;
+} piece_t;
+
+static ebb_status_t write_or_hash(void *user, int thread, int64_t index)
+{
+    const piece_t *p = user;
+    if (index == 0)
+        return ebb_ckpt_write(p->passage->writer, p->array, p->first, p->n, p->values);
+    ebb_ckpt_digest_add(p->passage->digest, p->values, p->n);
+    return EBB_OK;
+}
+
+/* Hashing takes about as long as handing a piece to the kernel, so each has a thread. */
+static ebb_status_t take_and_write(void *user, ebb_ckpt_array_t *array, int64_t first, int64_t n, float *values)
+{
+    piece_t piece = {user, array, first, n, values};
+    return ebb_pool_run(piece.passage->pool, 2, write_or_hash, &piece);
 }
 
 static ebb_status_t took(void *user, ebb_ckpt_array_t *array)
@@ -123,12 +148,14 @@ ebb_status_t ebb_checkpoint_save(const ebb_checkpoint_state_t *state, const char
     ebb_ckpt_index_t index = {0};
     ebb_ckpt_writer_t writer = {.file = H5I_INVALID_HID, .fd = -1};
     passage_t p = {.index = &index, .writer = &writer, .path = path, .fd = -1};
-    ebb_ckpt_visitor_t visitor = {begin, take, took, &p};
+    ebb_ckpt_visitor_t visitor = {begin, take_and_write, took, &p};
     ebb_status_t status = describe(state, &index);
     memset(meta->weights_sha256, 0, 65);
     memset(meta->optimizer_sha256, 0, 65);
     if (status == EBB_OK)
         status = ebb_ckpt_digest_create(&p.digest);
+    if (status == EBB_OK && root)
+        status = ebb_pool_create(2, &p.pool);
     if (status == EBB_OK && root)
         status = ebb_ckpt_writer_create(path, &index, meta, &writer);
     EBB_TRY_GOTO(status, ebb_comm_agree(state->comm, status), done);
@@ -141,6 +168,7 @@ ebb_status_t ebb_checkpoint_save(const ebb_checkpoint_state_t *state, const char
     status = share_hashes(state->comm, meta->weights_sha256, meta->optimizer_sha256);
 done:
     ebb_ckpt_writer_destroy(&writer);
+    ebb_pool_destroy(p.pool);
     ebb_ckpt_digest_destroy(p.digest);
     ebb_ckpt_index_destroy(&index);
     return status;

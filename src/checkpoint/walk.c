@@ -15,7 +15,7 @@
 
 enum { TAG = 0x0c4b, BLOCK = 64 };
 
-int64_t ebb_ckpt_piece_floats = 2 << 20; /* 8 MiB */
+int64_t ebb_ckpt_piece_floats = 1 << 18; /* 1 MiB: hashed while it is in the cache */
 
 typedef struct walk {
     const ebb_checkpoint_state_t *state;
