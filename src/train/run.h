@@ -50,6 +50,7 @@ typedef struct ebb_run {
     ebb_step_words_t *words; /* (threads), then one for the sum */
     int64_t epoch_steps, total_steps, step;
     ebb_run_progress_t progress;
+    char weights_sha256[65], optimizer_sha256[65]; /* of the last checkpoint */
     /* of the current step */
     const ebb_batch_t *batch;
     double grad_norm, lr;

@@ -74,6 +74,10 @@ static ebb_status_t save_to(ebb_run_t *run, const char *path, bool with_optim)
     ebb_status_t status = ebb_comm_agree(run->comm, fill_meta(run, &meta));
     if (status == EBB_OK)
         status = ebb_checkpoint_save(&state, path, &meta);
+    if (status == EBB_OK && with_optim) {
+        memcpy(run->weights_sha256, meta.weights_sha256, sizeof run->weights_sha256);
+        memcpy(run->optimizer_sha256, meta.optimizer_sha256, sizeof run->optimizer_sha256);
+    }
     ebb_checkpoint_meta_free(&meta);
     return status;
 }

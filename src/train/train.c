@@ -165,8 +165,8 @@ static ebb_status_t loop(ebb_run_t *run, evaluation_t *e)
 static ebb_status_t finish(ebb_run_t *run, const evaluation_t *e, ebb_train_result_t *result)
 {
     char best[PATH_MAX];
-    ebb_checkpoint_state_t state = ebb_run_state(run, true);
-    EBB_TRY(ebb_checkpoint_hash(&state, result->weights_sha256, result->optimizer_sha256));
+    memcpy(result->weights_sha256, run->weights_sha256, sizeof result->weights_sha256);
+    memcpy(result->optimizer_sha256, run->optimizer_sha256, sizeof result->optimizer_sha256);
     snprintf(best, sizeof best, "%s/best.h5", run->config->dir);
     if (run->config->early_metric && !isnan(run->progress.best))
         EBB_TRY(ebb_run_load_model(run, best));
