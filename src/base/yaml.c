@@ -49,6 +49,8 @@ static ebb_status_t next_event(reader_t *r, yaml_event_t *event)
     if (p->error == YAML_READER_ERROR)
         return EBB_FAIL(EBB_EUSAGE, "%s: byte %zu: %s", r->origin, p->problem_offset, p->problem);
     char message[256];
+    if (p->buffer.pointer && *p->buffer.pointer == '\t')
+        return fail_at(r, p->problem_mark, "a tab where YAML wants spaces; indent with spaces");
     snprintf(message, sizeof message, "%s%s%s", p->problem ? p->problem : "not valid YAML", p->context ? ", " : "",
              p->context ? p->context : "");
     return fail_at(r, p->problem_mark, message);
