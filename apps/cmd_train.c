@@ -82,12 +82,28 @@ static void keep(watch_t *s, ebb_status_t status)
         s->status = status;
 }
 
+/* Remove the models and checkpoints of an earlier run of this name, and nothing else that may lie in its folder. */
+static ebb_status_t remove_models(const char *folder)
+{
+    static const char *const names[] = {"model.h5", "best.h5", NULL};
+    char path[PATH_MAX];
+    for (int i = 0; names[i]; i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+        if (unlink(path) != 0 && errno != ENOENT)
+            return ebb_file_error(path, "remove");
+    }
+    snprintf(path, sizeof path, "%s/checkpoints", folder);
+    return ebb_file_is_dir(path) ? ebb_checkpoint_prune(path, 0) : EBB_OK;
+}
+
 static void on_start(void *user, const char *facts_json)
 {
     watch_t *s = user;
     json_t *facts = NULL, *value;
     const char *key;
     keep(s, ebb_json_parse(facts_json, strlen(facts_json), "facts", &facts));
+    if (s->record && !s->options->resume) /* only now is it sure that the new run can begin */
+        keep(s, remove_models(ebb_record_folder(s->record)));
     int threads = (int)json_integer_value(json_object_get(facts, "threads"));
     keep(s, ebb_record_start(s->record, s->comm, NULL, threads, 0, NULL));
     json_object_foreach(facts, key, value)
@@ -200,20 +216,6 @@ static ebb_status_t load_config(ebb_comm_t *comm, const train_options_t *o, int 
     return ebb_run_config_load(operands[0], o->set.n, (const char *const *)o->set.item, config_p);
 }
 
-/* Remove the models and checkpoints of an earlier run of this name, and nothing else that may lie in its folder. */
-static ebb_status_t remove_models(const char *folder)
-{
-    static const char *const names[] = {"model.h5", "best.h5", NULL};
-    char path[PATH_MAX];
-    for (int i = 0; names[i]; i++) {
-        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
-        if (unlink(path) != 0 && errno != ENOENT)
-            return ebb_file_error(path, "remove");
-    }
-    snprintf(path, sizeof path, "%s/checkpoints", folder);
-    return ebb_file_is_dir(path) ? ebb_checkpoint_prune(path, 0) : EBB_OK;
-}
-
 static ebb_status_t open_record(watch_t *s, int64_t step)
 {
     const char *folder = ebb_run_config_dir(s->config);
@@ -224,7 +226,6 @@ static ebb_status_t open_record(watch_t *s, int64_t step)
         EBB_TRY(ebb_record_rewind(s->record, step));
     } else {
         EBB_TRY(ebb_record_create(folder, s->options->force, &s->record));
-        EBB_TRY(remove_models(folder));
     }
     return ebb_record_set_json(s->record, "config", ebb_run_config_json(s->config));
 }
@@ -249,7 +250,6 @@ static ebb_status_t train_recorded(watch_t *s)
 {
     ebb_train_result_t result = {0};
     ebb_observer_t observer = {.user = s, .start = on_start, .step = on_step, .epoch = on_epoch, .checkpoint = on_checkpoint};
-    catch_signals();
     ebb_status_t status = ebb_train(s->comm, s->config, s->options->resume != NULL, &observer, &result);
     if (status == EBB_OK && s->status == EBB_OK)
         s->status = record_result(s, &result);
@@ -287,6 +287,7 @@ static ebb_status_t run(void *opts, int n_operands, char **operands)
         free(text);
         return EBB_OK;
     }
+    catch_signals();
     EBB_TRY(ebb_comm_default(&comm));
     ebb_status_t status = train(comm, o, n_operands, operands);
     ebb_comm_destroy(comm);
