@@ -189,6 +189,11 @@ static ebb_status_t read_rules(const ebb_yaml_t *yaml, ebb_run_config_t *c)
     EBB_TRY(read_kind(yaml, "train.schedule", c->schedule, schedule_kinds, &kind, &s));
     c->optim.schedule = (ebb_schedule_t){.kind = (ebb_schedule_kind_t)kind->value, .every = s.every, .factor = (float)s.factor, .final = (float)s.final, .peak_at = (float)s.peak_at};
     c->warmup_steps = s.warmup;
+    if (ftrl && (kind->value != EBB_SCHEDULE_CONSTANT || s.warmup > 0))
+        return EBB_FAIL(EBB_EUSAGE,
+                        "%s: train.schedule: ftrl lowers the rate of each weight by itself: use constant without "
+                        "warm-up, or another optimizer",
+                        ebb_yaml_where(yaml, "train.schedule"));
     return EBB_OK;
 }
 

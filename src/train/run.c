@@ -32,9 +32,36 @@ static ebb_status_t build_model(ebb_run_t *run)
     run->layout = ebb_model_layout(run->model);
     EBB_TRY(ebb_weights_create(run->workers.backend, run->layout, &run->weights));
     run->have_weights = true;
-    EBB_TRY(ebb_weights_init(run->workers.backend, run->layout, (uint64_t)run->config->seed, &run->weights));
-    EBB_TRY(ebb_metrics_create(run->config->metrics, ebb_model_loss(run->model), ebb_model_outputs(run->model), &run->metrics));
-    return ebb_run_config_class_weights(run->config, run->info, &run->class_weights);
+    return ebb_weights_init(run->workers.backend, run->layout, (uint64_t)run->config->seed, &run->weights);
+}
+
+/* Early stopping's metric must be among those evaluated: better told now than after the first epoch. */
+static ebb_status_t check_early_metric(const ebb_run_t *run)
+{
+    const char *name = run->config->early_metric;
+    bool found = !name;
+    for (int i = 0; i < ebb_metrics_count(run->metrics) && !found; i++) {
+        double value;
+        bool more_is_better;
+        found = strcmp(ebb_metrics_get(run->metrics, i, &value, &more_is_better), name) == 0;
+    }
+    return found ? EBB_OK
+                 : EBB_FAIL(EBB_EUSAGE,
+                            "train.early_stopping.metric: \"%s\" is not among the metrics evaluated; add it to eval.metrics",
+                            name);
+}
+
+static ebb_status_t build_measures(ebb_run_t *run)
+{
+    const ebb_run_config_t *c = run->config;
+    ebb_status_t status =
+        ebb_metrics_create(c->metrics, ebb_model_loss(run->model), ebb_model_outputs(run->model), &run->metrics);
+    if (status != EBB_OK)
+        return ebb_error_prefix("%s: eval.metrics: ", ebb_yaml_where(&c->yaml, "eval.metrics"));
+    status = check_early_metric(run);
+    if (status == EBB_OK)
+        status = ebb_run_config_class_weights(c, run->info, &run->class_weights);
+    return status == EBB_OK ? EBB_OK : ebb_yaml_locate_error(&c->yaml, "train");
 }
 
 static ebb_status_t build_loader(ebb_run_t *run)
@@ -62,7 +89,8 @@ static void plan_steps(ebb_run_t *run)
 {
     const ebb_run_config_t *c = run->config;
     run->epoch_steps = ebb_order_steps(&run->order);
-    run->total_steps = run->epoch_steps * c->epochs;
+    if (__builtin_mul_overflow(run->epoch_steps, c->epochs, &run->total_steps))
+        run->total_steps = INT64_MAX;
     if (c->max_steps > 0 && c->max_steps < run->total_steps)
         run->total_steps = c->max_steps;
     run->optim_options = c->optim;
@@ -88,9 +116,17 @@ static ebb_status_t init_local(ebb_run_t *run)
     EBB_TRY(open_data(run));
     EBB_TRY(ebb_workers_init(&run->workers, run->comm, run->config->backend, (int)run->config->threads));
     EBB_TRY(build_model(run));
+    EBB_TRY(build_measures(run));
     EBB_TRY(build_loader(run));
     plan_steps(run);
     return EBB_NEW_ARRAY("step sums", run->workers.threads + 1, &run->words);
+}
+
+static ebb_status_t too_many_ranks(const ebb_run_config_t *config, int ranks)
+{
+    return EBB_FAIL(EBB_EUSAGE,
+                    "%d ranks are more than the run's %lld lanes; start at most %lld ranks, or raise lanes", ranks,
+                    (long long)config->lanes, (long long)config->lanes);
 }
 
 ebb_status_t ebb_run_init(ebb_run_t *run, ebb_comm_t *comm, const ebb_run_config_t *config, const ebb_observer_t *observer)
@@ -103,9 +139,7 @@ ebb_status_t ebb_run_init(ebb_run_t *run, ebb_comm_t *comm, const ebb_run_config
     run->progress.best = NAN;
     run->grad_norm = NAN;
     int ranks = ebb_comm_size(comm);
-    if (ranks > config->lanes)
-        return EBB_FAIL(EBB_EUSAGE, "%d ranks are more than the run's %lld lanes; start at most %lld ranks, or raise lanes", ranks, (long long)config->lanes, (long long)config->lanes);
-    EBB_TRY(ebb_comm_agree(comm, init_local(run)));
+    EBB_TRY(ebb_comm_agree(comm, ranks > config->lanes ? too_many_ranks(config, ranks) : init_local(run)));
     ebb_workers_t *w = &run->workers;
     EBB_TRY(ebb_sync_create(comm, w->backend, w->pool, w->exec, run->layout, run->order.lanes, (ebb_sync_mode_t)config->sync, (ebb_rows_mode_t)config->rows, &run->sync));
     int owner, owners;

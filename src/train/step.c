@@ -102,12 +102,16 @@ static ebb_status_t agree_on_step(ebb_run_t *run, ebb_status_t mine, bool want_s
     return sum->failed ? ebb_comm_agree(run->comm, mine) : EBB_OK;
 }
 
+/* All ranks see the same loss; agreeing lets one of them tell. */
 static ebb_status_t check_finite(const ebb_run_t *run, double loss)
 {
     if (isfinite(loss))
         return EBB_OK;
-    return EBB_FAIL(EBB_EDATA, "the loss is not finite at step %lld (epoch %lld); lower the learning rate, set train.clip_norm, or look for extreme values with `ebb verify`",
-                    (long long)run->step, (long long)run->batch->epoch);
+    return ebb_comm_agree(run->comm,
+                          EBB_FAIL(EBB_EDATA,
+                                   "the loss is not finite at step %lld (epoch %lld); lower the learning rate, set "
+                                   "train.clip_norm, or look for extreme values with `ebb verify`",
+                                   (long long)run->step + 1, (long long)run->step / (long long)run->epoch_steps + 1));
 }
 
 static ebb_status_t update(ebb_run_t *run, double weight)

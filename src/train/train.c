@@ -57,16 +57,13 @@ static ebb_status_t evaluate(ebb_run_t *run, evaluation_t *e)
 }
 
 /* The metric that tells which weights are best: early stopping's, else the first. */
-static ebb_status_t watched(const ebb_run_t *run, const evaluation_t *e, const ebb_metric_value_t **value_p)
+static const ebb_metric_value_t *watched(const ebb_run_t *run, const evaluation_t *e)
 {
     const char *name = run->config->early_metric;
-    *value_p = &e->value[0];
     for (int i = 0; name && i < e->n; i++)
-        if (strcmp(e->value[i].name, name) == 0) {
-            *value_p = &e->value[i];
-            return EBB_OK;
-        }
-    return name ? EBB_FAIL(EBB_EUSAGE, "train.early_stopping.metric: \"%s\" is not among the metrics evaluated; add it to eval.metrics", name) : EBB_OK;
+        if (strcmp(e->value[i].name, name) == 0)
+            return &e->value[i];
+    return &e->value[0];
 }
 
 static bool is_better(const ebb_metric_value_t *m, double best, double min_delta)
@@ -79,9 +76,8 @@ static bool is_better(const ebb_metric_value_t *m, double best, double min_delta
 /* Keep the best weights in best.h5; note when patience is at an end. */
 static ebb_status_t judge(ebb_run_t *run, const evaluation_t *e, bool *best_p)
 {
-    const ebb_metric_value_t *m;
+    const ebb_metric_value_t *m = watched(run, e);
     char path[PATH_MAX];
-    EBB_TRY(watched(run, e, &m));
     *best_p = is_better(m, run->progress.best, run->config->early_min_delta);
     if (!*best_p) {
         run->progress.since_best++;
@@ -141,6 +137,14 @@ static ebb_status_t next_step(ebb_run_t *run, bool want_save, const ebb_step_wor
     return status == EBB_END ? ebb_run_step(run, want_save, words_p) : status;
 }
 
+/* All ranks come here together; agreeing lets one of them tell. */
+static ebb_status_t stopped(const ebb_run_t *run)
+{
+    return ebb_comm_agree(run->comm, EBB_FAIL(EBB_ESTOPPED,
+                                              "stopped after step %lld of %lld; go on with: ebb train --resume %s",
+                                              (long long)run->step, (long long)run->total_steps, run->config->dir));
+}
+
 static ebb_status_t loop(ebb_run_t *run, evaluation_t *e)
 {
     while (run->step < run->total_steps && !run->progress.ended_early) {
@@ -155,7 +159,7 @@ static ebb_status_t loop(ebb_run_t *run, evaluation_t *e)
         if (save)
             EBB_TRY(ebb_run_save(run));
         if (stop && run->step < run->total_steps && !run->progress.ended_early)
-            return EBB_FAIL(EBB_ESTOPPED, "stopped after step %lld of %lld; go on with: ebb train --resume %s", (long long)run->step, (long long)run->total_steps, run->config->dir);
+            return stopped(run);
     }
     return EBB_OK;
 }
