@@ -79,7 +79,7 @@ static void classes_agree_with_counting(void **state)
 
 static void auc_agrees_with_counting_pairs(void **state)
 {
-    ebb_metrics_t *m = create(NULL, EBB_LOSS_BINARY_CE, 1);
+    ebb_metrics_t *m = create("loss,accuracy,log_loss,auc", EBB_LOSS_BINARY_CE, 1);
     assert_ok(ebb_metrics_add(m, ROWS, p1, label2, NULL, row_loss, row_weight));
     double good = 0, all = 0, right = 0, weight = 0, log_loss = 0;
     for (int a = 0; a < ROWS; a++) {
@@ -198,7 +198,7 @@ static void threads_may_add_at_once_and_give_equal_words(void **state)
 
 static void undefined_figures_are_nan(void **state)
 {
-    ebb_metrics_t *m = create(NULL, EBB_LOSS_BINARY_CE, 1);
+    ebb_metrics_t *m = create("loss,accuracy,log_loss,auc", EBB_LOSS_BINARY_CE, 1);
     assert_true(isnan(value(m, "accuracy")) && isnan(value(m, "auc")));
     int32_t ones[3] = {1, 1, 1};
     assert_ok(ebb_metrics_add(m, 3, p1, ones, NULL, row_loss, row_weight));
