@@ -17,14 +17,29 @@ typedef struct eval_options {
 } eval_options_t;
 
 static const ebb_option_t options[] = {
-    {.name = "metrics", .letter = 'm', .type = EBB_OPT_STRING, .offset = offsetof(eval_options_t, metrics),
+    {.name = "metrics",
+     .letter = 'm',
+     .type = EBB_OPT_STRING,
+     .offset = offsetof(eval_options_t, metrics),
      .help = "loss,accuracy,top_K,log_loss,auc,rmse,mae; default: those of the run"},
-    {.name = "dataset", .type = EBB_OPT_STRING, .offset = offsetof(eval_options_t, dataset),
+    {.name = "dataset",
+     .type = EBB_OPT_STRING,
+     .offset = offsetof(eval_options_t, dataset),
      .help = "in a foreign HDF5 file: path of X, and after a colon of the targets"},
-    {.name = "json", .type = EBB_OPT_FLAG, .offset = offsetof(eval_options_t, json), .def = "false",
+    {.name = "json",
+     .type = EBB_OPT_FLAG,
+     .offset = offsetof(eval_options_t, json),
+     .def = "false",
      .help = "print one JSON object"},
-    {.name = "threads", .letter = 't', .type = EBB_OPT_I64, .offset = offsetof(eval_options_t, threads), .def = "0",
-     .unit = "threads", .min = 0, .max = 4096, .help = "threads per rank; 0: the cores of the host divided by its ranks"},
+    {.name = "threads",
+     .letter = 't',
+     .type = EBB_OPT_I64,
+     .offset = offsetof(eval_options_t, threads),
+     .def = "0",
+     .unit = "threads",
+     .min = 0,
+     .max = 4096,
+     .help = "threads per rank; 0: the cores of the host divided by its ranks"},
     {0},
 };
 
@@ -34,13 +49,14 @@ static const ebb_example_t examples[] = {
     {0},
 };
 
-static ebb_status_t print_json(const char *model, const char *data, int64_t rows, double seconds, int n, const ebb_metric_value_t *value)
+static ebb_status_t print_json(const char *model, const char *data, int64_t rows, double seconds, int n,
+                               const ebb_metric_value_t *value)
 {
     json_t *metrics = json_object();
     for (int i = 0; i < n; i++)
         json_object_set_new(metrics, value[i].name, isnan(value[i].value) ? json_null() : json_real(value[i].value));
-    json_t *all = json_pack("{s:s, s:s, s:I, s:f, s:o}", "model", model, "data", data, "rows", (json_int_t)rows, "seconds", seconds,
-                            "metrics", metrics);
+    json_t *all = json_pack("{s:s, s:s, s:I, s:f, s:o}", "model", model, "data", data, "rows", (json_int_t)rows,
+                            "seconds", seconds, "metrics", metrics);
     char *text = all ? json_dumps(all, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(17)) : NULL;
     json_decref(all);
     if (!text)
@@ -102,8 +118,8 @@ const ebb_command_t cmd_eval = {
     .name = "eval",
     .help = "Evaluate a trained model on a data set",
     .operands = "MODEL [DATA]",
-    .about = "MODEL is a run's folder or a model file; DATA a data set with the same columns and targets, by default the run's\n"
-             "validation data. The figures are the same for any number of ranks and threads.\n",
+    .about = "MODEL is a run's folder or a model file; DATA a data set with the same columns and targets, by default\n"
+             "the run's validation data. The figures are the same for any number of ranks and threads.\n",
     .min_operands = 1,
     .max_operands = 2,
     .options = options,

@@ -17,7 +17,9 @@ typedef struct export_options {
 } export_options_t;
 
 static const ebb_option_t options[] = {
-    {.name = "dataset", .type = EBB_OPT_STRING, .offset = offsetof(export_options_t, dataset),
+    {.name = "dataset",
+     .type = EBB_OPT_STRING,
+     .offset = offsetof(export_options_t, dataset),
      .help = "in a foreign HDF5 file: path of X, and after a colon of the targets"},
     {0},
 };
@@ -157,8 +159,8 @@ const ebb_command_t cmd_export = {
     .name = "export",
     .help = "Write a data set as svmlight text",
     .operands = "DATA [FILE]",
-    .about = "One line a row: the class (or the first target), then column:value pairs counted from 1, zeros left out. To standard\n"
-             "output without FILE.\n",
+    .about = "One line a row: the class (or the first target), then column:value pairs counted from 1, zeros left\n"
+             "out. To standard output without FILE.\n",
     .min_operands = 1,
     .max_operands = 2,
     .options = options,

@@ -22,15 +22,37 @@ typedef struct predict_options {
 } predict_options_t;
 
 static const ebb_option_t options[] = {
-    {.name = "out", .letter = 'o', .type = EBB_OPT_STRING, .offset = offsetof(predict_options_t, out),
+    {.name = "out",
+     .letter = 'o',
+     .type = EBB_OPT_STRING,
+     .offset = offsetof(predict_options_t, out),
      .help = "file to write; default: standard output"},
-    {.name = "format", .letter = 'f', .type = EBB_OPT_CHOICE, .offset = offsetof(predict_options_t, format), .def = "auto", .choices = formats,
+    {.name = "format",
+     .letter = 'f',
+     .type = EBB_OPT_CHOICE,
+     .offset = offsetof(predict_options_t, format),
+     .def = "auto",
+     .choices = formats,
      .help = "csv, npy (float32, rows x outputs) or jsonl; auto: by the file's name, else csv"},
-    {.name = "probabilities", .letter = 'p', .type = EBB_OPT_FLAG, .offset = offsetof(predict_options_t, probabilities), .def = "true",
+    {.name = "probabilities",
+     .letter = 'p',
+     .type = EBB_OPT_FLAG,
+     .offset = offsetof(predict_options_t, probabilities),
+     .def = "true",
      .help = "csv and jsonl: also each class's probability"},
-    {.name = "dataset", .type = EBB_OPT_STRING, .offset = offsetof(predict_options_t, dataset), .help = "in a foreign HDF5 file: path of X"},
-    {.name = "threads", .letter = 't', .type = EBB_OPT_I64, .offset = offsetof(predict_options_t, threads), .def = "0",
-     .unit = "threads", .min = 0, .max = 4096, .help = "threads per rank; 0: the cores of the host divided by its ranks"},
+    {.name = "dataset",
+     .type = EBB_OPT_STRING,
+     .offset = offsetof(predict_options_t, dataset),
+     .help = "in a foreign HDF5 file: path of X"},
+    {.name = "threads",
+     .letter = 't',
+     .type = EBB_OPT_I64,
+     .offset = offsetof(predict_options_t, threads),
+     .def = "0",
+     .unit = "threads",
+     .min = 0,
+     .max = 4096,
+     .help = "threads per rank; 0: the cores of the host divided by its ranks"},
     {0},
 };
 
@@ -157,7 +179,8 @@ static ebb_status_t put(writer_t *w, const void *data, size_t bytes)
 static ebb_status_t put_npy_header(writer_t *w)
 {
     char header[NPY_HEADER + 1], shape[100];
-    snprintf(shape, sizeof shape, "{'descr': '<f4', 'fortran_order': False, 'shape': (%lld, %lld), }", (long long)w->rows, (long long)w->outputs);
+    snprintf(shape, sizeof shape, "{'descr': '<f4', 'fortran_order': False, 'shape': (%lld, %lld), }",
+             (long long)w->rows, (long long)w->outputs);
     memcpy(header, "\x93NUMPY\x01\x00\x76\x00", 10); /* magic, version 1.0, length of what follows: 118 */
     snprintf(header + 10, sizeof header - 10, "%-117s\n", shape);
     return put(w, header, NPY_HEADER);
@@ -204,7 +227,8 @@ static ebb_status_t open_out(writer_t *w, const char *out, char *tmp, size_t siz
     w->path = out ? out : "standard output";
     w->f = stdout;
     if (!out)
-        return w->format == FORMAT_NPY ? EBB_FAIL(EBB_EUSAGE, "predict: npy needs a file to go to: give --out FILE") : EBB_OK;
+        return w->format == FORMAT_NPY ? EBB_FAIL(EBB_EUSAGE, "predict: npy needs a file to go to: give --out FILE")
+                                       : EBB_OK;
     snprintf(tmp, size, "%s.tmp-%ld", out, (long)getpid());
     w->f = fopen(tmp, "wb");
     return w->f ? EBB_OK : ebb_file_error(out, "create");
@@ -255,8 +279,9 @@ const ebb_command_t cmd_predict = {
     .name = "predict",
     .help = "Write a trained model's predictions for every row",
     .operands = "MODEL DATA",
-    .about = "MODEL is a run's folder or a model file; DATA a data set with the same columns (targets are not needed). Rows are\n"
-             "streamed: memory does not grow with the data.\n",
+    .about =
+        "MODEL is a run's folder or a model file; DATA a data set with the same columns (targets are not needed).\n"
+        "Rows are streamed: memory does not grow with the data.\n",
     .min_operands = 2,
     .max_operands = 2,
     .options = options,

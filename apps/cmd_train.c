@@ -24,16 +24,40 @@ typedef struct train_options {
 } train_options_t;
 
 static const ebb_option_t options[] = {
-    {.name = "set", .letter = 's', .type = EBB_OPT_LIST, .offset = offsetof(train_options_t, set),
+    {.name = "set",
+     .letter = 's',
+     .type = EBB_OPT_LIST,
+     .offset = offsetof(train_options_t, set),
      .help = "KEY=VALUE overrides a key of the run file; may be given more than once"},
-    {.name = "resume", .letter = 'r', .type = EBB_OPT_STRING, .offset = offsetof(train_options_t, resume),
+    {.name = "resume",
+     .letter = 'r',
+     .type = EBB_OPT_STRING,
+     .offset = offsetof(train_options_t, resume),
      .help = "go on with the run in this folder (runs/NAME) from its newest good checkpoint, on any number of ranks"},
-    {.name = "force", .type = EBB_OPT_FLAG, .offset = offsetof(train_options_t, force), .def = "false",
+    {.name = "force",
+     .type = EBB_OPT_FLAG,
+     .offset = offsetof(train_options_t, force),
+     .def = "false",
      .help = "start anew where a run of this name exists already"},
-    {.name = "log-every", .type = EBB_OPT_I64, .offset = offsetof(train_options_t, log_every), .def = "0", .unit = "steps", .min = 0, .max = 1e15,
+    {.name = "log-every",
+     .type = EBB_OPT_I64,
+     .offset = offsetof(train_options_t, log_every),
+     .def = "0",
+     .unit = "steps",
+     .min = 0,
+     .max = 1e15,
      .help = "steps between lines of metrics.jsonl; 0: about one a second"},
-    {.name = "quiet", .letter = 'q', .type = EBB_OPT_FLAG, .offset = offsetof(train_options_t, quiet), .def = "false", .help = "show nothing but errors"},
-    {.name = "help-run", .type = EBB_OPT_FLAG, .offset = offsetof(train_options_t, help_run), .def = "false", .help = "list every key of a run file and end"},
+    {.name = "quiet",
+     .letter = 'q',
+     .type = EBB_OPT_FLAG,
+     .offset = offsetof(train_options_t, quiet),
+     .def = "false",
+     .help = "show nothing but errors"},
+    {.name = "help-run",
+     .type = EBB_OPT_FLAG,
+     .offset = offsetof(train_options_t, help_run),
+     .def = "false",
+     .help = "list every key of a run file and end"},
     {0},
 };
 
@@ -109,7 +133,8 @@ static void on_start(void *user, const char *facts_json)
     json_object_foreach(facts, key, value)
     {
         char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
-        keep(s, text ? ebb_record_set_json(s->record, key, text) : EBB_FAIL(EBB_ENOMEM, "out of memory for the record"));
+        keep(s,
+             text ? ebb_record_set_json(s->record, key, text) : EBB_FAIL(EBB_ENOMEM, "out of memory for the record"));
         free(text);
     }
     keep(s, ebb_record_write(s->record));
@@ -182,13 +207,15 @@ static void on_checkpoint(void *user, int64_t step, const char *path, double sec
 
 /* ---- the run ---- */
 
-static ebb_status_t load_resumed(ebb_comm_t *comm, const train_options_t *o, ebb_run_config_t **config_p, int64_t *step_p)
+static ebb_status_t load_resumed(ebb_comm_t *comm, const train_options_t *o, ebb_run_config_t **config_p,
+                                 int64_t *step_p)
 {
     char folder[PATH_MAX], path[PATH_MAX], moved[PATH_MAX];
     ebb_checkpoint_meta_t meta = {0};
     snprintf(folder, sizeof folder, "%s/checkpoints", o->resume);
     if (!ebb_file_is_dir(o->resume))
-        return EBB_FAIL(EBB_ENOINPUT, "%s: no such run folder; --resume takes the folder of a run, as in runs/NAME", o->resume);
+        return EBB_FAIL(EBB_ENOINPUT, "%s: no such run folder; --resume takes the folder of a run, as in runs/NAME",
+                        o->resume);
     ebb_status_t status = ebb_checkpoint_newest(comm, folder, path, sizeof path);
     if (status == EBB_ENOINPUT)
         return ebb_error_prefix("%s: there is no checkpoint to resume from: ", o->resume);
@@ -204,15 +231,19 @@ static ebb_status_t load_resumed(ebb_comm_t *comm, const train_options_t *o, ebb
     return ebb_run_config_move(*config_p, moved);
 }
 
-static ebb_status_t load_config(ebb_comm_t *comm, const train_options_t *o, int n_operands, char **operands, ebb_run_config_t **config_p, int64_t *step_p)
+static ebb_status_t load_config(ebb_comm_t *comm, const train_options_t *o, int n_operands, char **operands,
+                                ebb_run_config_t **config_p, int64_t *step_p)
 {
     *step_p = 0;
     if (o->resume && n_operands > 0)
-        return EBB_FAIL(EBB_EUSAGE, "train: a resumed run has its run file with it; give either a run file or --resume");
+        return EBB_FAIL(EBB_EUSAGE,
+                        "train: a resumed run has its run file with it; give either a run file or --resume");
     if (o->resume)
         return load_resumed(comm, o, config_p, step_p);
     if (n_operands == 0)
-        return EBB_FAIL(EBB_EUSAGE, "train: name a run file, or --resume runs/NAME; `ebb train --help-run` lists what a run file may hold");
+        return EBB_FAIL(
+            EBB_EUSAGE,
+            "train: name a run file, or --resume runs/NAME; `ebb train --help-run` lists what a run file may hold");
     return ebb_run_config_load(operands[0], o->set.n, (const char *const *)o->set.item, config_p);
 }
 
@@ -249,7 +280,8 @@ static ebb_status_t record_result(watch_t *s, const ebb_train_result_t *r)
 static ebb_status_t train_recorded(watch_t *s)
 {
     ebb_train_result_t result = {0};
-    ebb_observer_t observer = {.user = s, .start = on_start, .step = on_step, .epoch = on_epoch, .checkpoint = on_checkpoint};
+    ebb_observer_t observer = {
+        .user = s, .start = on_start, .step = on_step, .epoch = on_epoch, .checkpoint = on_checkpoint};
     ebb_status_t status = ebb_train(s->comm, s->config, s->options->resume != NULL, &observer, &result);
     if (status == EBB_OK && s->status == EBB_OK)
         s->status = record_result(s, &result);
@@ -298,8 +330,10 @@ const ebb_command_t cmd_train = {
     .name = "train",
     .help = "Train a model as a run file says",
     .operands = "[RUN.yaml]",
-    .about = "The run's folder (run.dir/run.name) gets run.json, metrics.jsonl, checkpoints and model.h5. SIGTERM, SIGINT or SIGUSR1 to any\n"
-             "rank finishes the step, writes a checkpoint and exits 75: resume with --resume, on any number of ranks. The model is the\n"
+    .about = "The run's folder (run.dir/run.name) gets run.json, metrics.jsonl, checkpoints and model.h5. SIGTERM, "
+             "SIGINT or SIGUSR1 to any\n"
+             "rank finishes the step, writes a checkpoint and exits 75: resume with --resume, on any number of ranks. "
+             "The model is the\n"
              "same, bit for bit, however many ranks and threads there are and however often the run was stopped.\n",
     .min_operands = 0,
     .max_operands = 1,

@@ -14,17 +14,8 @@
 #include <unistd.h>
 
 const ebb_command_t *const ebb_commands[] = {
-    &cmd_pack,
-    &cmd_inspect,
-    &cmd_verify,
-    &cmd_train,
-    &cmd_eval,
-    &cmd_predict,
-    &cmd_export,
-    &cmd_check_model,
-    &cmd_doctor,
-    &cmd_generate_docs,
-    NULL,
+    &cmd_pack,   &cmd_inspect,     &cmd_verify, &cmd_train,         &cmd_eval, &cmd_predict,
+    &cmd_export, &cmd_check_model, &cmd_doctor, &cmd_generate_docs, NULL,
 };
 
 const char ebb_about[] =

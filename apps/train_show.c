@@ -34,9 +34,10 @@ void train_show_start(const char *name, const json_t *facts)
     char a[32], b[32], c[32];
     const json_t *data = json_object_get(facts, "data");
     double ranks = number(facts, "ranks"), threads = number(facts, "threads");
-    fprintf(stderr, "run    %s: %s steps of %.0f rows, %.0f an epoch\n", name, count(number(facts, "total_steps"), a), number(facts, "batch"), number(facts, "epoch_steps"));
-    fprintf(stderr, "data   %s: %s rows x %s columns, %s non-zeros\n", string(data, "name"), count(number(data, "rows"), a), count(number(data, "cols"), b),
-            count(number(data, "nnz"), c));
+    fprintf(stderr, "run    %s: %s steps of %.0f rows, %.0f an epoch\n", name, count(number(facts, "total_steps"), a),
+            number(facts, "batch"), number(facts, "epoch_steps"));
+    fprintf(stderr, "data   %s: %s rows x %s columns, %s non-zeros\n", string(data, "name"),
+            count(number(data, "rows"), a), count(number(data, "cols"), b), count(number(data, "nnz"), c));
     fprintf(stderr, "model  %s parameters\n", count(number(facts, "parameters"), a));
     for (const char *line = string(facts, "model"); *line;) {
         int n = 0;
@@ -45,8 +46,8 @@ void train_show_start(const char *name, const json_t *facts)
         fprintf(stderr, "         %.*s\n", n, line);
         line += n + (line[n] == '\n');
     }
-    fprintf(stderr, "on     %.0f lanes on %.0f rank%s x %.0f thread%s, %s: %s\n", number(facts, "lanes"), ranks, plural(ranks), threads, plural(threads), string(facts, "backend"),
-            string(facts, "device"));
+    fprintf(stderr, "on     %.0f lanes on %.0f rank%s x %.0f thread%s, %s: %s\n", number(facts, "lanes"), ranks,
+            plural(ranks), threads, plural(threads), string(facts, "backend"), string(facts, "device"));
 }
 
 /* Rates and shares over the last few seconds would jump about; those since the start settle. */
@@ -55,14 +56,15 @@ void train_show_step(const ebb_step_report_t *s, const ebb_epoch_report_t *last)
     ebb_text_t line = {0};
     char rate[32], eta[32];
     double per_second = s->seconds > 0 ? (double)s->rows_done / s->seconds : 0;
-    double steps_done = s->rows > 0 ? (double)s->rows_done / (double)s->rows : 0; /* of this process; the tail step is a little short */
+    double steps_done =
+        s->rows > 0 ? (double)s->rows_done / (double)s->rows : 0; /* of this process; the tail step is a little short */
     double left = steps_done > 0 ? s->seconds / steps_done * (double)(s->steps - s->step) : 0;
-    ebb_text_add(&line, "epoch %lld/%lld  step %lld/%lld  %s rows/s  loss %.4f", (long long)s->epoch + 1, (long long)s->epochs, (long long)s->step, (long long)s->steps,
-                 count(per_second, rate), s->loss);
+    ebb_text_add(&line, "epoch %lld/%lld  step %lld/%lld  %s rows/s  loss %.4f", (long long)s->epoch + 1,
+                 (long long)s->epochs, (long long)s->step, (long long)s->steps, count(per_second, rate), s->loss);
     if (last && last->n_metrics > 0)
         ebb_text_add(&line, "  valid %s %.4f", last->metrics[0].name, last->metrics[0].value);
-    ebb_text_add(&line, "  stall %.0f %%  sync %.0f %%  ETA %s", 100 * s->stall_seconds / s->seconds, 100 * s->sync_seconds / s->seconds,
-                 ebb_format_duration(left, eta, sizeof eta));
+    ebb_text_add(&line, "  stall %.0f %%  sync %.0f %%  ETA %s", 100 * s->stall_seconds / s->seconds,
+                 100 * s->sync_seconds / s->seconds, ebb_format_duration(left, eta, sizeof eta));
     if (line.s)
         ebb_progress_line(PLAIN_SECONDS, false, line.s);
     ebb_text_free(&line);
@@ -84,7 +86,8 @@ void train_show_epoch(const ebb_epoch_report_t *e, int64_t epochs)
 void train_show_result(const ebb_train_result_t *r)
 {
     char steps[32], time[32];
-    fprintf(stderr, "done   %s steps in %s\n", count((double)r->steps, steps), ebb_format_duration(r->seconds, time, sizeof time));
+    fprintf(stderr, "done   %s steps in %s\n", count((double)r->steps, steps),
+            ebb_format_duration(r->seconds, time, sizeof time));
     fprintf(stderr, "model  %s\n", r->model_path);
     fprintf(stderr, "sha256 weights %s\n       state   %s\n", r->weights_sha256, r->optimizer_sha256);
 }

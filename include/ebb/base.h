@@ -17,9 +17,9 @@
 extern "C" {
 #endif
 
-#define EBB_API __attribute__((visibility("default")))
+#define EBB_API                __attribute__((visibility("default")))
 #define EBB_PRINTF(fmt, first) __attribute__((format(printf, fmt, first)))
-#define EBB_MUST_CHECK __attribute__((warn_unused_result))
+#define EBB_MUST_CHECK         __attribute__((warn_unused_result))
 
 /* Outcome of a call, grouped by who can recover. */
 typedef enum ebb_status {
@@ -56,8 +56,8 @@ typedef struct ebb_error {
     ebb_status_t status;
     const char *file; /* source file and line that found it */
     int line;
-    int rank;           /* rank that found it, -1 before there were ranks */
-    char message[512];  /* what is wrong, where, and the cure if there is one; no final full stop or newline */
+    int rank;          /* rank that found it, -1 before there were ranks */
+    char message[512]; /* what is wrong, where, and the cure if there is one; no final full stop or newline */
 } ebb_error_t;
 
 /* The calling thread's first error since the last clear; status is EBB_OK when there is none. */
@@ -66,7 +66,8 @@ EBB_API void ebb_error_clear(void);
 /* Make err the calling thread's error: carries a worker thread's or a peer rank's error to the caller. */
 EBB_API ebb_status_t ebb_error_set(const ebb_error_t *err);
 /* Record an error and return status; an error that is already there wins. Use EBB_FAIL. */
-EBB_API ebb_status_t ebb_error_record(ebb_status_t status, const char *file, int line, const char *fmt, ...) EBB_PRINTF(4, 5);
+EBB_API ebb_status_t ebb_error_record(ebb_status_t status, const char *file, int line, const char *fmt, ...)
+    EBB_PRINTF(4, 5);
 /* Put words before the message of the current error ("shard-00003.h5: X/data: chunk 7: "), then return its status. */
 EBB_API ebb_status_t ebb_error_prefix(const char *fmt, ...) EBB_PRINTF(1, 2);
 
@@ -90,7 +91,12 @@ EBB_API ebb_status_t ebb_error_prefix(const char *fmt, ...) EBB_PRINTF(1, 2);
 
 /* Log levels: error and warn always matter; info is per run, debug per object, trace per step, data per batch. */
 typedef enum ebb_log_level {
-    EBB_LOG_ERROR, EBB_LOG_WARN, EBB_LOG_INFO, EBB_LOG_DEBUG, EBB_LOG_TRACE, EBB_LOG_DATA,
+    EBB_LOG_ERROR,
+    EBB_LOG_WARN,
+    EBB_LOG_INFO,
+    EBB_LOG_DEBUG,
+    EBB_LOG_TRACE,
+    EBB_LOG_DATA,
 } ebb_log_level_t;
 
 /* Set what is printed to stderr; environment EBB_LOG=level sets the start value (default info). Rank 0 alone prints

@@ -1,8 +1,9 @@
 /* Checkpoints: one HDF5 file with weights, optimiser state, cursor, configuration and hashes, written and read by any
- * number of ranks. The layout is described in src/checkpoint/FORMAT.md. A model is the same file without optimiser state.
+ * number of ranks. The layout is described in src/checkpoint/FORMAT.md. A model is the same file without optimiser
+ * state.
  *
- * A file is written under a temporary name, fsynced, renamed, and its folder fsynced; every array carries its XXH3 and the file
- * a SHA-256 of weights and of state, so that a torn or damaged file is detected and never loaded.
+ * A file is written under a temporary name, fsynced, renamed, and its folder fsynced; every array carries its XXH3 and
+ * the file a SHA-256 of weights and of state, so that a torn or damaged file is detected and never loaded.
  */
 #ifndef EBB_CHECKPOINT_H
 #define EBB_CHECKPOINT_H
@@ -22,12 +23,12 @@ extern "C" {
 
 /* Everything beside the arrays. Strings loaded are owned by the meta; free with ebb_checkpoint_meta_free. */
 typedef struct ebb_checkpoint_meta {
-    int64_t step;            /* optimiser steps done */
-    ebb_cursor_t cursor;     /* next batch */
+    int64_t step;        /* optimiser steps done */
+    ebb_cursor_t cursor; /* next batch */
     int32_t lanes;
-    char *config;            /* the run's whole configuration, JSON */
-    char *progress;          /* JSON: best metric, early stopping, sums of the epoch so far, seconds, joules */
-    char *dataset;           /* JSON: name, hash, rows, cols, class names; what predict needs to know of the training data */
+    char *config;   /* the run's whole configuration, JSON */
+    char *progress; /* JSON: best metric, early stopping, sums of the epoch so far, seconds, joules */
+    char *dataset;  /* JSON: name, hash, rows, cols, class names; what predict needs to know of the training data */
     char weights_sha256[65], optimizer_sha256[65]; /* set by save and load; optimizer empty for a model */
 } ebb_checkpoint_meta_t;
 
@@ -43,23 +44,27 @@ typedef struct ebb_checkpoint_state {
     ebb_optim_t *optim;
 } ebb_checkpoint_state_t;
 
-/* SHA-256 (hex) over all weights, and over all optimiser state, in the layout's order: name, shape, values per array; rows in
- * global order. The same for any rank count. Collective; the result on every rank. */
-EBB_API ebb_status_t ebb_checkpoint_hash(const ebb_checkpoint_state_t *state, char weights_sha256[65], char optimizer_sha256[65]);
+/* SHA-256 (hex) over all weights, and over all optimiser state, in the layout's order: name, shape, values per array;
+ * rows in global order. The same for any rank count. Collective; the result on every rank. */
+EBB_API ebb_status_t ebb_checkpoint_hash(const ebb_checkpoint_state_t *state, char weights_sha256[65],
+                                         char optimizer_sha256[65]);
 
 /* Write path. Collective; rank 0 writes, gathering the owners' state piece by piece, so that memory stays bounded. */
-EBB_API ebb_status_t ebb_checkpoint_save(const ebb_checkpoint_state_t *state, const char *path, ebb_checkpoint_meta_t *meta);
+EBB_API ebb_status_t ebb_checkpoint_save(const ebb_checkpoint_state_t *state, const char *path,
+                                         ebb_checkpoint_meta_t *meta);
 /* Read the meta alone. Not collective. */
 EBB_API ebb_status_t ebb_checkpoint_read_meta(const char *path, ebb_checkpoint_meta_t *meta);
-/* Load weights, and state if state->optim; checks every hash. EBB_EDATA if shapes differ from the layout (names the array).
- * Collective. */
-EBB_API ebb_status_t ebb_checkpoint_load(const ebb_checkpoint_state_t *state, const char *path, ebb_checkpoint_meta_t *meta);
+/* Load weights, and state if state->optim; checks every hash. EBB_EDATA if shapes differ from the layout (names the
+ * array). Collective. */
+EBB_API ebb_status_t ebb_checkpoint_load(const ebb_checkpoint_state_t *state, const char *path,
+                                         ebb_checkpoint_meta_t *meta);
 /* Check all hashes of a file. Not collective. */
 EBB_API ebb_status_t ebb_checkpoint_verify(const char *path);
 
 /* A run's checkpoints: runs/NAME/checkpoints/step-000001000.h5. */
 EBB_API ebb_status_t ebb_checkpoint_path(const char *dir, int64_t step, char *path, size_t size);
-/* Newest file in dir that verifies; damaged ones are named in a warning and passed over. EBB_ENOINPUT if none. Collective. */
+/* Newest file in dir that verifies; damaged ones are named in a warning and passed over. EBB_ENOINPUT if none.
+ * Collective. */
 EBB_API ebb_status_t ebb_checkpoint_newest(ebb_comm_t *comm, const char *dir, char *path, size_t size);
 /* Keep the newest `keep` (0: none), remove the rest and stale temporary files. Rank 0 alone. */
 EBB_API ebb_status_t ebb_checkpoint_prune(const char *dir, int keep);

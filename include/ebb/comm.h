@@ -35,7 +35,8 @@ typedef struct ebb_comm_ops {
     /* recv: size x bytes, in rank order. */
     ebb_status_t (*allgather)(void *state, const void *send, int64_t bytes, void *recv);
     /* recv: counts[r] bytes of rank r at offset displs[r]; send may lie in place. */
-    ebb_status_t (*allgatherv)(void *state, const void *send, int64_t bytes, void *recv, const int64_t *counts, const int64_t *displs);
+    ebb_status_t (*allgatherv)(void *state, const void *send, int64_t bytes, void *recv, const int64_t *counts,
+                               const int64_t *displs);
     /* send and recv: size x bytes. */
     ebb_status_t (*alltoall)(void *state, const void *send, int64_t bytes, void *recv);
     ebb_status_t (*isend)(void *state, const void *buf, int64_t bytes, int peer, int tag, ebb_request_t *req);
@@ -47,7 +48,8 @@ typedef struct ebb_comm_ops {
 } ebb_comm_ops_t;
 
 /* Make a communicator from a transport's table; fails with EBB_EUNAVAILABLE if the version or an entry is missing. */
-EBB_API ebb_status_t ebb_comm_create(const ebb_comm_ops_t *ops, void *state, int rank, int size, int local_rank, int local_size, ebb_comm_t **comm_p) EBB_MUST_CHECK;
+EBB_API ebb_status_t ebb_comm_create(const ebb_comm_ops_t *ops, void *state, int rank, int size, int local_rank,
+                                     int local_size, ebb_comm_t **comm_p) EBB_MUST_CHECK;
 /* One rank, no transport. */
 EBB_API ebb_status_t ebb_comm_self(ebb_comm_t **comm_p) EBB_MUST_CHECK;
 /* MPI_COMM_WORLD. Initialises MPI if nobody did (and then finalises it in destroy). Collective. Sets the log's rank. */
@@ -66,11 +68,14 @@ EBB_API int ebb_comm_local_size(const ebb_comm_t *comm);
 /* The operations of the table; see ebb_comm_ops_t. All but isend, irecv, waitall and abort are collective. */
 EBB_API ebb_status_t ebb_comm_barrier(ebb_comm_t *comm);
 EBB_API ebb_status_t ebb_comm_bcast(ebb_comm_t *comm, void *buf, int64_t bytes, int root);
-EBB_API ebb_status_t ebb_comm_allreduce(ebb_comm_t *comm, void *buf, int64_t count, ebb_comm_type_t type, ebb_reduce_t op);
+EBB_API ebb_status_t ebb_comm_allreduce(ebb_comm_t *comm, void *buf, int64_t count, ebb_comm_type_t type,
+                                        ebb_reduce_t op);
 EBB_API ebb_status_t ebb_comm_allgather(ebb_comm_t *comm, const void *send, int64_t bytes, void *recv);
-EBB_API ebb_status_t ebb_comm_allgatherv(ebb_comm_t *comm, const void *send, int64_t bytes, void *recv, const int64_t *counts, const int64_t *displs);
+EBB_API ebb_status_t ebb_comm_allgatherv(ebb_comm_t *comm, const void *send, int64_t bytes, void *recv,
+                                         const int64_t *counts, const int64_t *displs);
 EBB_API ebb_status_t ebb_comm_alltoall(ebb_comm_t *comm, const void *send, int64_t bytes, void *recv);
-EBB_API ebb_status_t ebb_comm_isend(ebb_comm_t *comm, const void *buf, int64_t bytes, int peer, int tag, ebb_request_t *req);
+EBB_API ebb_status_t ebb_comm_isend(ebb_comm_t *comm, const void *buf, int64_t bytes, int peer, int tag,
+                                    ebb_request_t *req);
 EBB_API ebb_status_t ebb_comm_irecv(ebb_comm_t *comm, void *buf, int64_t bytes, int peer, int tag, ebb_request_t *req);
 EBB_API ebb_status_t ebb_comm_waitall(ebb_comm_t *comm, int n, ebb_request_t *reqs);
 EBB_API void ebb_comm_abort(ebb_comm_t *comm, int code);

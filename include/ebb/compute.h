@@ -4,7 +4,8 @@
  *
  * Shapes are row-major, float32 unless said otherwise; "device" pointers belong to the backend's memory (host memory
  * for cpu). An execution context (ebb_exec_t) is one in-order queue: a thread's own on the CPU, a stream on a GPU. An
- * operation may return before it is done; ebb_backend_ops_t.exec_sync waits. One context must not be used by two threads at once.
+ * operation may return before it is done; ebb_backend_ops_t.exec_sync waits. One context must not be used by two
+ * threads at once.
  *
  * Bits: every operation gives the same bits for the same inputs and shapes, whichever context, thread or SIMD level
  * runs it. Scratch memory belongs to the context, grows during warm-up and is then reused: nothing allocates per step.
@@ -22,18 +23,31 @@ extern "C" {
 
 typedef struct ebb_exec ebb_exec_t;
 
-enum { /* capability flags */
+/* Capability flags. */
+enum {
     EBB_CAP_HOST_MEMORY = 1u << 0, /* device pointers can be read by the host */
     EBB_CAP_BF16 = 1u << 1,
     EBB_CAP_INT8 = 1u << 2,
 };
 
-typedef enum ebb_act { EBB_ACT_NONE, EBB_ACT_RELU, EBB_ACT_GELU, EBB_ACT_TANH, EBB_ACT_SIGMOID } ebb_act_t; /* gelu: exact, with erf */
+typedef enum ebb_act {
+    EBB_ACT_NONE,
+    EBB_ACT_RELU,
+    EBB_ACT_GELU, /* exact, with erf */
+    EBB_ACT_TANH,
+    EBB_ACT_SIGMOID
+} ebb_act_t;
 
-typedef enum ebb_loss_kind { EBB_LOSS_SOFTMAX_CE, EBB_LOSS_BINARY_CE, EBB_LOSS_SQUARED, EBB_LOSS_HUBER, EBB_LOSS_POISSON } ebb_loss_kind_t;
+typedef enum ebb_loss_kind {
+    EBB_LOSS_SOFTMAX_CE,
+    EBB_LOSS_BINARY_CE,
+    EBB_LOSS_SQUARED,
+    EBB_LOSS_HUBER,
+    EBB_LOSS_POISSON
+} ebb_loss_kind_t;
 
 /* Rows of a sparse matrix, borrowed. Row r holds entries rowptr[r] .. rowptr[r+1]-1 of col and val; rowptr[0] need
- * not be 0, so a range of rows of a larger matrix is a view. Columns within a row may be in any order but not repeated. */
+ * not be 0, so a range of rows of a larger matrix is a view. A row's columns may be in any order but not repeated. */
 typedef struct ebb_csr {
     int64_t rows, cols;
     const int64_t *rowptr; /* (rows + 1) */
@@ -49,22 +63,29 @@ typedef struct ebb_rows {
     float *val;   /* (n, width) */
 } ebb_rows_t;
 
-/* Update rules. g: gradient of the mean loss = scale * g_sum, plus l2 * w except for adamw and ftrl. States: sgd momentum;
- * adagrad sum of squares; adam(w) m, v; ftrl z, n, from which w is recomputed (start from w = 0 or let l1, l2 pull it there).
- * l1 (but for ftrl, which has its own) is a proximal step: after the gradient step w moves towards 0 by lr l1 (adagrad: by lr
- * l1 / (sqrt(sum) + eps)) and stops there, so zeros are true zeros. A weight with zero gradient, state and value stays +0. */
-typedef enum ebb_optim_kind { EBB_OPTIM_SGD, EBB_OPTIM_ADAGRAD, EBB_OPTIM_ADAM, EBB_OPTIM_ADAMW, EBB_OPTIM_FTRL } ebb_optim_kind_t;
+/* Update rules. g: gradient of the mean loss = scale * g_sum, plus l2 * w except for adamw and ftrl. States: sgd
+ * momentum; adagrad sum of squares; adam(w) m, v; ftrl z, n, from which w is recomputed (start from w = 0 or let l1, l2
+ * pull it there). l1 (but for ftrl, which has its own) is a proximal step: after the gradient step w moves towards 0 by
+ * lr l1 (adagrad: by lr l1 / (sqrt(sum) + eps)) and stops there, so zeros are true zeros. A weight with zero gradient,
+ * state and value stays +0. */
+typedef enum ebb_optim_kind {
+    EBB_OPTIM_SGD,
+    EBB_OPTIM_ADAGRAD,
+    EBB_OPTIM_ADAM,
+    EBB_OPTIM_ADAMW,
+    EBB_OPTIM_FTRL
+} ebb_optim_kind_t;
 
 typedef struct ebb_optim_hyper {
     ebb_optim_kind_t kind;
-    float lr;            /* of this step, after the schedule */
-    float scale;         /* multiplies the gradient sum: 1 / weight, times the clipping factor */
-    float l1, l2;        /* penalties, as above; adamw: l2 is decoupled decay, w *= 1 - lr l2 */
-    float momentum;      /* sgd */
-    bool nesterov;       /* sgd */
-    float beta1, beta2;  /* adam, adamw; ftrl: beta1 is its beta */
-    float eps;           /* adagrad, adam, adamw */
-    int64_t t;           /* step number from 1, for Adam's bias correction */
+    float lr;           /* of this step, after the schedule */
+    float scale;        /* multiplies the gradient sum: 1 / weight, times the clipping factor */
+    float l1, l2;       /* penalties, as above; adamw: l2 is decoupled decay, w *= 1 - lr l2 */
+    float momentum;     /* sgd */
+    bool nesterov;      /* sgd */
+    float beta1, beta2; /* adam, adamw; ftrl: beta1 is its beta */
+    float eps;          /* adagrad, adam, adamw */
+    int64_t t;          /* step number from 1, for Adam's bias correction */
 } ebb_optim_hyper_t;
 
 /* Number of float state values kept per weight by an update rule: 0, 1 or 2 (sgd: 1 with momentum). */
@@ -99,63 +120,87 @@ typedef struct ebb_backend_ops {
     /* ---- dense ---- */
     /* C = act(op(A) op(B) + beta C + bias): op(A) (M,K), op(B) (K,N), C (M,N), bias (N) or NULL; beta is 0 or 1. */
     ebb_status_t (*gemm)(ebb_exec_t *x, bool ta, bool tb, int64_t M, int64_t N, int64_t K, const float *A, int64_t lda,
-                         const float *B, int64_t ldb, float beta, float *C, int64_t ldc, const float *bias, ebb_act_t act);
+                         const float *B, int64_t ldb, float beta, float *C, int64_t ldc, const float *bias,
+                         ebb_act_t act);
     /* db (N) = beta db + sum over rows of dY (M,N), rows added in order. */
     ebb_status_t (*bias_grad)(ebb_exec_t *x, int64_t M, int64_t N, const float *dY, float beta, float *db);
-    ebb_status_t (*act_forward)(ebb_exec_t *x, ebb_act_t act, int64_t n, const float *in, float *out); /* may be in place */
+    /* May be in place. */
+    ebb_status_t (*act_forward)(ebb_exec_t *x, ebb_act_t act, int64_t n, const float *in, float *out);
     /* din = dout * act'(in); in: input of act_forward, out: its output (relu, tanh, sigmoid use out alone and accept
      * in == NULL; gelu needs in). May be in place over dout. */
-    ebb_status_t (*act_backward)(ebb_exec_t *x, ebb_act_t act, int64_t n, const float *in, const float *out, const float *dout, float *din);
+    ebb_status_t (*act_backward)(ebb_exec_t *x, ebb_act_t act, int64_t n, const float *in, const float *out,
+                                 const float *dout, float *din);
     /* Rows normalised to mean 0 and variance 1 over their N columns, then gamma, beta (N). mean, rstd: (M) out. */
-    ebb_status_t (*layernorm_forward)(ebb_exec_t *x, int64_t M, int64_t N, const float *in, const float *gamma, const float *beta, float eps, float *out, float *mean, float *rstd);
-    ebb_status_t (*layernorm_backward)(ebb_exec_t *x, int64_t M, int64_t N, const float *in, const float *gamma, const float *mean, const float *rstd,
-                                       const float *dout, float *din, float acc, float *dgamma, float *dbeta); /* dgamma = acc dgamma + ... */
-    /* out = in / (1-p) where kept, else 0. With n = index0 + i, element i is kept if u >= p, u being the upper 24 bits (times 2^-24) of
-     * word n % 4 of philox 4x32-10 with key key[0] and counter (n / 4, key[1]), low words first. Applied to dout it is its own
-     * backward pass. May be in place. */
-    ebb_status_t (*dropout)(ebb_exec_t *x, int64_t n, float p, const uint64_t key[2], uint64_t index0, const float *in, float *out);
+    ebb_status_t (*layernorm_forward)(ebb_exec_t *x, int64_t M, int64_t N, const float *in, const float *gamma,
+                                      const float *beta, float eps, float *out, float *mean, float *rstd);
+    /* dgamma = acc dgamma + ..., dbeta likewise. */
+    ebb_status_t (*layernorm_backward)(ebb_exec_t *x, int64_t M, int64_t N, const float *in, const float *gamma,
+                                       const float *mean, const float *rstd, const float *dout, float *din, float acc,
+                                       float *dgamma, float *dbeta);
+    /* out = in / (1-p) where kept, else 0. With n = index0 + i, element i is kept if u >= p, u being the upper 24 bits
+     * (times 2^-24) of word n % 4 of philox 4x32-10 with key key[0] and counter (n / 4, key[1]), low words first.
+     * Applied to dout it is its own backward pass. May be in place. */
+    ebb_status_t (*dropout)(ebb_exec_t *x, int64_t n, float p, const uint64_t key[2], uint64_t index0, const float *in,
+                            float *out);
 
     /* ---- sparse input ---- */
     /* Y (rows,H) = act(X W + bias): W (cols,H) with leading dimension ldw >= H; bias (H) or NULL. */
-    ebb_status_t (*csr_gemm)(ebb_exec_t *x, const ebb_csr_t *X, int64_t H, const float *W, int64_t ldw, const float *bias, ebb_act_t act, float *Y);
+    ebb_status_t (*csr_gemm)(ebb_exec_t *x, const ebb_csr_t *X, int64_t H, const float *W, int64_t ldw,
+                             const float *bias, ebb_act_t act, float *Y);
     /* Row-sparse gradient X^T dY: touched columns ascending. out->idx/val are (re)allocated by the context and stay its
      * own until the next call with the same slot; entries of a column are added in row order with fused multiply-add.
      * A touched column whose sum is 0 stays in. slot: 0 .. 7, one per table of the model. */
     ebb_status_t (*csr_grad)(ebb_exec_t *x, int slot, const ebb_csr_t *X, int64_t H, const float *dY, ebb_rows_t *out);
     /* The same sums, added into a dense gradient G (cols,H) starting from what is there; touched: bitmap, bit c set
      * for every column met ((cols + 63) / 64 words). Bit-equal to csr_grad scattered into zeros. */
-    ebb_status_t (*csr_grad_dense)(ebb_exec_t *x, const ebb_csr_t *X, int64_t H, const float *dY, float *G, uint64_t *touched);
-    /* Factorization machine (Rendle 2010): table T (cols, 1+k) holds w, v; out[r] = bias + <w,x> + 1/2 sum_f ((sum v_f x)^2 -
-     * sum v_f^2 x^2). sums (rows,k) out, kept for the backward pass. */
-    ebb_status_t (*fm_forward)(ebb_exec_t *x, const ebb_csr_t *X, int64_t k, const float *T, const float *bias, float *out, float *sums);
-    ebb_status_t (*fm_grad)(ebb_exec_t *x, int slot, const ebb_csr_t *X, int64_t k, const float *T, const float *sums, const float *dout, ebb_rows_t *grad);
-    ebb_status_t (*fm_grad_dense)(ebb_exec_t *x, const ebb_csr_t *X, int64_t k, const float *T, const float *sums, const float *dout, float *G, uint64_t *touched);
-    /* Embedding of fields: columns [field_begin[f], field_begin[f+1]) are field f (f < n_fields; ascending). Y (rows, n_fields*dim):
-     * part f of row r = sum over that row's entries of field f of val * T[col], T (cols, dim). Columns in no field are left out. */
-    ebb_status_t (*embed_forward)(ebb_exec_t *x, const ebb_csr_t *X, int n_fields, const int32_t *field_begin, int64_t dim, const float *T, float *Y);
-    ebb_status_t (*embed_grad)(ebb_exec_t *x, int slot, const ebb_csr_t *X, int n_fields, const int32_t *field_begin, int64_t dim, const float *dY, ebb_rows_t *grad);
-    ebb_status_t (*embed_grad_dense)(ebb_exec_t *x, const ebb_csr_t *X, int n_fields, const int32_t *field_begin, int64_t dim, const float *dY, float *G, uint64_t *touched);
+    ebb_status_t (*csr_grad_dense)(ebb_exec_t *x, const ebb_csr_t *X, int64_t H, const float *dY, float *G,
+                                   uint64_t *touched);
+    /* Factorization machine (Rendle 2010): table T (cols, 1+k) holds w, v;
+     *   out[r] = bias + <w,x> + 1/2 sum_f ((sum v_f x)^2 - sum v_f^2 x^2).
+     * sums (rows,k) out, kept for the backward pass. */
+    ebb_status_t (*fm_forward)(ebb_exec_t *x, const ebb_csr_t *X, int64_t k, const float *T, const float *bias,
+                               float *out, float *sums);
+    ebb_status_t (*fm_grad)(ebb_exec_t *x, int slot, const ebb_csr_t *X, int64_t k, const float *T, const float *sums,
+                            const float *dout, ebb_rows_t *grad);
+    ebb_status_t (*fm_grad_dense)(ebb_exec_t *x, const ebb_csr_t *X, int64_t k, const float *T, const float *sums,
+                                  const float *dout, float *G, uint64_t *touched);
+    /* Embedding of fields: columns [field_begin[f], field_begin[f+1]) are field f (f < n_fields; ascending). Y (rows,
+     * n_fields*dim): part f of row r = sum over that row's entries of field f of val * T[col], T (cols, dim). Columns
+     * in no field are left out. */
+    ebb_status_t (*embed_forward)(ebb_exec_t *x, const ebb_csr_t *X, int n_fields, const int32_t *field_begin,
+                                  int64_t dim, const float *T, float *Y);
+    ebb_status_t (*embed_grad)(ebb_exec_t *x, int slot, const ebb_csr_t *X, int n_fields, const int32_t *field_begin,
+                               int64_t dim, const float *dY, ebb_rows_t *grad);
+    ebb_status_t (*embed_grad_dense)(ebb_exec_t *x, const ebb_csr_t *X, int n_fields, const int32_t *field_begin,
+                                     int64_t dim, const float *dY, float *G, uint64_t *touched);
 
     /* ---- losses: rows of `out` (rows, width) are raw model outputs (logits; log rate for poisson) ----
-     * label (rows): class numbers for softmax_ce and binary_ce with width 1; y (rows,width) reals otherwise. weight (rows) or
-     * NULL; class_weight (classes) or NULL, for losses with class numbers only. row_loss (rows, host doubles): weighted loss of each row,
-     * summed over its outputs; squared is 1/2 (o - y)^2, of which huber is the usual continuation, poisson exp(o) - y o.
-     * row_weight (rows, host doubles): weight of each row. dout (rows,width) or NULL: gradient of the weighted SUM of losses. A label
-     * that is no class gives EBB_EDATA with the row. */
-    ebb_status_t (*loss)(ebb_exec_t *x, ebb_loss_kind_t kind, float huber_delta, int64_t rows, int64_t width, const float *out, const int32_t *label, const float *y,
-                         const float *weight, const float *class_weight, double *row_loss, double *row_weight, float *dout);
+     * label (rows): class numbers for softmax_ce and binary_ce with width 1; y (rows,width) reals otherwise. weight
+     * (rows) or NULL; class_weight (classes) or NULL, for losses with class numbers only. row_loss (rows, host
+     * doubles): weighted loss of each row, summed over its outputs; squared is 1/2 (o - y)^2, of which huber is the
+     * usual continuation, poisson exp(o) - y o. row_weight (rows, host doubles): weight of each row. dout (rows,width)
+     * or NULL: gradient of the weighted SUM of losses. A label that is no class gives EBB_EDATA with the row. */
+    ebb_status_t (*loss)(ebb_exec_t *x, ebb_loss_kind_t kind, float huber_delta, int64_t rows, int64_t width,
+                         const float *out, const int32_t *label, const float *y, const float *weight,
+                         const float *class_weight, double *row_loss, double *row_weight, float *dout);
     /* Outputs to predictions: softmax, sigmoid, identity or exp, by loss. May be in place. */
-    ebb_status_t (*link)(ebb_exec_t *x, ebb_loss_kind_t kind, int64_t rows, int64_t width, const float *out, float *pred);
+    ebb_status_t (*link)(ebb_exec_t *x, ebb_loss_kind_t kind, int64_t rows, int64_t width, const float *out,
+                         float *pred);
 
     /* ---- sums and updates ---- */
-    ebb_status_t (*add)(ebb_exec_t *x, int64_t n, const float *a, const float *b, float *out); /* out = a + b, may alias */
-    /* Sum of squares of each of ceil(n / segment) segments, in double, elements in order within 8 fixed interleaved partial sums. */
+    /* out = a + b; may alias. */
+    ebb_status_t (*add)(ebb_exec_t *x, int64_t n, const float *a, const float *b, float *out);
+    /* Sum of squares of each of ceil(n / segment) segments, in double, elements in order within 8 fixed interleaved
+     * partial sums. */
     ebb_status_t (*sumsq)(ebb_exec_t *x, int64_t n, int64_t segment, const float *a, double *out_host);
     /* Apply an update rule to n weights: w, g (gradient sum), s0, s1 (states or NULL). */
-    ebb_status_t (*update)(ebb_exec_t *x, const ebb_optim_hyper_t *h, int64_t n, float *w, const float *g, float *s0, float *s1);
-    /* Apply it to rows: for k in 0..n-1, weights w[idx_w[k]*width ...], states s[idx_s[k]*width ...], gradient g[k*width ...]. */
-    ebb_status_t (*update_rows)(ebb_exec_t *x, const ebb_optim_hyper_t *h, int64_t n, int64_t width, const int32_t *idx_w, const int32_t *idx_s, float *w,
-                                const float *g, float *s0, float *s1);
+    ebb_status_t (*update)(ebb_exec_t *x, const ebb_optim_hyper_t *h, int64_t n, float *w, const float *g, float *s0,
+                           float *s1);
+    /* Apply it to rows: for k in 0..n-1, weights w[idx_w[k]*width ...], states s[idx_s[k]*width ...], gradient
+     * g[k*width ...]. */
+    ebb_status_t (*update_rows)(ebb_exec_t *x, const ebb_optim_hyper_t *h, int64_t n, int64_t width,
+                                const int32_t *idx_w, const int32_t *idx_s, float *w, const float *g, float *s0,
+                                float *s1);
 } ebb_backend_ops_t;
 
 /* An opened device. */
@@ -165,11 +210,12 @@ typedef struct ebb_backend {
 } ebb_backend_t;
 
 /* What a backend's shared object exports under the name ebb_backend_entry. */
-typedef ebb_status_t (*ebb_backend_entry_t)(uint32_t version, int device, ebb_backend_t *backend, void (**close_p)(ebb_backend_t *));
+typedef ebb_status_t (*ebb_backend_entry_t)(uint32_t version, int device, ebb_backend_t *backend,
+                                            void (**close_p)(ebb_backend_t *));
 
-/* Open "cpu" (device is ignored) or a loadable backend by name; libebb_<name>.so is looked for in $EBB_BACKEND_PATH, then
- * beside libebb. EBB_EUNAVAILABLE says what is missing. EBB_ISA=scalar|avx2|avx512 forces the CPU's kernels (same bits, for
- * tests; dense products are oneDNN's and not affected). Not collective. */
+/* Open "cpu" (device is ignored) or a loadable backend by name; libebb_<name>.so is looked for in $EBB_BACKEND_PATH,
+ * then beside libebb. EBB_EUNAVAILABLE says what is missing. EBB_ISA=scalar|avx2|avx512 forces the CPU's kernels (same
+ * bits, for tests; dense products are oneDNN's and not affected). Not collective. */
 EBB_API ebb_status_t ebb_backend_open(const char *name, int device, ebb_backend_t **backend_p) EBB_MUST_CHECK;
 EBB_API void ebb_backend_close(ebb_backend_t *backend);
 

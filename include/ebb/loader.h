@@ -3,8 +3,8 @@
  * Order. order(seed, epoch, position) -> row is a pure function (see ebb_order_row): blocks of `block_rows` rows are
  * permuted over the data set by a keyed Feistel network, the permuted sequence is cut into `lanes` spans whose lengths
  * differ by at most one row, and within a lane rows are permuted inside windows of `window_blocks` blocks. No row is
- * dropped or repeated in an epoch. Step s takes share(l) rows of lane l, where share(l) = batch*(l+1)/lanes - batch*l/lanes; the
- * tail step is shorter. Nothing depends on ranks or threads.
+ * dropped or repeated in an epoch. Step s takes share(l) rows of lane l, where share(l) = batch*(l+1)/lanes -
+ * batch*l/lanes; the tail step is shorter. Nothing depends on ranks or threads.
  *
  * Threads. create, acquire, release, seek and destroy belong to one thread; read-ahead threads are the loader's own.
  * Not collective: each rank loads its lanes alone.
@@ -22,15 +22,15 @@ extern "C" {
 /* Everything the order depends on. */
 typedef struct ebb_order {
     int64_t rows;
-    int32_t lanes;          /* default 24 */
-    int64_t batch;          /* global rows per step, >= lanes */
-    int64_t block_rows;     /* 0: rows that fill four chunks, fewer where a lane would have under 12 blocks */
-    int32_t window_blocks;  /* default 8 */
+    int32_t lanes;         /* default 24 */
+    int64_t batch;         /* global rows per step, >= lanes */
+    int64_t block_rows;    /* 0: rows that fill four chunks, fewer where a lane would have under 12 blocks */
+    int32_t window_blocks; /* default 8 */
     uint64_t seed;
-    bool shuffle;           /* false: rows in storage order, still cut into lanes */
+    bool shuffle; /* false: rows in storage order, still cut into lanes */
 } ebb_order_t;
 
-/* Fill what is 0 from the data set; EBB_EINVAL (batch < lanes, more lanes than rows ...) says what and how to mend it. */
+/* Fill what is 0 from the data set; EBB_EINVAL (batch < lanes, more lanes than rows ...) says what to do. */
 EBB_API ebb_status_t ebb_order_init(ebb_order_t *order, const ebb_dataset_info_t *info);
 /* Row at position p (0 .. lane length - 1) of a lane in an epoch. O(1) time and memory. */
 EBB_API int64_t ebb_order_row(const ebb_order_t *order, int64_t epoch, int32_t lane, int64_t p);
@@ -44,29 +44,29 @@ EBB_API void ebb_order_hash(const ebb_order_t *order, int64_t epoch, char hex[33
 /* Where a loader stands; plain bytes that may be stored. */
 typedef struct ebb_cursor {
     uint64_t seed;
-    int64_t epoch, step;      /* the next step to deliver */
-    uint8_t data_hash[16];    /* first half of the data set's hash */
+    int64_t epoch, step;   /* the next step to deliver */
+    uint8_t data_hash[16]; /* first half of the data set's hash */
 } ebb_cursor_t;
 
 /* Changes made to the values of each row, in this order. Zero: none. */
 typedef struct ebb_transform {
-    float row_sum;   /* scale each row to this sum (1e4 for cell counts) */
+    float row_sum; /* scale each row to this sum (1e4 for cell counts) */
     bool log1p;
-    bool row_l2;     /* scale each row to Euclidean length 1 */
-    float scale;     /* multiply (1/255 for pixels) */
+    bool row_l2; /* scale each row to Euclidean length 1 */
+    float scale; /* multiply (1/255 for pixels) */
 } ebb_transform_t;
 
 typedef struct ebb_loader_options {
     ebb_order_t order;
     ebb_transform_t transform;
-    const int32_t *lanes;    /* lanes this loader delivers, ascending; NULL: all */
+    const int32_t *lanes; /* lanes this loader delivers, ascending; NULL: all */
     int32_t n_lanes;
-    int threads;             /* read-ahead threads; 0: 1; */
-    int64_t memory_bytes;    /* budget for windows and batches; 0: 1 GiB. Too small for one window per lane: an error that says the need.
-                              * A data set that takes less than half of it decoded is kept, so later epochs decode nothing. Each
-                              * thread has a reader's chunk cache besides */
-    int depth;               /* batches ready ahead; 0: 3 */
-    void *(*alloc)(void *user, size_t bytes);  /* batch memory (pinned for a GPU); NULL: base's own */
+    int threads;          /* read-ahead threads; 0: 1 */
+    int64_t memory_bytes; /* budget for windows and batches; 0: 1 GiB. Too small for one window per lane: an error that
+                           * says the need. A data set that takes less than half of it decoded is kept, so later epochs
+                           * decode nothing. Each thread has a reader's chunk cache besides */
+    int depth;            /* batches ready ahead; 0: 3 */
+    void *(*alloc)(void *user, size_t bytes); /* batch memory (pinned for a GPU); NULL: base's own */
     void (*free)(void *user, void *ptr);
     void *alloc_user;
 } ebb_loader_options_t;
@@ -96,7 +96,8 @@ typedef struct ebb_batch {
 typedef struct ebb_loader ebb_loader_t;
 
 /* ds: borrowed until destroy. */
-EBB_API ebb_status_t ebb_loader_create(const ebb_dataset_t *ds, const ebb_loader_options_t *options, ebb_loader_t **loader_p) EBB_MUST_CHECK;
+EBB_API ebb_status_t ebb_loader_create(const ebb_dataset_t *ds, const ebb_loader_options_t *options,
+                                       ebb_loader_t **loader_p) EBB_MUST_CHECK;
 EBB_API void ebb_loader_destroy(ebb_loader_t *loader);
 /* Next batch; waits until one is ready. EBB_END at the end of the epoch: then the cursor stands at step 0 of the next
  * epoch and the next acquire begins it. At most `depth` batches may be held at once. A read-ahead thread's error is
@@ -111,16 +112,16 @@ EBB_API ebb_status_t ebb_loader_restore(ebb_loader_t *loader, const ebb_cursor_t
 
 typedef struct ebb_loader_stats {
     int64_t rows, nnz, batches;
-    int64_t bytes_read;      /* compressed, by the data set's mean; what a chunk's neighbours cost is not in it */
+    int64_t bytes_read; /* compressed, by the data set's mean; what a chunk's neighbours cost is not in it */
     int64_t bytes_decoded;
-    int64_t stall_ns;        /* time acquire waited */
-    int64_t memory_bytes;    /* held now */
-    int64_t allocations;     /* since the first batch was delivered: 0 after warm-up */
+    int64_t stall_ns;     /* time acquire waited */
+    int64_t memory_bytes; /* held now */
+    int64_t allocations;  /* since the first batch was delivered: 0 after warm-up */
 } ebb_loader_stats_t;
 EBB_API void ebb_loader_stats(const ebb_loader_t *loader, ebb_loader_stats_t *stats);
 
-/* The largest number of rows and of entries any lane holds in one batch so far (for sizing workspaces): rows is exact and
- * constant, nnz grows. */
+/* The largest number of rows and of entries any lane holds in one batch so far (for sizing workspaces): rows is exact
+ * and constant, nnz grows. */
 EBB_API int64_t ebb_loader_max_lane_rows(const ebb_loader_t *loader);
 
 #ifdef __cplusplus

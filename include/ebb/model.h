@@ -14,7 +14,7 @@ extern "C" {
 #endif
 
 #define EBB_MODEL_VERSION 1u
-#define EBB_MAX_TABLES 8
+#define EBB_MAX_TABLES    8
 
 typedef enum ebb_param_kind {
     EBB_PARAM_DENSE, /* every step touches all of it */
@@ -24,22 +24,23 @@ typedef enum ebb_param_kind {
 typedef enum ebb_init { EBB_INIT_ZERO, EBB_INIT_ONE, EBB_INIT_NORMAL, EBB_INIT_UNIFORM } ebb_init_t;
 
 typedef struct ebb_param {
-    char name[64];     /* "0.linear.weight" */
+    char name[64]; /* "0.linear.weight" */
     ebb_param_kind_t kind;
     int64_t rows, cols;
-    ebb_init_t init;   /* NORMAL: mean 0, standard deviation `scale`; UNIFORM: [-scale, scale) */
+    ebb_init_t init; /* NORMAL: mean 0, standard deviation `scale`; UNIFORM: [-scale, scale) */
     float scale;
     bool decay;        /* L1/L2 and weight decay apply */
     int64_t zero_cols; /* the first so many columns of every row start at 0, whatever init says */
-    int64_t offset;    /* DENSE: float offset in the dense vector (a multiple of 16); ROWS: the table's number. Set by ebb_layout_create */
+    int64_t offset;    /* DENSE: float offset in the dense vector (a multiple of 16); ROWS: the table's number. Set by
+                          ebb_layout_create */
 } ebb_param_t;
 
 /* Where parameters live: dense ones in one vector of dense_floats, each row-sparse table on its own. */
 typedef struct ebb_layout {
     int n_params;
     ebb_param_t *params;
-    int64_t dense_floats; /* padded; padding stays 0 */
-    int n_tables;         /* <= EBB_MAX_TABLES */
+    int64_t dense_floats;            /* padded; padding stays 0 */
+    int n_tables;                    /* <= EBB_MAX_TABLES */
     int table_param[EBB_MAX_TABLES]; /* parameter number of each table */
 } ebb_layout_t;
 
@@ -49,8 +50,8 @@ EBB_API void ebb_layout_destroy(ebb_layout_t *layout);
 
 /* One copy of all weights, in device memory. */
 typedef struct ebb_weights {
-    float *dense;                  /* (dense_floats) */
-    float *table[EBB_MAX_TABLES];  /* (rows, cols) each */
+    float *dense;                 /* (dense_floats) */
+    float *table[EBB_MAX_TABLES]; /* (rows, cols) each */
 } ebb_weights_t;
 
 /* Gradients of one lane. dense: (dense_floats). For each table either a dense gradient with its bitmap, or rows; which,
@@ -60,7 +61,8 @@ typedef struct ebb_grads {
     float *table_dense[EBB_MAX_TABLES];
     uint64_t *touched[EBB_MAX_TABLES];
     ebb_rows_t rows[EBB_MAX_TABLES];
-    bool accumulate; /* false: dense is overwritten; true: added to (table_dense always is added to). Rows are never accumulated */
+    bool accumulate; /* false: dense is overwritten; true: added to (table_dense always is added to). Rows are never
+                        accumulated */
 } ebb_grads_t;
 
 /* A lane's input rows; x or csr. Device pointers. */
@@ -76,19 +78,20 @@ typedef struct ebb_pass {
     const ebb_backend_ops_t *ops;
     ebb_exec_t *exec;
     const ebb_weights_t *weights;
-    void *workspace;       /* device memory of workspace_bytes(rows); forward leaves in it what backward needs */
-    bool training;         /* dropout on */
-    uint64_t seed;         /* with step and lane: the key of dropout's random numbers */
+    void *workspace; /* device memory of workspace_bytes(rows); forward leaves in it what backward needs */
+    bool training;   /* dropout on */
+    uint64_t seed;   /* with step and lane: the key of dropout's random numbers */
     int64_t step;
     int32_t lane;
-    int64_t row0;          /* first row of this piece within the lane's rows of the step, so that pieces draw other numbers */
+    int64_t row0; /* first row of this piece within the lane's rows of the step, so that pieces draw other numbers */
 } ebb_pass_t;
 
 typedef struct ebb_model_ops {
     uint32_t version; /* EBB_MODEL_VERSION */
     const char *name;
     /* config: JSON text of the run file's `model` section. info: of the training data. outputs_p: width of the output
-     * expected by the loss (classes for softmax, 1 for binary, target_cols otherwise) on entry; the model may not change it. */
+     * expected by the loss (classes for softmax, 1 for binary, target_cols otherwise) on entry; the model may not
+     * change it. */
     ebb_status_t (*create)(const char *config, const ebb_dataset_info_t *info, int64_t outputs, void **model_p);
     void (*destroy)(void *model);
     /* Declare parameters, in order. n_p: their number; the array stays the model's. */
@@ -98,8 +101,10 @@ typedef struct ebb_model_ops {
     int64_t (*workspace_bytes)(void *model, int64_t rows);
     /* out (rows, outputs), device. */
     ebb_status_t (*forward)(void *model, const ebb_pass_t *pass, const ebb_input_t *in, float *out);
-    /* dout (rows, outputs): gradient of the loss sum. Fills grads; called after forward with the same pass and input. May overwrite dout. */
-    ebb_status_t (*backward)(void *model, const ebb_pass_t *pass, const ebb_input_t *in, float *dout, ebb_grads_t *grads);
+    /* dout (rows, outputs): gradient of the loss sum. Fills grads; called after forward with the same pass and input.
+     * May overwrite dout. */
+    ebb_status_t (*backward)(void *model, const ebb_pass_t *pass, const ebb_input_t *in, float *dout,
+                             ebb_grads_t *grads);
 } ebb_model_ops_t;
 
 typedef struct ebb_loss {
@@ -109,16 +114,19 @@ typedef struct ebb_loss {
 
 typedef struct ebb_model ebb_model_t;
 
-/* Build the model that `config` (JSON of the run file's model section: loss, layers | plugin) describes for data like info. Errors
- * name the layer ("model.layers[2].linear.out: ..."). */
-EBB_API ebb_status_t ebb_model_create(const char *config, const ebb_dataset_info_t *info, ebb_model_t **model_p) EBB_MUST_CHECK;
+/* Build the model that `config` (JSON of the run file's model section: loss, layers | plugin) describes for data like
+ * info. Errors name the layer ("model.layers[2].linear.out: ..."). */
+EBB_API ebb_status_t ebb_model_create(const char *config, const ebb_dataset_info_t *info,
+                                      ebb_model_t **model_p) EBB_MUST_CHECK;
 EBB_API void ebb_model_destroy(ebb_model_t *model);
 EBB_API const ebb_layout_t *ebb_model_layout(const ebb_model_t *model);
 EBB_API const ebb_loss_t *ebb_model_loss(const ebb_model_t *model);
 EBB_API int64_t ebb_model_outputs(const ebb_model_t *model);
 EBB_API int64_t ebb_model_workspace_bytes(const ebb_model_t *model, int64_t rows);
-EBB_API ebb_status_t ebb_model_forward(const ebb_model_t *model, const ebb_pass_t *pass, const ebb_input_t *in, float *out);
-EBB_API ebb_status_t ebb_model_backward(const ebb_model_t *model, const ebb_pass_t *pass, const ebb_input_t *in, float *dout, ebb_grads_t *grads);
+EBB_API ebb_status_t ebb_model_forward(const ebb_model_t *model, const ebb_pass_t *pass, const ebb_input_t *in,
+                                       float *out);
+EBB_API ebb_status_t ebb_model_backward(const ebb_model_t *model, const ebb_pass_t *pass, const ebb_input_t *in,
+                                        float *dout, ebb_grads_t *grads);
 /* One line a layer: index, kind, shapes, parameters. */
 EBB_API ebb_status_t ebb_model_describe(const ebb_model_t *model, char *text, size_t size);
 
@@ -130,11 +138,14 @@ EBB_API const char *ebb_loss_name(ebb_loss_kind_t kind); /* "softmax_cross_entro
 EBB_API ebb_status_t ebb_model_ops_check(const ebb_model_ops_t *ops);
 
 /* Allocate weights and fill them from (seed, parameter number, element): the same for any backend and rank count. */
-EBB_API ebb_status_t ebb_weights_create(ebb_backend_t *backend, const ebb_layout_t *layout, ebb_weights_t *weights) EBB_MUST_CHECK;
-EBB_API ebb_status_t ebb_weights_init(ebb_backend_t *backend, const ebb_layout_t *layout, uint64_t seed, ebb_weights_t *weights);
+EBB_API ebb_status_t ebb_weights_create(ebb_backend_t *backend, const ebb_layout_t *layout,
+                                        ebb_weights_t *weights) EBB_MUST_CHECK;
+EBB_API ebb_status_t ebb_weights_init(ebb_backend_t *backend, const ebb_layout_t *layout, uint64_t seed,
+                                      ebb_weights_t *weights);
 EBB_API void ebb_weights_destroy(ebb_backend_t *backend, const ebb_layout_t *layout, ebb_weights_t *weights);
 /* Floats of a parameter and where they lie. */
-EBB_API float *ebb_weights_param(const ebb_layout_t *layout, const ebb_weights_t *weights, int param, int64_t *floats_p);
+EBB_API float *ebb_weights_param(const ebb_layout_t *layout, const ebb_weights_t *weights, int param,
+                                 int64_t *floats_p);
 
 /* ---- checking a model ---- */
 
@@ -144,36 +155,51 @@ typedef struct ebb_host_rows {
     const int64_t *rowptr; /* (rows + 1), rowptr[0] = 0 */
     const int32_t *col;
     const float *val;
-    const float *x;        /* (rows, cols) */
-    const int32_t *label;  /* (rows) for classes, else y (rows, target_cols) */
+    const float *x;       /* (rows, cols) */
+    const int32_t *label; /* (rows) for classes, else y (rows, target_cols) */
     const float *y;
 } ebb_host_rows_t;
 
 typedef struct ebb_check {
-    const char *name;      /* "gradient of 0.linear.weight" */
+    const char *name; /* "gradient of 0.linear.weight" */
     bool passed, skipped;
-    double worst, limit;   /* largest error met, and what is allowed */
-    const char *note;      /* where the worst was, or why it was skipped */
+    double worst, limit; /* largest error met, and what is allowed */
+    const char *note;    /* where the worst was, or why it was skipped */
 } ebb_check_t;
 
-/* Check any model on some rows (some dozens do): gradients against finite differences, same bits from a poisoned workspace, from
- * two threads at once, from row-sparse and dense gradients, pieces and padding without influence, weights untouched; and
- * against `other`, a second backend or NULL. report is called once per check. EBB_EDATA if any failed. Not collective. */
-EBB_API ebb_status_t ebb_model_check(const char *config, const ebb_dataset_info_t *info, const ebb_host_rows_t *rows, ebb_backend_t *backend,
-                                     ebb_backend_t *other, uint64_t seed, void (*report)(void *user, const ebb_check_t *check), void *user);
+/* Check any model on some rows (some dozens do): gradients against finite differences, same bits from a poisoned
+ * workspace, from two threads at once, from row-sparse and dense gradients, pieces and padding without influence,
+ * weights untouched; and against `other`, a second backend or NULL. report is called once per check. EBB_EDATA if any
+ * failed. Not collective. */
+EBB_API ebb_status_t ebb_model_check(const char *config, const ebb_dataset_info_t *info, const ebb_host_rows_t *rows,
+                                     ebb_backend_t *backend, ebb_backend_t *other, uint64_t seed,
+                                     void (*report)(void *user, const ebb_check_t *check), void *user);
 
-/* ---- metrics: computed per row and added exactly (integers and exact sums), so any split of the rows over ranks gives equal figures ---- */
+/* ---- metrics ----
+ * Computed per row and added exactly (integers and exact sums), so any split of the rows over ranks gives equal
+ * figures. */
 
-typedef enum ebb_metric_kind { EBB_METRIC_LOSS, EBB_METRIC_ACCURACY, EBB_METRIC_TOPK, EBB_METRIC_LOG_LOSS, EBB_METRIC_AUC, EBB_METRIC_RMSE, EBB_METRIC_MAE } ebb_metric_kind_t;
+typedef enum ebb_metric_kind {
+    EBB_METRIC_LOSS,
+    EBB_METRIC_ACCURACY,
+    EBB_METRIC_TOPK,
+    EBB_METRIC_LOG_LOSS,
+    EBB_METRIC_AUC,
+    EBB_METRIC_RMSE,
+    EBB_METRIC_MAE
+} ebb_metric_kind_t;
 
 typedef struct ebb_metrics ebb_metrics_t;
 
-/* names: "loss,accuracy,top_5,log_loss,auc,rmse,mae", or NULL for those that suit the loss. auc: binary, from 2^20 bins of the score. */
-EBB_API ebb_status_t ebb_metrics_create(const char *names, const ebb_loss_t *loss, int64_t outputs, ebb_metrics_t **metrics_p) EBB_MUST_CHECK;
+/* names: "loss,accuracy,top_5,log_loss,auc,rmse,mae", or NULL for those that suit the loss. auc: binary, from 2^20 bins
+ * of the score. */
+EBB_API ebb_status_t ebb_metrics_create(const char *names, const ebb_loss_t *loss, int64_t outputs,
+                                        ebb_metrics_t **metrics_p) EBB_MUST_CHECK;
 EBB_API void ebb_metrics_destroy(ebb_metrics_t *metrics);
 EBB_API void ebb_metrics_reset(ebb_metrics_t *metrics);
 /* Add rows; host pointers: pred (rows,outputs) after the link, row_loss and row_weight (rows). Thread-safe. */
-EBB_API ebb_status_t ebb_metrics_add(ebb_metrics_t *metrics, int64_t rows, const float *pred, const int32_t *label, const float *y, const double *row_loss, const double *row_weight);
+EBB_API ebb_status_t ebb_metrics_add(ebb_metrics_t *metrics, int64_t rows, const float *pred, const int32_t *label,
+                                     const float *y, const double *row_loss, const double *row_weight);
 /* The state as int64 words that may be summed over ranks: n_p words, in place. */
 EBB_API int64_t *ebb_metrics_words(ebb_metrics_t *metrics, int64_t *n_p);
 EBB_API int ebb_metrics_count(const ebb_metrics_t *metrics);

@@ -1,14 +1,16 @@
 /* The record of a run: runs/NAME/run.json says what was run, where, with what outcome and which bits came out;
- * runs/NAME/metrics.jsonl holds one JSON object per line as training went. run.json is replaced as a whole (temporary name, fsync,
- * rename); metrics.jsonl only grows, by whole lines, and is cut back to the step that a resumed run begins from.
+ * runs/NAME/metrics.jsonl holds one JSON object per line as training went. run.json is replaced as a whole (temporary
+ * name, fsync, rename); metrics.jsonl only grows, by whole lines, and is cut back to the step that a resumed run begins
+ * from.
  *
  * A record belongs to one thread of rank 0. On other ranks the record is NULL, and every function then does nothing and
  * returns EBB_OK, so that callers need not ask. A run's folder is locked while its record is open: a second process is
  * refused, and a lock ends with the process that held it, however it ended.
  *
- * run.json, version 1: format "ebb-run", version, name, outcome ("running", "finished", "stopped", "failed"), error, started, ended
- * (UTC), starts (one for each start: started, ended, outcome, ranks, hosts, versions), and what the caller sets: config, data,
- * epochs, metrics, weights_sha256, optimizer_sha256 ... Figures that nobody measured are absent.
+ * run.json, version 1: format "ebb-run", version, name, outcome ("running", "finished", "stopped", "failed"), error,
+ * started, ended (UTC), starts (one for each start: started, ended, outcome, ranks, hosts, versions), and what the
+ * caller sets: config, data, epochs, metrics, weights_sha256, optimizer_sha256 ... Figures that nobody measured are
+ * absent.
  */
 #ifndef EBB_REPORT_H
 #define EBB_REPORT_H
@@ -25,10 +27,12 @@ extern "C" {
 
 typedef struct ebb_record ebb_record_t;
 
-/* Begin a new run in a folder, made with its parents. EBB_EUSAGE if it is in use, or holds a run that got anywhere, unless
- * `replace`: then that run's record goes (its checkpoints and models are the caller's to remove, now that the folder is locked). */
+/* Begin a new run in a folder, made with its parents. EBB_EUSAGE if it is in use, or holds a run that got anywhere,
+ * unless `replace`: then that run's record goes (its checkpoints and models are the caller's to remove, now that the
+ * folder is locked). */
 EBB_API ebb_status_t ebb_record_create(const char *folder, bool replace, ebb_record_t **record_p) EBB_MUST_CHECK;
-/* Go on with the run in a folder. EBB_ENOINPUT if there is none, EBB_EUSAGE if it is in use. A torn last line of the metrics goes. */
+/* Go on with the run in a folder. EBB_ENOINPUT if there is none, EBB_EUSAGE if it is in use. A torn last line of the
+ * metrics goes. */
 EBB_API ebb_status_t ebb_record_open(const char *folder, ebb_record_t **record_p) EBB_MUST_CHECK;
 /* Releases the lock. Without ebb_record_finish before, run.json keeps saying "running". */
 EBB_API void ebb_record_destroy(ebb_record_t *record);
@@ -45,24 +49,26 @@ EBB_API ebb_status_t ebb_record_set_f64(ebb_record_t *record, const char *key, d
 EBB_API ebb_status_t ebb_record_append(ebb_record_t *record, const char *key, const char *json);
 /* A member as JSON text, to be freed with free(); NULL if absent. */
 EBB_API char *ebb_record_get(const ebb_record_t *record, const char *key);
-/* Note this start: time, command line, ranks, threads per rank, host and device of each rank, versions of all libraries. Collective over
- * comm: ranks without a record call it too. backend may be NULL. */
-EBB_API ebb_status_t ebb_record_start(ebb_record_t *record, ebb_comm_t *comm, ebb_backend_t *backend, int threads, int argc, char *const *argv);
+/* Note this start: time, command line, ranks, threads per rank, host and device of each rank, versions of all
+ * libraries. Collective over comm: ranks without a record call it too. backend may be NULL. */
+EBB_API ebb_status_t ebb_record_start(ebb_record_t *record, ebb_comm_t *comm, ebb_backend_t *backend, int threads,
+                                      int argc, char *const *argv);
 /* Replace run.json. */
 EBB_API ebb_status_t ebb_record_write(ebb_record_t *record);
-/* Outcome by status: EBB_OK "finished", EBB_ESTOPPED "stopped", others "failed" with the message of ebb_error(), which stays set.
- * Then as ebb_record_write. Returns EBB_OK or why it could not be written. */
+/* Outcome by status: EBB_OK "finished", EBB_ESTOPPED "stopped", others "failed" with the message of ebb_error(), which
+ * stays set. Then as ebb_record_write. Returns EBB_OK or why it could not be written. */
 EBB_API ebb_status_t ebb_record_finish(ebb_record_t *record, ebb_status_t outcome);
 
 /* ---- metrics.jsonl ---- */
 
 /* Drop the lines beyond `step`, that is from the first whose "step" is greater. For a resumed run. */
 EBB_API ebb_status_t ebb_record_rewind(ebb_record_t *record, int64_t step);
-/* One line: begin ("train", "valid", ...), members, end. The line reaches the file as a whole, in one write. Nothing is allocated
- * once lines have had their usual length. */
+/* One line: begin ("train", "valid", ...), members, end. The line reaches the file as a whole, in one write. Nothing is
+ * allocated once lines have had their usual length. */
 EBB_API void ebb_record_line(ebb_record_t *record, const char *kind);
 EBB_API void ebb_record_line_i64(ebb_record_t *record, const char *key, int64_t value);
-EBB_API void ebb_record_line_f64(ebb_record_t *record, const char *key, double value); /* shortest text that gives the value back */
+/* As the shortest text that gives the value back. */
+EBB_API void ebb_record_line_f64(ebb_record_t *record, const char *key, double value);
 EBB_API void ebb_record_line_string(ebb_record_t *record, const char *key, const char *value);
 EBB_API ebb_status_t ebb_record_line_end(ebb_record_t *record);
 

@@ -2,16 +2,16 @@
  *
  * canonical: lane gradients are added along one fixed binary tree over the lane numbers (node [lo,hi) splits at lo +
  * (hi-lo+1)/2), whatever rank holds which lane; so the bits of the sum do not depend on the ranks. No sum
- * is -0 (as if +0 were added to each leaf), so absent lanes and rows of a table equal zeros. A rank holds a contiguous range of lanes,
- * adds the maximal subtrees within it, and sends each slice of them to the slice's owner, which finishes the tree. The owner
- * applies the optimiser to its slice; the new slice is gathered by all. fast: MPI_Allreduce, for comparison only; every rank then
- * owns everything and gather does nothing (see ebb_sync_place).
+ * is -0 (as if +0 were added to each leaf), so absent lanes and rows of a table equal zeros. A rank holds a contiguous
+ * range of lanes, adds the maximal subtrees within it, and sends each slice of them to the slice's owner, which
+ * finishes the tree. The owner applies the optimiser to its slice; the new slice is gathered by all. fast:
+ * MPI_Allreduce, for comparison only; every rank then owns everything and gather does nothing (see ebb_sync_place).
  *
- * Row-sparse tables travel as rows or, when that is cheaper, as dense slices with a bitmap of touched rows; the choice is made
- * per table and step from the step before, alike on all ranks, and changes no bit.
+ * Row-sparse tables travel as rows or, when that is cheaper, as dense slices with a bitmap of touched rows; the choice
+ * is made per table and step from the step before, alike on all ranks, and changes no bit.
  *
- * Ownership: dense floats in contiguous slices of multiples of 16; table row r belongs to rank (r / 64) mod ranks, local row
- * (r / 64 / ranks) * 64 + r mod 64.
+ * Ownership: dense floats in contiguous slices of multiples of 16; table row r belongs to rank (r / 64) mod ranks,
+ * local row (r / 64 / ranks) * 64 + r mod 64.
  */
 #ifndef EBB_SYNC_H
 #define EBB_SYNC_H
@@ -26,7 +26,8 @@ extern "C" {
 #endif
 
 typedef enum ebb_sync_mode { EBB_SYNC_CANONICAL, EBB_SYNC_FAST } ebb_sync_mode_t;
-typedef enum ebb_rows_mode { EBB_ROWS_AUTO, EBB_ROWS_SPARSE, EBB_ROWS_DENSE } ebb_rows_mode_t; /* forced by tests and benches */
+/* How gradients of tables travel; all but auto are for tests and benches. */
+typedef enum ebb_rows_mode { EBB_ROWS_AUTO, EBB_ROWS_SPARSE, EBB_ROWS_DENSE } ebb_rows_mode_t;
 
 typedef struct ebb_sync ebb_sync_t;
 struct ebb_pool; /* base/threads.h */
@@ -39,11 +40,13 @@ static inline int32_t ebb_lane_first(int32_t lanes, int rank, int ranks)
 
 /* pool: threads that add; exec: one context per pool thread. All borrowed until destroy. Collective. EBB_EUSAGE when
  * there are more ranks than lanes. */
-EBB_API ebb_status_t ebb_sync_create(ebb_comm_t *comm, ebb_backend_t *backend, struct ebb_pool *pool, ebb_exec_t **exec, const ebb_layout_t *layout, int32_t lanes,
-                                     ebb_sync_mode_t mode, ebb_rows_mode_t rows_mode, ebb_sync_t **sync_p) EBB_MUST_CHECK;
+EBB_API ebb_status_t ebb_sync_create(ebb_comm_t *comm, ebb_backend_t *backend, struct ebb_pool *pool, ebb_exec_t **exec,
+                                     const ebb_layout_t *layout, int32_t lanes, ebb_sync_mode_t mode,
+                                     ebb_rows_mode_t rows_mode, ebb_sync_t **sync_p) EBB_MUST_CHECK;
 EBB_API void ebb_sync_destroy(ebb_sync_t *sync);
 
-/* Per step: begin; for each lane of this rank, on any pool thread: lane_grads -> model fills -> lane_done; reduce; optimiser; gather. */
+/* Per step: begin; for each lane of this rank, on any pool thread: lane_grads -> model fills -> lane_done; reduce;
+ * optimiser; gather. */
 EBB_API ebb_status_t ebb_sync_begin(ebb_sync_t *sync);
 /* Buffers for a lane's gradient, grads->accumulate false (fast mode: it
  * may be true, over other lanes' sums). Thread-safe. Dense tables and bitmaps come zeroed. */
@@ -51,30 +54,32 @@ EBB_API ebb_status_t ebb_sync_lane_grads(ebb_sync_t *sync, int32_t lane, ebb_gra
 /* The model has added one more piece of the lane's rows (gradient accumulation): keeps rows[] of this piece and readies
  * grads for the next. Call before lane_done when there are several pieces, also after the last one. Thread-safe. */
 EBB_API ebb_status_t ebb_sync_lane_piece(ebb_sync_t *sync, int32_t lane, ebb_exec_t *exec);
-/* The lane is complete (also when it had no rows this step: grads untouched, has_rows false). Thread-safe; may add subtrees. */
+/* The lane is complete (also when it had no rows this step: grads untouched, has_rows false). Thread-safe; may add
+ * subtrees. */
 EBB_API ebb_status_t ebb_sync_lane_done(ebb_sync_t *sync, int32_t lane, bool has_rows, ebb_exec_t *exec);
 
 /* What this rank owns of the gradient sum, valid until the next begin. */
 typedef struct ebb_sums {
-    int64_t dense0, dense1;          /* floats [dense0, dense1) of the dense vector */
-    float *dense;                    /* (dense1 - dense0) */
+    int64_t dense0, dense1; /* floats [dense0, dense1) of the dense vector */
+    float *dense;           /* (dense1 - dense0) */
     struct {
-        int64_t n;                   /* touched rows of this rank */
-        const int32_t *row;          /* (n) global row numbers, ascending */
-        const int32_t *local;        /* (n) local row numbers */
-        float *val;                  /* (n, width) */
+        int64_t n;            /* touched rows of this rank */
+        const int32_t *row;   /* (n) global row numbers, ascending */
+        const int32_t *local; /* (n) local row numbers */
+        float *val;           /* (n, width) */
     } table[EBB_MAX_TABLES];
 } ebb_sums_t;
 
 /* Exchange and finish the sums. Collective. */
 EBB_API ebb_status_t ebb_sync_reduce(ebb_sync_t *sync, ebb_sums_t **sums_p);
-/* After the owner changed weights->dense[dense0..dense1) and the touched rows of its tables in its copy of the weights: give them to all. Collective. */
+/* After the owner changed weights->dense[dense0..dense1) and the touched rows of its tables in its copy of the weights:
+ * give them to all. Collective. */
 EBB_API ebb_status_t ebb_sync_gather(ebb_sync_t *sync, ebb_weights_t *weights);
 /* Squared Euclidean norm of the whole gradient sum, exact sums, equal for any rank count. After reduce. Collective. */
 EBB_API ebb_status_t ebb_sync_norm2(ebb_sync_t *sync, double *norm2_p);
 
-/* The rank's place among the owners, with which optimisers and checkpoints are made: (rank, ranks), or (0, 1) in fast mode, where
- * every rank owns everything. */
+/* The rank's place among the owners, with which optimisers and checkpoints are made: (rank, ranks), or (0, 1) in fast
+ * mode, where every rank owns everything. */
 EBB_API void ebb_sync_place(const ebb_sync_t *sync, int *owner_p, int *owners_p);
 
 /* Slice of the dense vector that a rank owns. */

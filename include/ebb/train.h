@@ -1,5 +1,5 @@
-/* Training, evaluation and prediction: joins the stages. A run is described by a run file (YAML); every key stands once in the
- * table that `ebb train --help-run` prints.
+/* Training, evaluation and prediction: joins the stages. A run is described by a run file (YAML); every key stands once
+ * in the table that `ebb train --help-run` prints.
  *
  * All functions here are collective over `comm` unless they say otherwise, and return the same status on every rank.
  */
@@ -22,10 +22,13 @@ extern "C" {
 
 typedef struct ebb_run_config ebb_run_config_t; /* opaque: made from a run file, or from a checkpoint's record of one */
 
-/* Read a run file, then apply n_sets overrides "a.b=c". Errors name file, line and the nearest valid key. Not collective. */
-EBB_API ebb_status_t ebb_run_config_load(const char *path, int n_sets, const char *const *sets, ebb_run_config_t **config_p) EBB_MUST_CHECK;
+/* Read a run file, then apply n_sets overrides "a.b=c". Errors name file, line and the nearest valid key. Not
+ * collective. */
+EBB_API ebb_status_t ebb_run_config_load(const char *path, int n_sets, const char *const *sets,
+                                         ebb_run_config_t **config_p) EBB_MUST_CHECK;
 /* From the JSON that ebb_run_config_json gave; on resume only keys that change no number may be set. Not collective. */
-EBB_API ebb_status_t ebb_run_config_resume(const char *json, int n_sets, const char *const *sets, ebb_run_config_t **config_p) EBB_MUST_CHECK;
+EBB_API ebb_status_t ebb_run_config_resume(const char *json, int n_sets, const char *const *sets,
+                                           ebb_run_config_t **config_p) EBB_MUST_CHECK;
 EBB_API void ebb_run_config_free(ebb_run_config_t *config);
 /* The whole configuration, defaults included, as JSON. Owned by the configuration. */
 EBB_API const char *ebb_run_config_json(const ebb_run_config_t *config);
@@ -42,11 +45,11 @@ EBB_API char *ebb_run_config_help(int width);
 /* What a step reports to the observer; the same on every rank but for the times, which are this rank's. */
 typedef struct ebb_step_report {
     int64_t epoch, epochs, step, steps, epoch_step, epoch_steps; /* step: optimiser steps done of `steps` in all */
-    double loss;           /* weighted mean over this step's rows */
-    double lr, grad_norm;  /* grad_norm: of the mean gradient, NaN unless clipping is on */
-    int64_t rows;          /* of this step, all ranks */
-    int64_t rows_done;     /* since the run (or its resumption) began */
-    double seconds;        /* since then */
+    double loss;                                                 /* weighted mean over this step's rows */
+    double lr, grad_norm;               /* grad_norm: of the mean gradient, NaN unless clipping is on */
+    int64_t rows;                       /* of this step, all ranks */
+    int64_t rows_done;                  /* since the run (or its resumption) began */
+    double seconds;                     /* since then */
     double stall_seconds, sync_seconds; /* of them, waiting for the loader; in gradient exchange */
 } ebb_step_report_t;
 
@@ -85,32 +88,36 @@ typedef struct ebb_train_result {
     char metric_names[16][32];
 } ebb_train_result_t;
 
-/* Train as configured, in folder ebb_run_config_dir(), from the newest good checkpoint there if resume. EBB_ESTOPPED after
- * ebb_train_stop: a checkpoint was written and the run can be resumed. */
-EBB_API ebb_status_t ebb_train(ebb_comm_t *comm, const ebb_run_config_t *config, bool resume, const ebb_observer_t *observer, ebb_train_result_t *result);
-/* Ask the run of this process to finish its step, checkpoint and return. Any rank; may be called from a signal handler. */
+/* Train as configured, in folder ebb_run_config_dir(), from the newest good checkpoint there if resume. EBB_ESTOPPED
+ * after ebb_train_stop: a checkpoint was written and the run can be resumed. */
+EBB_API ebb_status_t ebb_train(ebb_comm_t *comm, const ebb_run_config_t *config, bool resume,
+                               const ebb_observer_t *observer, ebb_train_result_t *result);
+/* Ask the run of this process to finish its step, checkpoint and return. Any rank; also from a signal handler. */
 EBB_API void ebb_train_stop(void);
 
 /* ---- a trained model ---- */
 
 typedef struct ebb_predictor ebb_predictor_t;
 
-/* Open a model: a run's folder (its model.h5, else its newest checkpoint), or a model or checkpoint file. threads 0: this rank's
- * share of the cores. */
-EBB_API ebb_status_t ebb_predictor_open(ebb_comm_t *comm, const char *path, int threads, ebb_predictor_t **predictor_p) EBB_MUST_CHECK;
+/* Open a model: a run's folder (its model.h5, else its newest checkpoint), or a model or checkpoint file. threads 0:
+ * this rank's share of the cores. */
+EBB_API ebb_status_t ebb_predictor_open(ebb_comm_t *comm, const char *path, int threads,
+                                        ebb_predictor_t **predictor_p) EBB_MUST_CHECK;
 EBB_API void ebb_predictor_close(ebb_predictor_t *predictor);
 EBB_API int64_t ebb_predictor_outputs(const ebb_predictor_t *predictor);
 /* Name of class c; NULL for a regression. */
 EBB_API const char *ebb_predictor_class(const ebb_predictor_t *predictor, int64_t c);
 EBB_API const char *ebb_predictor_config(const ebb_predictor_t *predictor);
 
-/* Evaluate on a data set (path, and dataset inside a foreign file or NULL). metrics: names or NULL for those of the run. The values
- * belong to the predictor until its next call. Equal for any rank and thread count. */
-EBB_API ebb_status_t ebb_predictor_evaluate(ebb_predictor_t *predictor, const char *path, const char *dataset, const char *metrics, int *n_p, const ebb_metric_value_t **values_p,
+/* Evaluate on a data set (path, and dataset inside a foreign file or NULL). metrics: names or NULL for those of the
+ * run. The values belong to the predictor until its next call. Equal for any rank and thread count. */
+EBB_API ebb_status_t ebb_predictor_evaluate(ebb_predictor_t *predictor, const char *path, const char *dataset,
+                                            const char *metrics, int *n_p, const ebb_metric_value_t **values_p,
                                             int64_t *rows_p);
-/* Predict rows in order; write is called on rank 0 with n rows of `outputs` values (probabilities, or reals), in order. */
+/* Predict all rows; write is called on rank 0, in order, with n rows of `outputs` values (probabilities or reals). */
 typedef ebb_status_t (*ebb_predict_write_t)(void *user, int64_t row0, int64_t n, int64_t outputs, const float *pred);
-EBB_API ebb_status_t ebb_predictor_run(ebb_predictor_t *predictor, const char *path, const char *dataset, ebb_predict_write_t write, void *user);
+EBB_API ebb_status_t ebb_predictor_run(ebb_predictor_t *predictor, const char *path, const char *dataset,
+                                       ebb_predict_write_t write, void *user);
 
 #ifdef __cplusplus
 }

@@ -6,7 +6,7 @@
 
 /* Zeroed. EBB_ENOMEM names what and how much. bytes 0 gives a valid pointer. Large blocks ask for huge pages. */
 ebb_status_t ebb_alloc(const char *what, size_t bytes, void **ptr_p);
-/* Grow *ptr_p to hold at least `need` elements; *cap_p is what it holds now. Contents are kept; new room is not zeroed. */
+/* Grow *ptr_p to hold at least `need` elements; *cap_p is what it holds now. Contents are kept, new room not zeroed. */
 ebb_status_t ebb_grow(const char *what, void **ptr_p, int64_t *cap_p, int64_t need, size_t element);
 void ebb_free(void *ptr);
 char *ebb_strdup(const char *text); /* NULL when out of memory; free with ebb_free */

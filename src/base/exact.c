@@ -55,9 +55,11 @@ static double round_limbs(const int64_t *limb)
     if (top < 0)
         return 0.0;
     if (top < 2)
-        return ldexp((double)((uint64_t)limb[0] | (uint64_t)limb[1] << 32), -1074); /* exact below 2^53, else rounded once */
+        /* Exact below 2^53, else rounded once. */
+        return ldexp((double)((uint64_t)limb[0] | (uint64_t)limb[1] << 32), -1074);
     /* 96 bits from the top, with everything below folded into a sticky bit. */
-    unsigned __int128 head = (unsigned __int128)(uint64_t)limb[top] << 64 | (uint64_t)limb[top - 1] << 32 | (uint64_t)limb[top - 2];
+    unsigned __int128 head =
+        (unsigned __int128)(uint64_t)limb[top] << 64 | (uint64_t)limb[top - 1] << 32 | (uint64_t)limb[top - 2];
     int sticky = 0;
     for (int i = top - 3; i >= 0; i--)
         sticky |= limb[i] != 0;
@@ -68,7 +70,8 @@ static double round_limbs(const int64_t *limb)
     uint64_t kept = (uint64_t)(head >> drop);
     if (sticky || (head & (((unsigned __int128)1 << drop) - 1)))
         kept |= 1;
-    /* kept has more than 53 bits here, so the conversion rounds once, correctly; the result is normal, so ldexp is exact. */
+    /* kept has more than 53 bits here, so the conversion rounds once, correctly; the result is normal, so ldexp is
+     * exact. */
     return ldexp((double)kept, 32 * (top - 2) + drop - 1074);
 }
 

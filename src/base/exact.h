@@ -1,7 +1,7 @@
-/* Exact sums of doubles: a superaccumulator of 64-bit limbs, each holding 32 bits of the fixed-point value with room for 2^31
- * additions before carries. The words of several accumulators may be added as integers in any order (over threads and
- * ranks), so the sum is the same for any split; it is rounded once, on reading. After Neal, "Fast exact summation using small and
- * large superaccumulators", 2015. */
+/* Exact sums of doubles: a superaccumulator of 64-bit limbs, each holding 32 bits of the fixed-point value with room
+ * for 2^31 additions before carries. The words of several accumulators may be added as integers in any order (over
+ * threads and ranks), so the sum is the same for any split; it is rounded once, on reading. After Neal, "Fast exact
+ * summation using small and large superaccumulators", 2015. */
 #ifndef EBB_BASE_EXACT_H
 #define EBB_BASE_EXACT_H
 

@@ -14,7 +14,10 @@
 ebb_status_t ebb_file_error(const char *path, const char *verb)
 {
     int e = errno;
-    ebb_status_t status = e == ENOENT ? EBB_ENOINPUT : e == ENOSPC || e == EDQUOT ? EBB_ENOSPC : e == ENOMEM ? EBB_ENOMEM : EBB_EIO;
+    ebb_status_t status = e == ENOENT                  ? EBB_ENOINPUT
+                          : e == ENOSPC || e == EDQUOT ? EBB_ENOSPC
+                          : e == ENOMEM                ? EBB_ENOMEM
+                                                       : EBB_EIO;
     return EBB_FAIL(status, "%s: cannot %s: %s", path, verb, strerror(e));
 }
 
@@ -34,7 +37,8 @@ ebb_status_t ebb_file_pread(int fd, const char *path, void *buf, size_t bytes, i
         if (n < 0)
             return ebb_file_error(path, "read");
         if (n == 0)
-            return EBB_FAIL(EBB_EDATA, "%s: truncated: %zu bytes missing at offset %lld", path, bytes, (long long)offset);
+            return EBB_FAIL(EBB_EDATA, "%s: truncated: %zu bytes missing at offset %lld", path, bytes,
+                            (long long)offset);
         p += n;
         bytes -= (size_t)n;
         offset += n;

@@ -7,7 +7,8 @@
 
 /* Errors name the path and what the system said; ENOSPC/EDQUOT give EBB_ENOSPC, ENOENT EBB_ENOINPUT. */
 ebb_status_t ebb_file_open(const char *path, int flags, mode_t mode, int *fd_p) EBB_MUST_CHECK;
-ebb_status_t ebb_file_pread(int fd, const char *path, void *buf, size_t bytes, int64_t offset); /* short: EBB_EDATA "truncated" */
+/* All of it, or EBB_EDATA "truncated". */
+ebb_status_t ebb_file_pread(int fd, const char *path, void *buf, size_t bytes, int64_t offset);
 ebb_status_t ebb_file_pwrite(int fd, const char *path, const void *buf, size_t bytes, int64_t offset);
 /* Whole file; *text_p is zero-terminated; free with ebb_free. */
 ebb_status_t ebb_file_read_all(const char *path, char **text_p, size_t *bytes_p);

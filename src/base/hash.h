@@ -1,4 +1,5 @@
-/* Digests: SHA-256 (libcrypto, which uses the CPU's SHA instructions) for what is recorded, XXH3 (xxhash) for what is checked often. */
+/* Digests: SHA-256 (libcrypto, which uses the CPU's SHA instructions) for what is recorded, XXH3 (xxhash) for what is
+ * checked often. */
 #ifndef EBB_BASE_HASH_H
 #define EBB_BASE_HASH_H
 

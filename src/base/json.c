@@ -28,21 +28,14 @@ ebb_status_t ebb_json_load(const char *path, json_t **json_p)
 static const char *type_name(const json_t *value)
 {
     switch (json_typeof(value)) {
-    case JSON_OBJECT:
-        return "an object";
-    case JSON_ARRAY:
-        return "a list";
-    case JSON_STRING:
-        return "a text";
-    case JSON_INTEGER:
-        return "a whole number";
-    case JSON_REAL:
-        return "a real number";
+    case JSON_OBJECT: return "an object";
+    case JSON_ARRAY: return "a list";
+    case JSON_STRING: return "a text";
+    case JSON_INTEGER: return "a whole number";
+    case JSON_REAL: return "a real number";
     case JSON_TRUE:
-    case JSON_FALSE:
-        return "a truth value";
-    case JSON_NULL:
-        return "null";
+    case JSON_FALSE: return "a truth value";
+    case JSON_NULL: return "null";
     }
     return "unknown";
 }

@@ -50,7 +50,9 @@ void ebb_log(ebb_log_level_t level, const char *stage, const char *fmt, ...)
     char line[1200];
     int n = log_ranks > 1 ? snprintf(line, sizeof line, "ebb[%d] ", log_rank) : snprintf(line, sizeof line, "ebb ");
     n += snprintf(line + n, sizeof line - (size_t)n, "%s: %s", stage,
-                  level == EBB_LOG_ERROR ? "error: " : level == EBB_LOG_WARN ? "warning: " : "");
+                  level == EBB_LOG_ERROR  ? "error: "
+                  : level == EBB_LOG_WARN ? "warning: "
+                                          : "");
     va_list args;
     va_start(args, fmt);
     vsnprintf(line + n, sizeof line - (size_t)n - 1, fmt, args);

@@ -140,23 +140,13 @@ static ebb_status_t set_text(const ebb_option_t *option, void *target, const cha
     double f;
     json_t *json;
     switch (option->type) {
-    case EBB_OPT_FLAG:
-        return set_flag(option, target, text);
-    case EBB_OPT_CHOICE:
-        return set_choice(option, target, text);
-    case EBB_OPT_STRING:
-        return set_string(option, target, text);
-    case EBB_OPT_LIST:
-        return add_item(option, target, text);
-    case EBB_OPT_I64:
-        EBB_TRY(ebb_parse_i64(text, &i));
-        return set_i64(option, target, i);
-    case EBB_OPT_F64:
-        EBB_TRY(ebb_parse_f64(text, &f));
-        return set_f64(option, target, f);
-    case EBB_OPT_BYTES:
-        EBB_TRY(ebb_parse_bytes(text, &i));
-        return set_i64(option, target, i);
+    case EBB_OPT_FLAG: return set_flag(option, target, text);
+    case EBB_OPT_CHOICE: return set_choice(option, target, text);
+    case EBB_OPT_STRING: return set_string(option, target, text);
+    case EBB_OPT_LIST: return add_item(option, target, text);
+    case EBB_OPT_I64: EBB_TRY(ebb_parse_i64(text, &i)); return set_i64(option, target, i);
+    case EBB_OPT_F64: EBB_TRY(ebb_parse_f64(text, &f)); return set_f64(option, target, f);
+    case EBB_OPT_BYTES: EBB_TRY(ebb_parse_bytes(text, &i)); return set_i64(option, target, i);
     case EBB_OPT_JSON:
         EBB_TRY(ebb_json_parse(text, strlen(text), "value", &json));
         set_json_field(option, target, json);
@@ -184,18 +174,12 @@ ebb_status_t ebb_option_set(const ebb_option_t *option, void *target, const char
 static const char *expected(const ebb_option_t *option)
 {
     switch (option->type) {
-    case EBB_OPT_FLAG:
-        return "true or false";
-    case EBB_OPT_I64:
-        return "a whole number";
-    case EBB_OPT_F64:
-        return "a number";
-    case EBB_OPT_BYTES:
-        return "a size such as 512M";
-    case EBB_OPT_LIST:
-        return "a list of texts";
-    default:
-        return "a text";
+    case EBB_OPT_FLAG: return "true or false";
+    case EBB_OPT_I64: return "a whole number";
+    case EBB_OPT_F64: return "a number";
+    case EBB_OPT_BYTES: return "a size such as 512M";
+    case EBB_OPT_LIST: return "a list of texts";
+    default: return "a text";
     }
 }
 
@@ -214,8 +198,7 @@ static ebb_status_t set_json_number(const ebb_option_t *option, void *target, co
     double f = json_number_value(value);
     char text[40];
     switch (option->type) {
-    case EBB_OPT_F64:
-        return set_f64(option, target, f);
+    case EBB_OPT_F64: return set_f64(option, target, f);
     case EBB_OPT_I64:
     case EBB_OPT_BYTES:
         if (json_is_integer(value))
@@ -229,8 +212,7 @@ static ebb_status_t set_json_number(const ebb_option_t *option, void *target, co
         else
             snprintf(text, sizeof text, "%.17g", f);
         return set_string(option, target, text);
-    default:
-        return wrong_type(option, value);
+    default: return wrong_type(option, value);
     }
 }
 
@@ -251,28 +233,14 @@ static ebb_status_t set_json_list(const ebb_option_t *option, void *target, cons
 static void clear_field(const ebb_option_t *option, void *target)
 {
     switch (option->type) {
-    case EBB_OPT_FLAG:
-        *(bool *)field(option, target) = false;
-        break;
+    case EBB_OPT_FLAG: *(bool *)field(option, target) = false; break;
     case EBB_OPT_I64:
-    case EBB_OPT_BYTES:
-        *(int64_t *)field(option, target) = 0;
-        break;
-    case EBB_OPT_F64:
-        *(double *)field(option, target) = 0;
-        break;
-    case EBB_OPT_CHOICE:
-        *(int *)field(option, target) = 0;
-        break;
-    case EBB_OPT_STRING:
-        *(char **)field(option, target) = NULL;
-        break;
-    case EBB_OPT_LIST:
-        *(ebb_string_list_t *)field(option, target) = (ebb_string_list_t){0};
-        break;
-    case EBB_OPT_JSON:
-        *(json_t **)field(option, target) = NULL;
-        break;
+    case EBB_OPT_BYTES: *(int64_t *)field(option, target) = 0; break;
+    case EBB_OPT_F64: *(double *)field(option, target) = 0; break;
+    case EBB_OPT_CHOICE: *(int *)field(option, target) = 0; break;
+    case EBB_OPT_STRING: *(char **)field(option, target) = NULL; break;
+    case EBB_OPT_LIST: *(ebb_string_list_t *)field(option, target) = (ebb_string_list_t){0}; break;
+    case EBB_OPT_JSON: *(json_t **)field(option, target) = NULL; break;
     }
 }
 
@@ -348,21 +316,14 @@ static json_t *value_json(const ebb_option_t *option, const void *target)
     const void *p = (const char *)target + option->offset;
     const char *s;
     switch (option->type) {
-    case EBB_OPT_FLAG:
-        return json_boolean(*(const bool *)p);
+    case EBB_OPT_FLAG: return json_boolean(*(const bool *)p);
     case EBB_OPT_I64:
-    case EBB_OPT_BYTES:
-        return json_integer(*(const int64_t *)p);
-    case EBB_OPT_F64:
-        return json_real(*(const double *)p);
-    case EBB_OPT_CHOICE:
-        return json_string(option->choices[*(const int *)p]);
-    case EBB_OPT_STRING:
-        return (s = *(char *const *)p) ? json_string(s) : json_null();
-    case EBB_OPT_LIST:
-        return list_json(p);
-    case EBB_OPT_JSON:
-        return *(json_t *const *)p ? json_incref(*(json_t *const *)p) : json_null();
+    case EBB_OPT_BYTES: return json_integer(*(const int64_t *)p);
+    case EBB_OPT_F64: return json_real(*(const double *)p);
+    case EBB_OPT_CHOICE: return json_string(option->choices[*(const int *)p]);
+    case EBB_OPT_STRING: return (s = *(char *const *)p) ? json_string(s) : json_null();
+    case EBB_OPT_LIST: return list_json(p);
+    case EBB_OPT_JSON: return *(json_t *const *)p ? json_incref(*(json_t *const *)p) : json_null();
     }
     return NULL;
 }

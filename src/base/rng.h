@@ -1,13 +1,21 @@
-/* Counter-based random numbers: pure functions of a key and a counter, so that a draw depends on (seed, purpose, step, index)
- * and on nothing else. Philox 4x32 with 10 rounds: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
- * Feistel permutation: Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002 (cycle walking). */
+/* Counter-based random numbers: pure functions of a key and a counter, so that a draw depends on (seed, purpose, step,
+ * index) and on nothing else. Philox 4x32 with 10 rounds: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
+ * SC 2011. Feistel permutation: Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002 (cycle
+ * walking). */
 #ifndef EBB_BASE_RNG_H
 #define EBB_BASE_RNG_H
 
 #include <stdint.h>
 
 /* Purposes keep streams apart. */
-enum { EBB_RNG_INIT = 1, EBB_RNG_DROPOUT = 2, EBB_RNG_BLOCKS = 3, EBB_RNG_WINDOW = 4, EBB_RNG_SPLIT = 5, EBB_RNG_TEST = 99 };
+enum {
+    EBB_RNG_INIT = 1,
+    EBB_RNG_DROPOUT = 2,
+    EBB_RNG_BLOCKS = 3,
+    EBB_RNG_WINDOW = 4,
+    EBB_RNG_SPLIT = 5,
+    EBB_RNG_TEST = 99
+};
 
 void ebb_philox(const uint32_t key[2], const uint32_t counter[4], uint32_t out[4]);
 /* 64 random bits for (seed, purpose, a, b). */

@@ -51,7 +51,7 @@ int ebb_status_exit_code(ebb_status_t status)
     case EBB_ENOINPUT: return 66;
     case EBB_EPEER:
     case EBB_EUNAVAILABLE: return 69;
-    case EBB_EBUG: return 70; /* EX_SOFTWARE */
+    case EBB_EBUG: return 70;   /* EX_SOFTWARE */
     case EBB_ENOMEM: return 71; /* EX_OSERR */
     case EBB_ENOSPC:
     case EBB_EIO: return 74;

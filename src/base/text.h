@@ -8,7 +8,7 @@ typedef struct ebb_text {
     char *s; /* zero-terminated once something was added; owned */
     size_t n, capacity;
     bool failed; /* out of memory; later additions do nothing */
-} ebb_text_t; /* zero-initialise */
+} ebb_text_t;
 
 void ebb_text_add(ebb_text_t *t, const char *fmt, ...) EBB_PRINTF(2, 3);
 void ebb_text_append(ebb_text_t *t, const char *bytes, size_t n);
@@ -21,8 +21,8 @@ const char *ebb_format_duration(double seconds, char *text, size_t size);
 
 /* "512M", "1.5GiB", "65536" -> bytes (powers of 1024; "MB" is 10^6). */
 ebb_status_t ebb_parse_bytes(const char *text, int64_t *bytes_p);
-ebb_status_t ebb_parse_i64(const char *text, int64_t *value_p);  /* whole string */
-ebb_status_t ebb_parse_f64(const char *text, double *value_p);   /* whole string; finite */
+ebb_status_t ebb_parse_i64(const char *text, int64_t *value_p); /* whole string */
+ebb_status_t ebb_parse_f64(const char *text, double *value_p);  /* whole string; finite */
 
 /* The candidate (NULL-terminated list) nearest to word by edit distance, or NULL if none is near. */
 const char *ebb_text_nearest(const char *word, const char *const *candidates);

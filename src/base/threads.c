@@ -18,8 +18,8 @@ struct ebb_pool {
     worker_t *worker;
     pthread_mutex_t lock;
     pthread_cond_t work, done;
-    uint64_t run;      /* number of the current run; guarded by lock */
-    int busy;          /* workers that have not finished it; guarded by lock */
+    uint64_t run; /* number of the current run; guarded by lock */
+    int busy;     /* workers that have not finished it; guarded by lock */
     bool quit;
     ebb_task_t task;
     void *user;

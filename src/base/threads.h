@@ -13,8 +13,8 @@ int ebb_pool_threads(const ebb_pool_t *pool);
 
 /* One task: thread is 0 .. n-1 (0: the caller), index the task's number. A failure ends the run early. */
 typedef ebb_status_t (*ebb_task_t)(void *user, int thread, int64_t index);
-/* Run tasks 0 .. count-1, taken in ascending order by whichever thread is free; returns when all are done. The error of the lowest
- * failing index is the caller's error afterwards. Not re-entrant. */
+/* Run tasks 0 .. count-1, taken in ascending order by whichever thread is free; returns when all are done. The error of
+ * the lowest failing index is the caller's error afterwards. Not re-entrant. */
 ebb_status_t ebb_pool_run(ebb_pool_t *pool, int64_t count, ebb_task_t task, void *user);
 
 /* Cores this process may use (its affinity mask). */

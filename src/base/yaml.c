@@ -273,8 +273,7 @@ static ebb_status_t read_value(reader_t *r, const yaml_event_t *first, json_t **
         break;
     case YAML_ALIAS_EVENT:
         return fail_at(r, first->start_mark, "aliases (*name) are not supported; write the value out");
-    default:
-        return fail_at(r, first->start_mark, "a value is missing");
+    default: return fail_at(r, first->start_mark, "a value is missing");
     }
     if (anchor)
         return fail_at(r, first->start_mark, "anchors (&name) are not supported; write the value out where it is used");

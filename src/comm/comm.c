@@ -185,14 +185,10 @@ enum { CLASS_ERROR, CLASS_STOPPED, CLASS_END, CLASS_OK };
 static int64_t class_of(ebb_status_t status)
 {
     switch (status) {
-    case EBB_OK:
-        return CLASS_OK;
-    case EBB_END:
-        return CLASS_END;
-    case EBB_ESTOPPED:
-        return CLASS_STOPPED;
-    default:
-        return CLASS_ERROR;
+    case EBB_OK: return CLASS_OK;
+    case EBB_END: return CLASS_END;
+    case EBB_ESTOPPED: return CLASS_STOPPED;
+    default: return CLASS_ERROR;
     }
 }
 

@@ -99,8 +99,7 @@ static ebb_status_t check_suits(const ebb_metrics_t *m, const metric_t *metric)
                    ? EBB_FAIL(EBB_EUSAGE, "metric \"%s\" needs a real target; for %s use accuracy or log_loss",
                               metric->name, ebb_loss_name(m->loss.kind))
                    : EBB_OK;
-    default:
-        return EBB_OK;
+    default: return EBB_OK;
     }
 }
 
@@ -236,16 +235,11 @@ static double row_value(const ebb_metrics_t *m, const metric_t *metric, const fl
                         const float *y)
 {
     switch (metric->kind) {
-    case EBB_METRIC_ACCURACY:
-        return is_right(m, pred, label) ? 1.0 : 0.0;
-    case EBB_METRIC_TOPK:
-        return rank_of_label(pred, m->outputs, label) < metric->k ? 1.0 : 0.0;
-    case EBB_METRIC_LOG_LOSS:
-        return -log(label_probability(m, pred, label));
-    case EBB_METRIC_RMSE:
-        return mean_error(pred, y, m->outputs, true);
-    default:
-        return mean_error(pred, y, m->outputs, false);
+    case EBB_METRIC_ACCURACY: return is_right(m, pred, label) ? 1.0 : 0.0;
+    case EBB_METRIC_TOPK: return rank_of_label(pred, m->outputs, label) < metric->k ? 1.0 : 0.0;
+    case EBB_METRIC_LOG_LOSS: return -log(label_probability(m, pred, label));
+    case EBB_METRIC_RMSE: return mean_error(pred, y, m->outputs, true);
+    default: return mean_error(pred, y, m->outputs, false);
     }
 }
 

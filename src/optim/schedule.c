@@ -29,14 +29,11 @@ double ebb_schedule_factor(const ebb_schedule_t *schedule, int64_t step)
     int64_t span = schedule->total_steps - schedule->warmup_steps;
     double u = since >= span ? 1.0 : (double)since / (double)span;
     switch (schedule->kind) {
-    case EBB_SCHEDULE_CONSTANT:
-        return 1.0;
+    case EBB_SCHEDULE_CONSTANT: return 1.0;
     case EBB_SCHEDULE_STEP:
         return schedule->every > 0 ? pow((double)schedule->factor, (double)(since / schedule->every)) : 1.0;
-    case EBB_SCHEDULE_COSINE:
-        return ease(1.0, (double)schedule->final, u);
-    case EBB_SCHEDULE_ONE_CYCLE:
-        return one_cycle(schedule, u);
+    case EBB_SCHEDULE_COSINE: return ease(1.0, (double)schedule->final, u);
+    case EBB_SCHEDULE_ONE_CYCLE: return one_cycle(schedule, u);
     }
     return 1.0;
 }

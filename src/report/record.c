@@ -81,10 +81,11 @@ static ebb_status_t load(ebb_record_t *r)
 static ebb_status_t begin_anew(ebb_record_t *r, bool replace)
 {
     if (!replace && ebb_file_size(r->lines_path) > 0)
-        return EBB_FAIL(EBB_EUSAGE,
-                        "%s: holds a run already: go on with it by ebb train --resume %s, start anew with --force, or set "
-                        "another run.name",
-                        r->folder, r->folder);
+        return EBB_FAIL(
+            EBB_EUSAGE,
+            "%s: holds a run already: go on with it by ebb train --resume %s, start anew with --force, or set "
+            "another run.name",
+            r->folder, r->folder);
     if (unlink(r->lines_path) != 0 && errno != ENOENT)
         return ebb_file_error(r->lines_path, "remove");
     return begin(r);

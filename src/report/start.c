@@ -89,7 +89,7 @@ static ebb_status_t note(ebb_record_t *r, const seat_t *seat, int ranks, const c
 }
 
 ebb_status_t ebb_record_start(ebb_record_t *record, ebb_comm_t *comm, ebb_backend_t *backend, int threads, int argc,
-                                char *const *argv)
+                              char *const *argv)
 {
     seat_t mine, *all = NULL;
     int ranks = ebb_comm_size(comm);

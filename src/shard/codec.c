@@ -286,34 +286,19 @@ static void gather(size_t size, bool shuffled, const uint8_t *in, int64_t n, int
 static bool integer_at(ebb_elem_t elem, const void *in, int64_t i, int64_t *v)
 {
     switch (elem) {
-    case EBB_ELEM_U8:
-        *v = ((const uint8_t *)in)[i];
-        return true;
-    case EBB_ELEM_I8:
-        *v = ((const int8_t *)in)[i];
-        return true;
-    case EBB_ELEM_U16:
-        *v = ((const uint16_t *)in)[i];
-        return true;
-    case EBB_ELEM_I16:
-        *v = ((const int16_t *)in)[i];
-        return true;
-    case EBB_ELEM_U32:
-        *v = ((const uint32_t *)in)[i];
-        return true;
-    case EBB_ELEM_I32:
-        *v = ((const int32_t *)in)[i];
-        return true;
-    case EBB_ELEM_I64:
-        *v = ((const int64_t *)in)[i];
-        return true;
+    case EBB_ELEM_U8: *v = ((const uint8_t *)in)[i]; return true;
+    case EBB_ELEM_I8: *v = ((const int8_t *)in)[i]; return true;
+    case EBB_ELEM_U16: *v = ((const uint16_t *)in)[i]; return true;
+    case EBB_ELEM_I16: *v = ((const int16_t *)in)[i]; return true;
+    case EBB_ELEM_U32: *v = ((const uint32_t *)in)[i]; return true;
+    case EBB_ELEM_I32: *v = ((const int32_t *)in)[i]; return true;
+    case EBB_ELEM_I64: *v = ((const int64_t *)in)[i]; return true;
     case EBB_ELEM_U64: {
         uint64_t u = ((const uint64_t *)in)[i];
         *v = u > INT64_MAX ? INT64_MAX : (int64_t)u;
         return true;
     }
-    default:
-        return false;
+    default: return false;
     }
 }
 
@@ -484,21 +469,13 @@ static int64_t put_floats(const float *in, int64_t n, float *out)
 int64_t ebb_put_f32(ebb_elem_t elem, const float *in, int64_t n, void *out)
 {
     switch (elem) {
-    case EBB_ELEM_U8:
-        PUT_INTEGERS(uint8_t, 0, 255);
-    case EBB_ELEM_I8:
-        PUT_INTEGERS(int8_t, -128, 127);
-    case EBB_ELEM_U16:
-        PUT_INTEGERS(uint16_t, 0, 65535);
-    case EBB_ELEM_I16:
-        PUT_INTEGERS(int16_t, -32768, 32767);
-    case EBB_ELEM_I32:
-        PUT_INTEGERS(int32_t, -0x1p24f, 0x1p24f);
-    case EBB_ELEM_F16:
-        return put_halves(in, n, out);
-    case EBB_ELEM_F32:
-        return put_floats(in, n, out);
-    default:
-        return 0;
+    case EBB_ELEM_U8: PUT_INTEGERS(uint8_t, 0, 255);
+    case EBB_ELEM_I8: PUT_INTEGERS(int8_t, -128, 127);
+    case EBB_ELEM_U16: PUT_INTEGERS(uint16_t, 0, 65535);
+    case EBB_ELEM_I16: PUT_INTEGERS(int16_t, -32768, 32767);
+    case EBB_ELEM_I32: PUT_INTEGERS(int32_t, -0x1p24f, 0x1p24f);
+    case EBB_ELEM_F16: return put_halves(in, n, out);
+    case EBB_ELEM_F32: return put_floats(in, n, out);
+    default: return 0;
     }
 }

@@ -24,26 +24,16 @@
 static hid_t native_type(ebb_elem_t elem)
 {
     switch (elem) {
-    case EBB_ELEM_U8:
-        return H5T_NATIVE_UINT8;
-    case EBB_ELEM_I8:
-        return H5T_NATIVE_INT8;
-    case EBB_ELEM_U16:
-        return H5T_NATIVE_UINT16;
-    case EBB_ELEM_I16:
-        return H5T_NATIVE_INT16;
-    case EBB_ELEM_U32:
-        return H5T_NATIVE_UINT32;
-    case EBB_ELEM_I32:
-        return H5T_NATIVE_INT32;
-    case EBB_ELEM_U64:
-        return H5T_NATIVE_UINT64;
-    case EBB_ELEM_I64:
-        return H5T_NATIVE_INT64;
-    case EBB_ELEM_F32:
-        return H5T_NATIVE_FLOAT;
-    default:
-        return H5T_NATIVE_DOUBLE;
+    case EBB_ELEM_U8: return H5T_NATIVE_UINT8;
+    case EBB_ELEM_I8: return H5T_NATIVE_INT8;
+    case EBB_ELEM_U16: return H5T_NATIVE_UINT16;
+    case EBB_ELEM_I16: return H5T_NATIVE_INT16;
+    case EBB_ELEM_U32: return H5T_NATIVE_UINT32;
+    case EBB_ELEM_I32: return H5T_NATIVE_INT32;
+    case EBB_ELEM_U64: return H5T_NATIVE_UINT64;
+    case EBB_ELEM_I64: return H5T_NATIVE_INT64;
+    case EBB_ELEM_F32: return H5T_NATIVE_FLOAT;
+    default: return H5T_NATIVE_DOUBLE;
     }
 }
 

@@ -51,22 +51,14 @@ const char *ebb_value_type_name(ebb_value_type_t type)
 const char *ebb_role_name(ebb_role_t role, ebb_target_kind_t target, int64_t target_cols)
 {
     switch (role) {
-    case EBB_ROLE_DATA:
-        return "X/data";
-    case EBB_ROLE_INDICES:
-        return "X/indices";
-    case EBB_ROLE_INDPTR:
-        return "X/indptr";
-    case EBB_ROLE_X:
-        return "X";
-    case EBB_ROLE_Y:
-        return target == EBB_TARGET_CLASS ? "obs/y/codes" : target_cols > 1 ? "obsm/y" : "obs/y";
-    case EBB_ROLE_WEIGHT:
-        return "obs/weight";
-    case EBB_ROLE_ROWID:
-        return "obs/_index";
-    case EBB_ROLES:
-        break;
+    case EBB_ROLE_DATA: return "X/data";
+    case EBB_ROLE_INDICES: return "X/indices";
+    case EBB_ROLE_INDPTR: return "X/indptr";
+    case EBB_ROLE_X: return "X";
+    case EBB_ROLE_Y: return target == EBB_TARGET_CLASS ? "obs/y/codes" : target_cols > 1 ? "obsm/y" : "obs/y";
+    case EBB_ROLE_WEIGHT: return "obs/weight";
+    case EBB_ROLE_ROWID: return "obs/_index";
+    case EBB_ROLES: break;
     }
     return "?";
 }
@@ -124,9 +116,7 @@ bool ebb_array_plan(ebb_array_t *array, ebb_role_t role, const ebb_dataset_info_
         array->elem = info->cols <= 65536 ? EBB_ELEM_U16 : EBB_ELEM_I32;
         array->chunk_rows = EBB_CHUNK_ELEMENTS;
         return info->sparse;
-    case EBB_ROLE_INDPTR:
-        array->elem = EBB_ELEM_I64;
-        return info->sparse;
+    case EBB_ROLE_INDPTR: array->elem = EBB_ELEM_I64; return info->sparse;
     case EBB_ROLE_X:
         array->elem = ebb_value_elem(info->value_type);
         array->cols = info->cols;
@@ -138,14 +128,9 @@ bool ebb_array_plan(ebb_array_t *array, ebb_role_t role, const ebb_dataset_info_
         array->cols = array->chunk_cols = has_y ? info->target_cols : 1;
         array->chunk_rows = array->cols < EBB_CHUNK_ROWS ? EBB_CHUNK_ROWS / array->cols : 1;
         return has_y;
-    case EBB_ROLE_WEIGHT:
-        array->elem = EBB_ELEM_F32;
-        return info->weighted;
-    case EBB_ROLE_ROWID:
-        array->elem = EBB_ELEM_I64;
-        return true;
-    case EBB_ROLES:
-        break;
+    case EBB_ROLE_WEIGHT: array->elem = EBB_ELEM_F32; return info->weighted;
+    case EBB_ROLE_ROWID: array->elem = EBB_ELEM_I64; return true;
+    case EBB_ROLES: break;
     }
     return false;
 }

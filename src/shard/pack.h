@@ -66,7 +66,7 @@ typedef struct ebb_pack {
     char *provenance;
     struct ebb_pack_hash *hash;
     char (*source_sha256)[72]; /* (sources) hex */
-    ebb_block_t gather; /* rows of one part, for appending */
+    ebb_block_t gather;        /* rows of one part, for appending */
     int64_t in_bytes;
     int64_t failed_piece; /* lowest that failed here, or INT64_MAX */
 } ebb_pack_t;

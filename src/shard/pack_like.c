@@ -14,9 +14,9 @@ static json_t *sources_json(const ebb_pack_t *p)
 {
     json_t *list = json_array();
     for (int i = 0; i < p->n_sources; i++)
-        json_array_append_new(list, json_pack("{s:s, s:I, s:s}", "path", p->source[i].path, "bytes",
-                                              (json_int_t)ebb_file_size(p->source[i].path), "sha256",
-                                              p->source_sha256[i]));
+        json_array_append_new(list,
+                              json_pack("{s:s, s:I, s:s}", "path", p->source[i].path, "bytes",
+                                        (json_int_t)ebb_file_size(p->source[i].path), "sha256", p->source_sha256[i]));
     return list;
 }
 

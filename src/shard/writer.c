@@ -327,22 +327,14 @@ static ebb_status_t make_empty_group(ebb_shard_writer_t *w, const char *name, co
 static hid_t elem_type(ebb_elem_t elem)
 {
     switch (elem) {
-    case EBB_ELEM_U8:
-        return H5Tcopy(H5T_STD_U8LE);
-    case EBB_ELEM_I8:
-        return H5Tcopy(H5T_STD_I8LE);
-    case EBB_ELEM_U16:
-        return H5Tcopy(H5T_STD_U16LE);
-    case EBB_ELEM_I16:
-        return H5Tcopy(H5T_STD_I16LE);
-    case EBB_ELEM_I32:
-        return H5Tcopy(H5T_STD_I32LE);
-    case EBB_ELEM_I64:
-        return H5Tcopy(H5T_STD_I64LE);
-    case EBB_ELEM_F32:
-        return H5Tcopy(H5T_IEEE_F32LE);
-    default:
-        break;
+    case EBB_ELEM_U8: return H5Tcopy(H5T_STD_U8LE);
+    case EBB_ELEM_I8: return H5Tcopy(H5T_STD_I8LE);
+    case EBB_ELEM_U16: return H5Tcopy(H5T_STD_U16LE);
+    case EBB_ELEM_I16: return H5Tcopy(H5T_STD_I16LE);
+    case EBB_ELEM_I32: return H5Tcopy(H5T_STD_I32LE);
+    case EBB_ELEM_I64: return H5Tcopy(H5T_STD_I64LE);
+    case EBB_ELEM_F32: return H5Tcopy(H5T_IEEE_F32LE);
+    default: break;
     }
     hid_t half = H5Tcopy(H5T_IEEE_F32LE); /* IEEE half: 1 sign, 5 exponent, 10 fraction bits */
     H5Tset_fields(half, 15, 10, 5, 0, 10);

@@ -1,5 +1,5 @@
-/* The run file: one table of keys, and tables for the subtrees that name one of several kinds ({adam: {lr: 0.001}}). The tables feed
- * the checks, the record of the run and `ebb train --help-run`. */
+/* The run file: one table of keys, and tables for the subtrees that name one of several kinds ({adam: {lr: 0.001}}).
+ * The tables feed the checks, the record of the run and `ebb train --help-run`. */
 #include "train/config.h"
 #include "base/alloc.h"
 
@@ -7,55 +7,83 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define KEY(n, t, field, d, u, lo, hi, c, h) \
-    {.name = n, .type = t, .offset = offsetof(ebb_run_config_t, field), .def = d, .unit = u, .min = lo, .max = hi, .choices = c, .help = h}
+#define ROW(values, n, t, field, d, u, lo, hi, c, h)                                                                   \
+    .name = n, .type = t, .offset = offsetof(values, field), .def = d, .unit = u, .min = lo, .max = hi, .choices = c,  \
+    .help = h
+#define KEY(n, t, field, d, u, lo, hi, c, h) ROW(ebb_run_config_t, n, t, field, d, u, lo, hi, c, h)
 
 static const char *const sync_choices[] = {"canonical", "fast", NULL};
 static const char *const rows_choices[] = {"auto", "sparse", "dense", NULL};
 
 static const ebb_option_t run_table[] = {
-    KEY("run.name", EBB_OPT_STRING, name, NULL, NULL, 0, 0, NULL, "name of the run; default: the run file's name"),
-    KEY("run.dir", EBB_OPT_STRING, dir_base, "runs", NULL, 0, 0, NULL, "folder that holds the runs' folders"),
-    KEY("data.train", EBB_OPT_STRING, train, NULL, NULL, 0, 0, NULL, "data set to train on: a folder made by ebb pack, or a .h5ad, 10x or HDF5 file (required)"),
-    KEY("data.valid", EBB_OPT_STRING, valid, NULL, NULL, 0, 0, NULL, "data set to evaluate on"),
-    KEY("data.dataset", EBB_OPT_STRING, dataset, NULL, NULL, 0, 0, NULL, "in a foreign HDF5 file: path of X, and after a colon of the targets"),
-    KEY("data.row_sum", EBB_OPT_F64, row_sum, "0", NULL, 0, INFINITY, NULL, "scale every row to this sum (0: do not); cell counts: 10000"),
-    KEY("data.log1p", EBB_OPT_FLAG, log1p, "false", NULL, 0, 0, NULL, "replace values by log(1 + value)"),
-    KEY("data.row_l2", EBB_OPT_FLAG, row_l2, "false", NULL, 0, 0, NULL, "scale every row to Euclidean length 1"),
-    KEY("data.scale", EBB_OPT_F64, scale, "1", NULL, 0, 0, NULL, "multiply all values; pixels: 0.00392157"),
-    KEY("data.shuffle", EBB_OPT_FLAG, shuffle, "true", NULL, 0, 0, NULL, "draw rows in random order"),
-    KEY("data.block_rows", EBB_OPT_I64, block_rows, "0", "rows", 0, 1 << 30, NULL, "rows that stay together on disk in the shuffle; 0: about one chunk"),
-    KEY("data.window_blocks", EBB_OPT_I64, window_blocks, "8", "blocks", 1, 1 << 20, NULL, "blocks whose rows are mixed; more mixes better and takes more memory"),
-    KEY("data.memory", EBB_OPT_BYTES, memory_bytes, "1GiB", "bytes", 1 << 20, INFINITY, NULL, "budget of the loader, per rank"),
-    KEY("data.threads", EBB_OPT_I64, loader_threads, "1", "threads", 1, 256, NULL, "threads that read ahead, per rank"),
-    KEY("data.depth", EBB_OPT_I64, depth, "3", "batches", 1, 64, NULL, "batches made ready ahead"),
-    KEY("lanes", EBB_OPT_I64, lanes, "24", NULL, 1, 4096, NULL, "logical workers; ranks may be 1 to this many; part of what defines the result"),
-    KEY("model", EBB_OPT_JSON, model, NULL, NULL, 0, 0, NULL, "loss and layers, or a plug-in; see below (required)"),
-    KEY("train.epochs", EBB_OPT_I64, epochs, "1", "epochs", 0, INFINITY, NULL, "passes over the training data"),
-    KEY("train.max_steps", EBB_OPT_I64, max_steps, "0", "steps", 0, INFINITY, NULL, "stop after this many steps; 0: no limit"),
-    KEY("train.batch", EBB_OPT_I64, batch, "1536", "rows", 1, 1 << 30, NULL, "rows per step over all ranks"),
-    KEY("train.accumulate", EBB_OPT_I64, accumulate, "1", "pieces", 1, 1 << 20, NULL, "cut each lane's rows of a step into pieces, to save memory for activations"),
-    KEY("train.seed", EBB_OPT_I64, seed, "1", NULL, 0, INFINITY, NULL, "seed of the order of rows, the first weights and dropout"),
-    KEY("train.optimizer", EBB_OPT_JSON, optimizer, NULL, NULL, 0, 0, NULL, "sgd, adagrad, adam, adamw or ftrl with its settings; see below; default: adam"),
-    KEY("train.schedule", EBB_OPT_JSON, schedule, NULL, NULL, 0, 0, NULL, "learning rate over steps: constant, step, cosine or one_cycle; see below; default: constant"),
-    KEY("train.clip_norm", EBB_OPT_F64, clip_norm, "0", NULL, 0, INFINITY, NULL, "clip the gradient's global norm; 0: do not"),
-    KEY("train.class_weights", EBB_OPT_JSON, class_weights_spec, NULL, NULL, 0, 0, NULL, "balanced, or {class name: weight, ...}"),
-    KEY("train.early_stopping", EBB_OPT_JSON, early_stopping_spec, NULL, NULL, 0, 0, NULL, "{metric: NAME, patience: EVALUATIONS, min_delta: X} on the validation data"),
-    KEY("train.threads", EBB_OPT_I64, threads, "0", "threads", 0, 4096, NULL, "threads that compute, per rank; 0: the cores of the host divided by its ranks"),
-    KEY("train.sync", EBB_OPT_CHOICE, sync, "canonical", NULL, 0, 0, sync_choices, "how gradients are added; fast depends on the rank count and is for comparison"),
-    KEY("train.rows", EBB_OPT_CHOICE, rows, "auto", NULL, 0, 0, rows_choices, "how gradients of tables travel; changes time, never the result"),
-    KEY("train.backend", EBB_OPT_STRING, backend, "cpu", NULL, 0, 0, NULL, "where to compute"),
-    KEY("eval.metrics", EBB_OPT_STRING, metrics, NULL, NULL, 0, 0, NULL, "loss,accuracy,top_K,log_loss,auc,rmse,mae; default: those that suit the loss"),
-    KEY("eval.every", EBB_OPT_I64, eval_every, "1", "epochs", 1, INFINITY, NULL, "evaluate on the validation data after every so many epochs, and after the last"),
-    KEY("checkpoint.every_steps", EBB_OPT_I64, checkpoint_steps, "0", "steps", 0, INFINITY, NULL, "write a checkpoint every so many steps; 0: by time alone"),
-    KEY("checkpoint.every_minutes", EBB_OPT_F64, checkpoint_minutes, "10", "minutes", 0, INFINITY, NULL, "and whenever so much time has passed; 0: not by time"),
-    KEY("checkpoint.keep", EBB_OPT_I64, checkpoint_keep, "2", "checkpoints", 1, INFINITY, NULL, "how many of the newest to keep"),
+    {KEY("run.name", EBB_OPT_STRING, name, NULL, NULL, 0, 0, NULL, "name of the run; default: the run file's name")},
+    {KEY("run.dir", EBB_OPT_STRING, dir_base, "runs", NULL, 0, 0, NULL, "folder that holds the runs' folders")},
+    {KEY("data.train", EBB_OPT_STRING, train, NULL, NULL, 0, 0, NULL,
+         "data set to train on: a folder made by ebb pack, or a .h5ad, 10x or HDF5 file (required)")},
+    {KEY("data.valid", EBB_OPT_STRING, valid, NULL, NULL, 0, 0, NULL, "data set to evaluate on")},
+    {KEY("data.dataset", EBB_OPT_STRING, dataset, NULL, NULL, 0, 0, NULL,
+         "in a foreign HDF5 file: path of X, and after a colon of the targets")},
+    {KEY("data.row_sum", EBB_OPT_F64, row_sum, "0", NULL, 0, INFINITY, NULL,
+         "scale every row to this sum (0: do not); cell counts: 10000")},
+    {KEY("data.log1p", EBB_OPT_FLAG, log1p, "false", NULL, 0, 0, NULL, "replace values by log(1 + value)")},
+    {KEY("data.row_l2", EBB_OPT_FLAG, row_l2, "false", NULL, 0, 0, NULL, "scale every row to Euclidean length 1")},
+    {KEY("data.scale", EBB_OPT_F64, scale, "1", NULL, 0, 0, NULL, "multiply all values; pixels: 0.00392157")},
+    {KEY("data.shuffle", EBB_OPT_FLAG, shuffle, "true", NULL, 0, 0, NULL, "draw rows in random order")},
+    {KEY("data.block_rows", EBB_OPT_I64, block_rows, "0", "rows", 0, 1 << 30, NULL,
+         "rows that stay together on disk in the shuffle; 0: about one chunk")},
+    {KEY("data.window_blocks", EBB_OPT_I64, window_blocks, "8", "blocks", 1, 1 << 20, NULL,
+         "blocks whose rows are mixed; more mixes better and takes more memory")},
+    {KEY("data.memory", EBB_OPT_BYTES, memory_bytes, "1GiB", "bytes", 1 << 20, INFINITY, NULL,
+         "budget of the loader, per rank")},
+    {KEY("data.threads", EBB_OPT_I64, loader_threads, "1", "threads", 1, 256, NULL,
+         "threads that read ahead, per rank")},
+    {KEY("data.depth", EBB_OPT_I64, depth, "3", "batches", 1, 64, NULL, "batches made ready ahead")},
+    {KEY("lanes", EBB_OPT_I64, lanes, "24", NULL, 1, 4096, NULL,
+         "logical workers; ranks may be 1 to this many; part of what defines the result")},
+    {KEY("model", EBB_OPT_JSON, model, NULL, NULL, 0, 0, NULL, "loss and layers, or a plug-in; see below (required)")},
+    {KEY("train.epochs", EBB_OPT_I64, epochs, "1", "epochs", 0, INFINITY, NULL, "passes over the training data")},
+    {KEY("train.max_steps", EBB_OPT_I64, max_steps, "0", "steps", 0, INFINITY, NULL,
+         "stop after this many steps; 0: no limit")},
+    {KEY("train.batch", EBB_OPT_I64, batch, "1536", "rows", 1, 1 << 30, NULL, "rows per step over all ranks")},
+    {KEY("train.accumulate", EBB_OPT_I64, accumulate, "1", "pieces", 1, 1 << 20, NULL,
+         "cut each lane's rows of a step into pieces, to save memory for activations")},
+    {KEY("train.seed", EBB_OPT_I64, seed, "1", NULL, 0, INFINITY, NULL,
+         "seed of the order of rows, the first weights and dropout")},
+    {KEY("train.optimizer", EBB_OPT_JSON, optimizer, NULL, NULL, 0, 0, NULL,
+         "sgd, adagrad, adam, adamw or ftrl with its settings; see below; default: adam")},
+    {KEY("train.schedule", EBB_OPT_JSON, schedule, NULL, NULL, 0, 0, NULL,
+         "learning rate over steps: constant, step, cosine or one_cycle; see below; default: constant")},
+    {KEY("train.clip_norm", EBB_OPT_F64, clip_norm, "0", NULL, 0, INFINITY, NULL,
+         "clip the gradient's global norm; 0: do not")},
+    {KEY("train.class_weights", EBB_OPT_JSON, class_weights_spec, NULL, NULL, 0, 0, NULL,
+         "balanced, or {class name: weight, ...}")},
+    {KEY("train.early_stopping", EBB_OPT_JSON, early_stopping_spec, NULL, NULL, 0, 0, NULL,
+         "{metric: NAME, patience: EVALUATIONS, min_delta: X} on the validation data")},
+    {KEY("train.threads", EBB_OPT_I64, threads, "0", "threads", 0, 4096, NULL,
+         "threads that compute, per rank; 0: the cores of the host divided by its ranks")},
+    {KEY("train.sync", EBB_OPT_CHOICE, sync, "canonical", NULL, 0, 0, sync_choices,
+         "how gradients are added; fast depends on the rank count and is for comparison")},
+    {KEY("train.rows", EBB_OPT_CHOICE, rows, "auto", NULL, 0, 0, rows_choices,
+         "how gradients of tables travel; changes time, never the result")},
+    {KEY("train.backend", EBB_OPT_STRING, backend, "cpu", NULL, 0, 0, NULL, "where to compute")},
+    {KEY("eval.metrics", EBB_OPT_STRING, metrics, NULL, NULL, 0, 0, NULL,
+         "loss,accuracy,top_K,log_loss,auc,rmse,mae; default: those that suit the loss")},
+    {KEY("eval.every", EBB_OPT_I64, eval_every, "1", "epochs", 1, INFINITY, NULL,
+         "evaluate on the validation data after every so many epochs, and after the last")},
+    {KEY("checkpoint.every_steps", EBB_OPT_I64, checkpoint_steps, "0", "steps", 0, INFINITY, NULL,
+         "write a checkpoint every so many steps; 0: by time alone")},
+    {KEY("checkpoint.every_minutes", EBB_OPT_F64, checkpoint_minutes, "10", "minutes", 0, INFINITY, NULL,
+         "and whenever so much time has passed; 0: not by time")},
+    {KEY("checkpoint.keep", EBB_OPT_I64, checkpoint_keep, "2", "checkpoints", 1, INFINITY, NULL,
+         "how many of the newest to keep")},
     {0},
 };
 
-/* Keys that may differ when a run is resumed: they change where and how fast it runs, or how long, but no number on the way. */
-static const char *const resumable[] = {"run.", "data.train", "data.valid", "data.memory", "data.threads", "data.depth", "train.epochs", "train.max_steps",
-                                        "train.threads", "train.rows", "train.early_stopping", "eval.", "checkpoint.", NULL};
+/* Keys that may differ when a run is resumed: they change where and how fast it runs, or how long, but no number. */
+static const char *const resumable[] = {"run.",          "data.train", "data.valid",           "data.memory",
+                                        "data.threads",  "data.depth", "train.epochs",         "train.max_steps",
+                                        "train.threads", "train.rows", "train.early_stopping", "eval.",
+                                        "checkpoint.",   NULL};
 
 /* ---- kinds with settings: optimisers and schedules ---- */
 
@@ -66,35 +94,68 @@ typedef struct rule_values {
     int64_t every;
 } rule_values_t;
 
-#define RULE(n, field, d, lo, hi, h) {.name = n, .type = EBB_OPT_F64, .offset = offsetof(rule_values_t, field), .def = d, .min = lo, .max = hi, .help = h}
-#define RULE_L1 RULE("l1", l1, "0", 0, INFINITY, "L1 penalty (proximal: gives true zeros)")
-#define RULE_L2 RULE("l2", l2, "0", 0, INFINITY, "L2 penalty")
-#define RULE_END {0}
+#define RULE(n, field, d, lo, hi, h) ROW(rule_values_t, n, EBB_OPT_F64, field, d, NULL, lo, hi, NULL, h)
+#define RULE_L1                      RULE("l1", l1, "0", 0, INFINITY, "L1 penalty (proximal: gives true zeros)")
+#define RULE_L2                      RULE("l2", l2, "0", 0, INFINITY, "L2 penalty")
+#define RULE_FINAL                   RULE("final", final, "0", 0, 1, "fraction of the rate at the end")
+#define RULE_WARMUP                                                                                                    \
+    RULE("warmup", warmup, "0", 0, INFINITY,                                                                           \
+         "linear warm-up over so many steps, or this fraction of all steps if below 1")
 
 static const ebb_option_t sgd_table[] = {
-    RULE("lr", lr, "0.1", 0, INFINITY, "learning rate"), RULE("momentum", momentum, "0", 0, 1, "momentum"),
-    {.name = "nesterov", .type = EBB_OPT_FLAG, .offset = offsetof(rule_values_t, nesterov), .def = "false", .help = "Nesterov's variant"},
-    RULE_L1, RULE_L2, RULE_END};
+    {RULE("lr", lr, "0.1", 0, INFINITY, "learning rate")},
+    {RULE("momentum", momentum, "0", 0, 1, "momentum")},
+    {ROW(rule_values_t, "nesterov", EBB_OPT_FLAG, nesterov, "false", NULL, 0, 0, NULL, "Nesterov's variant")},
+    {RULE_L1},
+    {RULE_L2},
+    {0},
+};
 static const ebb_option_t adagrad_table[] = {
-    RULE("lr", lr, "0.1", 0, INFINITY, "learning rate"), RULE("eps", eps, "1e-8", 0, 1, "added to the root"), RULE_L1, RULE_L2, RULE_END};
+    {RULE("lr", lr, "0.1", 0, INFINITY, "learning rate")},
+    {RULE("eps", eps, "1e-8", 0, 1, "added to the root")},
+    {RULE_L1},
+    {RULE_L2},
+    {0},
+};
 static const ebb_option_t adam_table[] = {
-    RULE("lr", lr, "0.001", 0, INFINITY, "learning rate"), RULE("beta1", beta1, "0.9", 0, 1, "decay of the mean"),
-    RULE("beta2", beta2, "0.999", 0, 1, "decay of the mean square"), RULE("eps", eps, "1e-8", 0, 1, "added to the root"), RULE_L1, RULE_L2, RULE_END};
+    {RULE("lr", lr, "0.001", 0, INFINITY, "learning rate")},
+    {RULE("beta1", beta1, "0.9", 0, 1, "decay of the mean")},
+    {RULE("beta2", beta2, "0.999", 0, 1, "decay of the mean square")},
+    {RULE("eps", eps, "1e-8", 0, 1, "added to the root")},
+    {RULE_L1},
+    {RULE_L2},
+    {0},
+};
 static const ebb_option_t adamw_table[] = {
-    RULE("lr", lr, "0.001", 0, INFINITY, "learning rate"), RULE("beta1", beta1, "0.9", 0, 1, "decay of the mean"),
-    RULE("beta2", beta2, "0.999", 0, 1, "decay of the mean square"), RULE("eps", eps, "1e-8", 0, 1, "added to the root"),
-    RULE("weight_decay", l2, "0.01", 0, INFINITY, "decoupled weight decay"), RULE_END};
+    {RULE("lr", lr, "0.001", 0, INFINITY, "learning rate")},
+    {RULE("beta1", beta1, "0.9", 0, 1, "decay of the mean")},
+    {RULE("beta2", beta2, "0.999", 0, 1, "decay of the mean square")},
+    {RULE("eps", eps, "1e-8", 0, 1, "added to the root")},
+    {RULE("weight_decay", l2, "0.01", 0, INFINITY, "decoupled weight decay")},
+    {0},
+};
 static const ebb_option_t ftrl_table[] = {
-    RULE("lr", lr, "0.1", 0, INFINITY, "alpha of the paper"), RULE("beta", beta, "1", 0, INFINITY, "beta of the paper"), RULE_L1, RULE_L2, RULE_END};
+    {RULE("lr", lr, "0.1", 0, INFINITY, "alpha of the paper")},
+    {RULE("beta", beta, "1", 0, INFINITY, "beta of the paper")},
+    {RULE_L1},
+    {RULE_L2},
+    {0},
+};
 
-#define RULE_WARMUP RULE("warmup", warmup, "0", 0, INFINITY, "linear warm-up over so many steps, or this fraction of all steps if below 1")
-static const ebb_option_t constant_table[] = {RULE_WARMUP, RULE_END};
+static const ebb_option_t constant_table[] = {{RULE_WARMUP}, {0}};
 static const ebb_option_t step_table[] = {
-    {.name = "every", .type = EBB_OPT_I64, .offset = offsetof(rule_values_t, every), .def = "1000", .unit = "steps", .min = 1, .max = INFINITY, .help = "steps between changes"},
-    RULE("factor", factor, "0.5", 0, INFINITY, "multiplies the rate"), RULE_WARMUP, RULE_END};
-static const ebb_option_t cosine_table[] = {RULE("final", final, "0", 0, 1, "fraction of the rate at the end"), RULE_WARMUP, RULE_END};
+    {ROW(rule_values_t, "every", EBB_OPT_I64, every, "1000", "steps", 1, INFINITY, NULL, "steps between changes")},
+    {RULE("factor", factor, "0.5", 0, INFINITY, "multiplies the rate")},
+    {RULE_WARMUP},
+    {0},
+};
+static const ebb_option_t cosine_table[] = {{RULE_FINAL}, {RULE_WARMUP}, {0}};
 static const ebb_option_t one_cycle_table[] = {
-    RULE("peak_at", peak_at, "0.3", 0, 1, "fraction of the steps at which the rate peaks"), RULE("final", final, "0", 0, 1, "fraction of the rate at the end"), RULE_WARMUP, RULE_END};
+    {RULE("peak_at", peak_at, "0.3", 0, 1, "fraction of the steps at which the rate peaks")},
+    {RULE_FINAL},
+    {RULE_WARMUP},
+    {0},
+};
 
 typedef struct kind {
     const char *name;
@@ -102,10 +163,18 @@ typedef struct kind {
     const ebb_option_t *table;
 } kind_t;
 
-static const kind_t optimizer_kinds[] = {{"sgd", EBB_OPTIM_SGD, sgd_table},     {"adagrad", EBB_OPTIM_ADAGRAD, adagrad_table}, {"adam", EBB_OPTIM_ADAM, adam_table},
-                                         {"adamw", EBB_OPTIM_ADAMW, adamw_table}, {"ftrl", EBB_OPTIM_FTRL, ftrl_table},          {0}};
-static const kind_t schedule_kinds[] = {{"constant", EBB_SCHEDULE_CONSTANT, constant_table}, {"step", EBB_SCHEDULE_STEP, step_table},
-                                        {"cosine", EBB_SCHEDULE_COSINE, cosine_table},       {"one_cycle", EBB_SCHEDULE_ONE_CYCLE, one_cycle_table}, {0}};
+static const kind_t optimizer_kinds[] = {
+    {"sgd", EBB_OPTIM_SGD, sgd_table},    {"adagrad", EBB_OPTIM_ADAGRAD, adagrad_table},
+    {"adam", EBB_OPTIM_ADAM, adam_table}, {"adamw", EBB_OPTIM_ADAMW, adamw_table},
+    {"ftrl", EBB_OPTIM_FTRL, ftrl_table}, {0},
+};
+static const kind_t schedule_kinds[] = {
+    {"constant", EBB_SCHEDULE_CONSTANT, constant_table},
+    {"step", EBB_SCHEDULE_STEP, step_table},
+    {"cosine", EBB_SCHEDULE_COSINE, cosine_table},
+    {"one_cycle", EBB_SCHEDULE_ONE_CYCLE, one_cycle_table},
+    {0},
+};
 
 static ebb_status_t unknown(const ebb_yaml_t *yaml, const char *path, const char *word, const char *const *candidates)
 {
@@ -117,7 +186,8 @@ static ebb_status_t unknown(const ebb_yaml_t *yaml, const char *path, const char
 }
 
 /* Set values from an object by a table; path is the object's. */
-static ebb_status_t read_object(const ebb_yaml_t *yaml, const char *path, const json_t *object, const ebb_option_t *table, void *values)
+static ebb_status_t read_object(const ebb_yaml_t *yaml, const char *path, const json_t *object,
+                                const ebb_option_t *table, void *values)
 {
     const char *names[32] = {0};
     for (int i = 0; table[i].name; i++)
@@ -140,7 +210,8 @@ static ebb_status_t read_object(const ebb_yaml_t *yaml, const char *path, const 
 }
 
 /* A kind by name alone ("adam") or with settings ({adam: {lr: 0.01}}); *kind_p starts as the default. */
-static ebb_status_t read_kind(const ebb_yaml_t *yaml, const char *path, const json_t *value, const kind_t *kinds, const kind_t **kind_p, rule_values_t *values)
+static ebb_status_t read_kind(const ebb_yaml_t *yaml, const char *path, const json_t *value, const kind_t *kinds,
+                              const kind_t **kind_p, rule_values_t *values)
 {
     const char *names[16] = {0}, *name = NULL;
     value = json_is_null(value) ? NULL : value;
@@ -154,7 +225,8 @@ static ebb_status_t read_kind(const ebb_yaml_t *yaml, const char *path, const js
         name = json_object_iter_key(member);
         settings = json_object_iter_value(member);
     } else if (value) {
-        return EBB_FAIL(EBB_EUSAGE, "%s: %s: give one kind, alone or with settings: {%s: {...}}", ebb_yaml_where(yaml, path), path, kinds[0].name);
+        return EBB_FAIL(EBB_EUSAGE, "%s: %s: give one kind, alone or with settings: {%s: {...}}",
+                        ebb_yaml_where(yaml, path), path, kinds[0].name);
     }
     if (name) {
         int i = 0;
@@ -169,7 +241,8 @@ static ebb_status_t read_kind(const ebb_yaml_t *yaml, const char *path, const js
         if (json_is_object(settings))
             return read_object(yaml, full, settings, kinds[i].table, values);
         if (settings && !json_is_null(settings))
-            return EBB_FAIL(EBB_EUSAGE, "%s: %s: expected settings {key: value, ...}", ebb_yaml_where(yaml, full), full);
+            return EBB_FAIL(EBB_EUSAGE, "%s: %s: expected settings {key: value, ...}", ebb_yaml_where(yaml, full),
+                            full);
         return EBB_OK;
     }
     return ebb_options_defaults((*kind_p)->table, values);
@@ -181,13 +254,24 @@ static ebb_status_t read_rules(const ebb_yaml_t *yaml, ebb_run_config_t *c)
     const kind_t *kind = &optimizer_kinds[2];
     EBB_TRY(read_kind(yaml, "train.optimizer", c->optimizer, optimizer_kinds, &kind, &v));
     bool ftrl = kind->value == EBB_OPTIM_FTRL;
-    c->optim.hyper = (ebb_optim_hyper_t){.kind = (ebb_optim_kind_t)kind->value, .lr = (float)v.lr, .l1 = (float)v.l1, .l2 = (float)v.l2, .momentum = (float)v.momentum,
-                                         .nesterov = v.nesterov, .beta1 = (float)(ftrl ? v.beta : v.beta1), .beta2 = (float)v.beta2, .eps = (float)v.eps};
+    c->optim.hyper = (ebb_optim_hyper_t){.kind = (ebb_optim_kind_t)kind->value,
+                                         .lr = (float)v.lr,
+                                         .l1 = (float)v.l1,
+                                         .l2 = (float)v.l2,
+                                         .momentum = (float)v.momentum,
+                                         .nesterov = v.nesterov,
+                                         .beta1 = (float)(ftrl ? v.beta : v.beta1),
+                                         .beta2 = (float)v.beta2,
+                                         .eps = (float)v.eps};
     c->optim.clip_norm = (float)c->clip_norm;
     rule_values_t s = {0};
     kind = &schedule_kinds[0];
     EBB_TRY(read_kind(yaml, "train.schedule", c->schedule, schedule_kinds, &kind, &s));
-    c->optim.schedule = (ebb_schedule_t){.kind = (ebb_schedule_kind_t)kind->value, .every = s.every, .factor = (float)s.factor, .final = (float)s.final, .peak_at = (float)s.peak_at};
+    c->optim.schedule = (ebb_schedule_t){.kind = (ebb_schedule_kind_t)kind->value,
+                                         .every = s.every,
+                                         .factor = (float)s.factor,
+                                         .final = (float)s.final,
+                                         .peak_at = (float)s.peak_at};
     c->warmup_steps = s.warmup;
     if (ftrl && (kind->value != EBB_SCHEDULE_CONSTANT || s.warmup > 0))
         return EBB_FAIL(EBB_EUSAGE,
@@ -203,11 +287,15 @@ typedef struct early_values {
     double min_delta;
 } early_values_t;
 
+#define EARLY(n, t, field, d, u, lo, hi, h) ROW(early_values_t, n, t, field, d, u, lo, hi, NULL, h)
+
 static const ebb_option_t early_table[] = {
-    {.name = "metric", .type = EBB_OPT_STRING, .offset = offsetof(early_values_t, metric), .def = "loss", .help = "metric to watch"},
-    {.name = "patience", .type = EBB_OPT_I64, .offset = offsetof(early_values_t, patience), .def = "3", .unit = "evaluations", .min = 1, .max = INFINITY, .help = "evaluations without gain before the run ends"},
-    {.name = "min_delta", .type = EBB_OPT_F64, .offset = offsetof(early_values_t, min_delta), .def = "0", .min = 0, .max = INFINITY, .help = "least gain that counts"},
-    {0}};
+    {EARLY("metric", EBB_OPT_STRING, metric, "loss", NULL, 0, 0, "metric to watch")},
+    {EARLY("patience", EBB_OPT_I64, patience, "3", "evaluations", 1, INFINITY,
+           "evaluations without gain before the run ends")},
+    {EARLY("min_delta", EBB_OPT_F64, min_delta, "0", NULL, 0, INFINITY, "least gain that counts")},
+    {0},
+};
 
 static ebb_status_t read_early_stopping(const ebb_yaml_t *yaml, ebb_run_config_t *c)
 {
@@ -216,7 +304,8 @@ static ebb_status_t read_early_stopping(const ebb_yaml_t *yaml, ebb_run_config_t
     if (!c->early_stopping_spec || json_is_null(c->early_stopping_spec) || json_is_false(c->early_stopping_spec))
         return EBB_OK;
     if (!json_is_object(c->early_stopping_spec))
-        return EBB_FAIL(EBB_EUSAGE, "%s: %s: expected {metric: NAME, patience: N, min_delta: X}", ebb_yaml_where(yaml, path), path);
+        return EBB_FAIL(EBB_EUSAGE, "%s: %s: expected {metric: NAME, patience: N, min_delta: X}",
+                        ebb_yaml_where(yaml, path), path);
     if (!c->valid)
         return EBB_FAIL(EBB_EUSAGE, "%s: %s: needs validation data: set data.valid", ebb_yaml_where(yaml, path), path);
     EBB_TRY(ebb_options_defaults(early_table, &v));
@@ -243,11 +332,14 @@ static ebb_status_t read_class_weights(const ebb_yaml_t *yaml, ebb_run_config_t 
         c->class_weights = EBB_CLASS_WEIGHTS_GIVEN;
         const char *key;
         json_t *value;
-        json_object_foreach((json_t *)spec, key, value)
-            if (!json_is_number(value) || !(json_number_value(value) >= 0))
-                return EBB_FAIL(EBB_EUSAGE, "%s: %s.%s: expected a weight >= 0", ebb_yaml_where(yaml, path), path, key);
+        json_object_foreach((json_t *)spec, key,
+                            value) if (!json_is_number(value) ||
+                                       !(json_number_value(value) >=
+                                         0)) return EBB_FAIL(EBB_EUSAGE, "%s: %s.%s: expected a weight >= 0",
+                                                             ebb_yaml_where(yaml, path), path, key);
     } else {
-        return EBB_FAIL(EBB_EUSAGE, "%s: %s: expected balanced, or {class name: weight, ...}", ebb_yaml_where(yaml, path), path);
+        return EBB_FAIL(EBB_EUSAGE, "%s: %s: expected balanced, or {class name: weight, ...}",
+                        ebb_yaml_where(yaml, path), path);
     }
     return EBB_OK;
 }
@@ -296,7 +388,8 @@ static ebb_status_t read_tree(const ebb_yaml_t *yaml, const char *prefix, const 
         } else if (json_is_object(value)) {
             EBB_TRY(read_tree(yaml, path, value, c));
         } else if (!json_is_null(value)) {
-            return EBB_FAIL(EBB_EUSAGE, "%s: %s: expected keys below it, as in {%s: {...}}", ebb_yaml_where(yaml, path), path, path);
+            return EBB_FAIL(EBB_EUSAGE, "%s: %s: expected keys below it, as in {%s: {...}}", ebb_yaml_where(yaml, path),
+                            path, path);
         }
     }
     return EBB_OK;
@@ -321,15 +414,19 @@ static ebb_status_t check(const ebb_yaml_t *yaml, ebb_run_config_t *c)
     if (!c->train)
         return EBB_FAIL(EBB_EUSAGE, "%s: data.train is missing: name the data set to train on", yaml->origin);
     if (!json_is_object(c->model))
-        return EBB_FAIL(EBB_EUSAGE, "%s: the model section is missing or no mapping: give model: {layers: [...]}", yaml->origin);
+        return EBB_FAIL(EBB_EUSAGE, "%s: the model section is missing or no mapping: give model: {layers: [...]}",
+                        yaml->origin);
     if (strchr(c->name, '/') || !*c->name)
-        return EBB_FAIL(EBB_EUSAGE, "%s: run.name: \"%s\" cannot name a folder", ebb_yaml_where(yaml, "run.name"), c->name);
+        return EBB_FAIL(EBB_EUSAGE, "%s: run.name: \"%s\" cannot name a folder", ebb_yaml_where(yaml, "run.name"),
+                        c->name);
     if (c->batch < c->lanes)
-        return EBB_FAIL(EBB_EUSAGE, "%s: train.batch: %lld rows are fewer than the %lld lanes; raise train.batch or lower lanes", ebb_yaml_where(yaml, "train.batch"),
-                        (long long)c->batch, (long long)c->lanes);
+        return EBB_FAIL(EBB_EUSAGE,
+                        "%s: train.batch: %lld rows are fewer than the %lld lanes; raise train.batch or lower lanes",
+                        ebb_yaml_where(yaml, "train.batch"), (long long)c->batch, (long long)c->lanes);
     if (c->accumulate > c->batch / c->lanes)
-        return EBB_FAIL(EBB_EUSAGE, "%s: train.accumulate: a lane has %lld rows a step, fewer than %lld pieces", ebb_yaml_where(yaml, "train.accumulate"),
-                        (long long)(c->batch / c->lanes), (long long)c->accumulate);
+        return EBB_FAIL(EBB_EUSAGE, "%s: train.accumulate: a lane has %lld rows a step, fewer than %lld pieces",
+                        ebb_yaml_where(yaml, "train.accumulate"), (long long)(c->batch / c->lanes),
+                        (long long)c->accumulate);
     return EBB_OK;
 }
 
@@ -396,7 +493,9 @@ static ebb_status_t check_resumable(const char *assignment)
         if (strncmp(assignment, resumable[i], n) == 0 && (!whole || n == key || assignment[n] == '.'))
             return EBB_OK;
     }
-    return EBB_FAIL(EBB_EUSAGE, "--set %s: cannot change when a run is resumed, it would not be the same model; start a new run", assignment);
+    return EBB_FAIL(EBB_EUSAGE,
+                    "--set %s: cannot change when a run is resumed, it would not be the same model; start a new run",
+                    assignment);
 }
 
 ebb_status_t ebb_run_config_resume(const char *json, int n_sets, const char *const *sets, ebb_run_config_t **config_p)
@@ -479,7 +578,10 @@ char *ebb_run_config_help(int width)
 
 void ebb_run_config_transform(const ebb_run_config_t *c, ebb_transform_t *t)
 {
-    *t = (ebb_transform_t){.row_sum = (float)c->row_sum, .log1p = c->log1p, .row_l2 = c->row_l2, .scale = c->scale == 1.0 ? 0.0f : (float)c->scale};
+    *t = (ebb_transform_t){.row_sum = (float)c->row_sum,
+                           .log1p = c->log1p,
+                           .row_l2 = c->row_l2,
+                           .scale = c->scale == 1.0 ? 0.0f : (float)c->scale};
 }
 
 ebb_status_t ebb_run_config_class_weights(const ebb_run_config_t *c, const ebb_dataset_info_t *info, float **weights_p)
@@ -493,7 +595,9 @@ ebb_status_t ebb_run_config_class_weights(const ebb_run_config_t *c, const ebb_d
     EBB_TRY(EBB_NEW_ARRAY("class weights", info->classes, &w));
     for (int64_t k = 0; k < info->classes; k++) {
         double rows = (double)info->class_rows[k];
-        w[k] = c->class_weights == EBB_CLASS_WEIGHTS_BALANCED && rows > 0 ? (float)((double)info->rows / ((double)info->classes * rows)) : 1.0f;
+        w[k] = c->class_weights == EBB_CLASS_WEIGHTS_BALANCED && rows > 0
+                   ? (float)((double)info->rows / ((double)info->classes * rows))
+                   : 1.0f;
     }
     const char *key;
     json_t *value;
@@ -505,7 +609,9 @@ ebb_status_t ebb_run_config_class_weights(const ebb_run_config_t *c, const ebb_d
                 k++;
             if (k == info->classes) {
                 ebb_free(w);
-                return EBB_FAIL(EBB_EUSAGE, "train.class_weights: %s has no class \"%s\"; `ebb inspect` lists its classes", info->name, key);
+                return EBB_FAIL(EBB_EUSAGE,
+                                "train.class_weights: %s has no class \"%s\"; `ebb inspect` lists its classes",
+                                info->name, key);
             }
             w[k] = (float)json_number_value(value);
         }

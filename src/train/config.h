@@ -6,7 +6,11 @@
 #include "base/option.h"
 #include "base/yaml.h"
 
-typedef enum ebb_class_weights { EBB_CLASS_WEIGHTS_NONE, EBB_CLASS_WEIGHTS_BALANCED, EBB_CLASS_WEIGHTS_GIVEN } ebb_class_weights_t;
+typedef enum ebb_class_weights {
+    EBB_CLASS_WEIGHTS_NONE,
+    EBB_CLASS_WEIGHTS_BALANCED,
+    EBB_CLASS_WEIGHTS_GIVEN
+} ebb_class_weights_t;
 
 struct ebb_run_config {
     /* run */
@@ -48,7 +52,8 @@ struct ebb_run_config {
 /* From a parsed tree, which stays the caller's. */
 ebb_status_t ebb_run_config_build(const ebb_yaml_t *yaml, ebb_run_config_t **config_p);
 /* Weights per class in the data's class order, or NULL; free with ebb_free. */
-ebb_status_t ebb_run_config_class_weights(const ebb_run_config_t *config, const ebb_dataset_info_t *info, float **weights_p);
+ebb_status_t ebb_run_config_class_weights(const ebb_run_config_t *config, const ebb_dataset_info_t *info,
+                                          float **weights_p);
 void ebb_run_config_transform(const ebb_run_config_t *config, ebb_transform_t *transform);
 
 #endif

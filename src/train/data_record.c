@@ -22,11 +22,14 @@ char *ebb_data_record_write(const ebb_dataset_info_t *info)
     }
     for (int f = 0; f < info->n_fields; f++) {
         const ebb_field_t *field = &info->fields[f];
-        json_array_append_new(fields, json_pack("{s:s, s:i, s:i, s:b}", "name", field->name, "begin", (int)field->begin, "end", (int)field->end, "categorical", (int)field->categorical));
+        json_array_append_new(fields, json_pack("{s:s, s:i, s:i, s:b}", "name", field->name, "begin", (int)field->begin,
+                                                "end", (int)field->end, "categorical", (int)field->categorical));
     }
-    json_t *json = json_pack("{s:s, s:s, s:I, s:I, s:I, s:b, s:i, s:I, s:I, s:o, s:o, s:o}", "name", info->name, "hash", info->hash, "rows", (json_int_t)info->rows, "cols",
-                             (json_int_t)info->cols, "nnz", (json_int_t)info->nnz, "sparse", (int)info->sparse, "target", (int)info->target, "target_cols",
-                             (json_int_t)info->target_cols, "classes", (json_int_t)info->classes, "class_names", classes, "class_rows", class_rows, "fields", fields);
+    json_t *json = json_pack("{s:s, s:s, s:I, s:I, s:I, s:b, s:i, s:I, s:I, s:o, s:o, s:o}", "name", info->name, "hash",
+                             info->hash, "rows", (json_int_t)info->rows, "cols", (json_int_t)info->cols, "nnz",
+                             (json_int_t)info->nnz, "sparse", (int)info->sparse, "target", (int)info->target,
+                             "target_cols", (json_int_t)info->target_cols, "classes", (json_int_t)info->classes,
+                             "class_names", classes, "class_rows", class_rows, "fields", fields);
     if (!json)
         return NULL;
     char *text = ebb_json_dump(json);
@@ -60,7 +63,8 @@ static ebb_status_t read_fields(ebb_data_record_t *r)
     for (int f = 0; f < r->info.n_fields; f++) {
         const json_t *field = json_array_get(fields, (size_t)f);
         const char *name = json_string_value(json_object_get(field, "name"));
-        int64_t begin = json_integer_value(json_object_get(field, "begin")), end = json_integer_value(json_object_get(field, "end"));
+        int64_t begin = json_integer_value(json_object_get(field, "begin")),
+                end = json_integer_value(json_object_get(field, "end"));
         if (!name || begin < 0 || begin > end || end > r->info.cols)
             return EBB_FAIL(EBB_ECORRUPT, "the model's record of its data: field %d is malformed", f);
         snprintf(r->fields[f].name, sizeof r->fields[f].name, "%s", name);

@@ -57,7 +57,11 @@ static ebb_status_t load(ebb_predictor_t *p, const char *path, int threads)
     EBB_TRY(ebb_weights_create(p->workers.backend, ebb_model_layout(p->model), &p->weights));
     p->have_weights = true;
     ebb_checkpoint_meta_free(&p->meta);
-    ebb_checkpoint_state_t state = {.comm = p->comm, .backend = p->workers.backend, .exec = p->workers.exec[0], .layout = ebb_model_layout(p->model), .weights = &p->weights};
+    ebb_checkpoint_state_t state = {.comm = p->comm,
+                                    .backend = p->workers.backend,
+                                    .exec = p->workers.exec[0],
+                                    .layout = ebb_model_layout(p->model),
+                                    .weights = &p->weights};
     return ebb_checkpoint_load(&state, file, &p->meta);
 }
 
@@ -109,7 +113,8 @@ const char *ebb_predictor_config(const ebb_predictor_t *p)
 }
 
 /* Open data and set up a scan of it with this model. */
-static ebb_status_t open_data(ebb_predictor_t *p, const char *path, const char *dataset, bool targets, ebb_dataset_t **data_p, ebb_scan_t *scan)
+static ebb_status_t open_data(ebb_predictor_t *p, const char *path, const char *dataset, bool targets,
+                              ebb_dataset_t **data_p, ebb_scan_t *scan)
 {
     *data_p = NULL;
     EBB_TRY(ebb_dataset_open(path, dataset ? dataset : p->config->dataset, data_p));
@@ -131,7 +136,8 @@ static ebb_status_t collect(ebb_predictor_t *p, int *n_p, const ebb_metric_value
     return EBB_OK;
 }
 
-ebb_status_t ebb_predictor_evaluate(ebb_predictor_t *p, const char *path, const char *dataset, const char *metrics, int *n_p, const ebb_metric_value_t **values_p, int64_t *rows_p)
+ebb_status_t ebb_predictor_evaluate(ebb_predictor_t *p, const char *path, const char *dataset, const char *metrics,
+                                    int *n_p, const ebb_metric_value_t **values_p, int64_t *rows_p)
 {
     ebb_dataset_t *data;
     ebb_scan_t scan;
@@ -139,7 +145,8 @@ ebb_status_t ebb_predictor_evaluate(ebb_predictor_t *p, const char *path, const 
     p->metrics = NULL;
     ebb_status_t status = open_data(p, path, dataset, true, &data, &scan);
     if (status == EBB_OK)
-        status = ebb_metrics_create(metrics ? metrics : p->config->metrics, ebb_model_loss(p->model), ebb_model_outputs(p->model), &p->metrics);
+        status = ebb_metrics_create(metrics ? metrics : p->config->metrics, ebb_model_loss(p->model),
+                                    ebb_model_outputs(p->model), &p->metrics);
     status = ebb_comm_agree(p->comm, status);
     if (status == EBB_OK)
         status = ebb_scan_evaluate(p->comm, &scan, p->metrics);
@@ -158,7 +165,8 @@ typedef struct round {
 } round_t;
 
 /* Ranks compute neighbouring parts of [row0, row1); rank 0 writes them in order. */
-static ebb_status_t predict_round(ebb_predictor_t *p, const ebb_scan_t *scan, int64_t row0, int64_t row1, round_t *b, ebb_predict_write_t write, void *user)
+static ebb_status_t predict_round(ebb_predictor_t *p, const ebb_scan_t *scan, int64_t row0, int64_t row1, round_t *b,
+                                  ebb_predict_write_t write, void *user)
 {
     int rank = ebb_comm_rank(p->comm), ranks = ebb_comm_size(p->comm);
     int64_t outputs = ebb_model_outputs(p->model), row_bytes = outputs * (int64_t)sizeof(float), first, last;
@@ -188,7 +196,8 @@ static ebb_status_t predict_all(ebb_predictor_t *p, const ebb_scan_t *scan, ebb_
     round_t b = {0};
     EBB_TRY(ebb_comm_allreduce(p->comm, &round, 1, EBB_COMM_I64, EBB_MAX)); /* thread counts may differ */
     round = round < rows ? round : rows;
-    ebb_status_t status = ebb_comm_agree(p->comm, round_init(&b, round * ebb_model_outputs(p->model), ebb_comm_size(p->comm)));
+    ebb_status_t status =
+        ebb_comm_agree(p->comm, round_init(&b, round * ebb_model_outputs(p->model), ebb_comm_size(p->comm)));
     for (int64_t row = 0; row < rows && status == EBB_OK; row += round)
         status = predict_round(p, scan, row, row + round < rows ? row + round : rows, &b, write, user);
     ebb_free(b.part);
@@ -198,7 +207,8 @@ static ebb_status_t predict_all(ebb_predictor_t *p, const ebb_scan_t *scan, ebb_
     return status;
 }
 
-ebb_status_t ebb_predictor_run(ebb_predictor_t *p, const char *path, const char *dataset, ebb_predict_write_t write, void *user)
+ebb_status_t ebb_predictor_run(ebb_predictor_t *p, const char *path, const char *dataset, ebb_predict_write_t write,
+                               void *user)
 {
     ebb_dataset_t *data;
     ebb_scan_t scan;

@@ -13,7 +13,9 @@ static ebb_status_t open_data(ebb_run_t *run)
     EBB_TRY(ebb_dataset_open(c->train, c->dataset, &run->data));
     run->info = ebb_dataset_info(run->data);
     if (run->info->target == EBB_TARGET_NONE)
-        return EBB_FAIL(EBB_EDATA, "%s: has no targets to learn; pack it with --target, or name them in data.dataset after a colon", c->train);
+        return EBB_FAIL(
+            EBB_EDATA, "%s: has no targets to learn; pack it with --target, or name them in data.dataset after a colon",
+            c->train);
     if (!c->valid)
         return EBB_OK;
     EBB_TRY(ebb_dataset_open(c->valid, c->dataset, &run->valid));
@@ -46,9 +48,10 @@ static ebb_status_t check_early_metric(const ebb_run_t *run)
         found = strcmp(ebb_metrics_get(run->metrics, i, &value, &more_is_better), name) == 0;
     }
     return found ? EBB_OK
-                 : EBB_FAIL(EBB_EUSAGE,
-                            "train.early_stopping.metric: \"%s\" is not among the metrics evaluated; add it to eval.metrics",
-                            name);
+                 : EBB_FAIL(
+                       EBB_EUSAGE,
+                       "train.early_stopping.metric: \"%s\" is not among the metrics evaluated; add it to eval.metrics",
+                       name);
 }
 
 static ebb_status_t build_measures(ebb_run_t *run)
@@ -68,8 +71,12 @@ static ebb_status_t build_loader(ebb_run_t *run)
 {
     const ebb_run_config_t *c = run->config;
     int rank = ebb_comm_rank(run->comm), ranks = ebb_comm_size(run->comm);
-    run->order = (ebb_order_t){.lanes = (int32_t)c->lanes, .batch = c->batch, .block_rows = c->block_rows, .window_blocks = (int32_t)c->window_blocks,
-                               .seed = (uint64_t)c->seed, .shuffle = c->shuffle};
+    run->order = (ebb_order_t){.lanes = (int32_t)c->lanes,
+                               .batch = c->batch,
+                               .block_rows = c->block_rows,
+                               .window_blocks = (int32_t)c->window_blocks,
+                               .seed = (uint64_t)c->seed,
+                               .shuffle = c->shuffle};
     EBB_TRY(ebb_order_init(&run->order, run->info));
     run->lane0 = ebb_lane_first(run->order.lanes, rank, ranks);
     run->lane1 = ebb_lane_first(run->order.lanes, rank + 1, ranks);
@@ -77,7 +84,12 @@ static ebb_status_t build_loader(ebb_run_t *run)
     EBB_TRY(EBB_NEW_ARRAY("lanes", n, &lanes));
     for (int32_t i = 0; i < n; i++)
         lanes[i] = run->lane0 + i;
-    ebb_loader_options_t options = {.order = run->order, .lanes = lanes, .n_lanes = n, .threads = (int)c->loader_threads, .memory_bytes = c->memory_bytes, .depth = (int)c->depth};
+    ebb_loader_options_t options = {.order = run->order,
+                                    .lanes = lanes,
+                                    .n_lanes = n,
+                                    .threads = (int)c->loader_threads,
+                                    .memory_bytes = c->memory_bytes,
+                                    .depth = (int)c->depth};
     ebb_run_config_transform(c, &options.transform);
     ebb_status_t status = ebb_loader_create(run->data, &options, &run->loader);
     ebb_free(lanes);
@@ -124,12 +136,12 @@ static ebb_status_t init_local(ebb_run_t *run)
 
 static ebb_status_t too_many_ranks(const ebb_run_config_t *config, int ranks)
 {
-    return EBB_FAIL(EBB_EUSAGE,
-                    "%d ranks are more than the run's %lld lanes; start at most %lld ranks, or raise lanes", ranks,
-                    (long long)config->lanes, (long long)config->lanes);
+    return EBB_FAIL(EBB_EUSAGE, "%d ranks are more than the run's %lld lanes; start at most %lld ranks, or raise lanes",
+                    ranks, (long long)config->lanes, (long long)config->lanes);
 }
 
-ebb_status_t ebb_run_init(ebb_run_t *run, ebb_comm_t *comm, const ebb_run_config_t *config, const ebb_observer_t *observer)
+ebb_status_t ebb_run_init(ebb_run_t *run, ebb_comm_t *comm, const ebb_run_config_t *config,
+                          const ebb_observer_t *observer)
 {
     static const ebb_observer_t nobody;
     memset(run, 0, sizeof *run);
@@ -141,10 +153,12 @@ ebb_status_t ebb_run_init(ebb_run_t *run, ebb_comm_t *comm, const ebb_run_config
     int ranks = ebb_comm_size(comm);
     EBB_TRY(ebb_comm_agree(comm, ranks > config->lanes ? too_many_ranks(config, ranks) : init_local(run)));
     ebb_workers_t *w = &run->workers;
-    EBB_TRY(ebb_sync_create(comm, w->backend, w->pool, w->exec, run->layout, run->order.lanes, (ebb_sync_mode_t)config->sync, (ebb_rows_mode_t)config->rows, &run->sync));
+    EBB_TRY(ebb_sync_create(comm, w->backend, w->pool, w->exec, run->layout, run->order.lanes,
+                            (ebb_sync_mode_t)config->sync, (ebb_rows_mode_t)config->rows, &run->sync));
     int owner, owners;
     ebb_sync_place(run->sync, &owner, &owners);
-    EBB_TRY(ebb_comm_agree(comm, ebb_optim_create(&run->optim_options, w->backend, w->pool, w->exec, run->layout, owner, owners, &run->optim)));
+    EBB_TRY(ebb_comm_agree(comm, ebb_optim_create(&run->optim_options, w->backend, w->pool, w->exec, run->layout, owner,
+                                                  owners, &run->optim)));
     run->start_ns = run->last_save_ns = ebb_now_ns();
     return ebb_comm_agree(comm, ebb_workers_fit(w, run->model, piece_rows(run)));
 }
@@ -172,14 +186,19 @@ char *ebb_run_facts(const ebb_run_t *run)
     const ebb_backend_t *backend = run->workers.backend;
     for (int i = 0; i < run->layout->n_params; i++)
         floats += run->layout->params[i].rows * run->layout->params[i].cols;
-    if (backend->ops->describe(backend->dev, device, sizeof device) != EBB_OK || ebb_model_describe(run->model, layers, sizeof layers) != EBB_OK)
+    if (backend->ops->describe(backend->dev, device, sizeof device) != EBB_OK ||
+        ebb_model_describe(run->model, layers, sizeof layers) != EBB_OK)
         ebb_error_clear();
-    json_t *facts = json_pack("{s:{s:s, s:s, s:I, s:I, s:I, s:I, s:b}, s:s, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:s, s:s, s:I, s:I}", //
-                              "data", "name", run->info->name, "hash", run->info->hash, "rows", (json_int_t)run->info->rows, "cols", (json_int_t)run->info->cols, "nnz",
-                              (json_int_t)run->info->nnz, "classes", (json_int_t)run->info->classes, "sparse", (int)run->info->sparse, //
-                              "model", layers, "parameters", (json_int_t)floats, "lanes", (json_int_t)run->order.lanes, "batch", (json_int_t)run->order.batch, "block_rows",
-                              (json_int_t)run->order.block_rows, "window_blocks", (json_int_t)run->order.window_blocks, "ranks", ebb_comm_size(run->comm), "threads", run->workers.threads,
-                              "backend", backend->ops->name, "device", device, "epoch_steps", (json_int_t)run->epoch_steps, "total_steps", (json_int_t)run->total_steps);
+    json_t *facts = json_pack(
+        "{s:{s:s, s:s, s:I, s:I, s:I, s:I, s:b}, s:s, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:s, s:s, s:I, s:I}", //
+        "data", "name", run->info->name, "hash", run->info->hash, "rows", (json_int_t)run->info->rows, "cols",
+        (json_int_t)run->info->cols, "nnz", (json_int_t)run->info->nnz, "classes", (json_int_t)run->info->classes,
+        "sparse", (int)run->info->sparse, //
+        "model", layers, "parameters", (json_int_t)floats, "lanes", (json_int_t)run->order.lanes, "batch",
+        (json_int_t)run->order.batch, "block_rows", (json_int_t)run->order.block_rows, "window_blocks",
+        (json_int_t)run->order.window_blocks, "ranks", ebb_comm_size(run->comm), "threads", run->workers.threads,
+        "backend", backend->ops->name, "device", device, "epoch_steps", (json_int_t)run->epoch_steps, "total_steps",
+        (json_int_t)run->total_steps);
     char *text = facts ? ebb_json_dump(facts) : NULL;
     json_decref(facts);
     return text;

@@ -46,7 +46,7 @@ typedef struct ebb_run {
     ebb_optim_t *optim;
     ebb_metrics_t *metrics;
     float *class_weights;
-    int32_t lane0, lane1;  /* of this rank */
+    int32_t lane0, lane1;    /* of this rank */
     ebb_step_words_t *words; /* (threads), then one for the sum */
     int64_t epoch_steps, total_steps, step;
     ebb_run_progress_t progress;
@@ -59,12 +59,14 @@ typedef struct ebb_run {
 } ebb_run_t;
 
 /* Open data, build model, loader, sync and optimiser; weights from the seed. Collective. */
-ebb_status_t ebb_run_init(ebb_run_t *run, ebb_comm_t *comm, const ebb_run_config_t *config, const ebb_observer_t *observer);
+ebb_status_t ebb_run_init(ebb_run_t *run, ebb_comm_t *comm, const ebb_run_config_t *config,
+                          const ebb_observer_t *observer);
 void ebb_run_cleanup(ebb_run_t *run);
 /* Facts of the run for the record; NULL when out of memory; free() it. */
 char *ebb_run_facts(const ebb_run_t *run);
 
-/* One optimiser step on the next batch. The summed words are left in *words_p. EBB_END at the epoch's end, before any work. Collective. */
+/* One optimiser step on the next batch. The summed words are left in *words_p. EBB_END at the epoch's end, before any
+ * work. Collective. */
 ebb_status_t ebb_run_step(ebb_run_t *run, bool want_save, const ebb_step_words_t **words_p);
 extern volatile int ebb_run_stop_asked;
 

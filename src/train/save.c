@@ -12,7 +12,11 @@
 
 ebb_checkpoint_state_t ebb_run_state(ebb_run_t *run, bool with_optim)
 {
-    return (ebb_checkpoint_state_t){.comm = run->comm, .backend = run->workers.backend, .exec = run->workers.exec[0], .layout = run->layout, .weights = &run->weights,
+    return (ebb_checkpoint_state_t){.comm = run->comm,
+                                    .backend = run->workers.backend,
+                                    .exec = run->workers.exec[0],
+                                    .layout = run->layout,
+                                    .weights = &run->weights,
                                     .optim = with_optim ? run->optim : NULL};
 }
 
@@ -34,8 +38,10 @@ static char *write_progress(const ebb_run_progress_t *p)
 {
     char order[24];
     snprintf(order, sizeof order, "%016llx", (unsigned long long)p->epoch_order);
-    json_t *json = json_pack("{s:s, s:o, s:o, s:o, s:I, s:b}", "epoch_order", order, "epoch_loss", exact_to_json(&p->epoch_loss), "epoch_weight", exact_to_json(&p->epoch_weight),
-                             "best", isnan(p->best) ? json_null() : json_real(p->best), "since_best", (json_int_t)p->since_best, "ended_early", (int)p->ended_early);
+    json_t *json = json_pack("{s:s, s:o, s:o, s:o, s:I, s:b}", "epoch_order", order, "epoch_loss",
+                             exact_to_json(&p->epoch_loss), "epoch_weight", exact_to_json(&p->epoch_weight), "best",
+                             isnan(p->best) ? json_null() : json_real(p->best), "since_best", (json_int_t)p->since_best,
+                             "ended_early", (int)p->ended_early);
     char *text = json ? ebb_json_dump(json) : NULL;
     json_decref(json);
     return text;
@@ -64,7 +70,8 @@ static ebb_status_t fill_meta(ebb_run_t *run, ebb_checkpoint_meta_t *meta)
     meta->config = ebb_strdup(run->config->json);
     meta->progress = write_progress(&run->progress);
     meta->dataset = ebb_data_record_write(run->info);
-    return meta->config && meta->progress && meta->dataset ? EBB_OK : EBB_FAIL(EBB_ENOMEM, "out of memory for a checkpoint");
+    return meta->config && meta->progress && meta->dataset ? EBB_OK
+                                                           : EBB_FAIL(EBB_ENOMEM, "out of memory for a checkpoint");
 }
 
 static ebb_status_t save_to(ebb_run_t *run, const char *path, bool with_optim)
@@ -91,7 +98,8 @@ ebb_status_t ebb_run_save(ebb_run_t *run)
     EBB_TRY(ebb_comm_agree(run->comm, first ? ebb_file_mkdirs(folder) : EBB_OK));
     EBB_TRY(ebb_checkpoint_path(folder, run->step, path, sizeof path));
     EBB_TRY(save_to(run, path, true));
-    EBB_TRY(ebb_comm_agree(run->comm, first ? ebb_checkpoint_prune(folder, (int)run->config->checkpoint_keep) : EBB_OK));
+    EBB_TRY(
+        ebb_comm_agree(run->comm, first ? ebb_checkpoint_prune(folder, (int)run->config->checkpoint_keep) : EBB_OK));
     run->last_save_ns = ebb_now_ns();
     if (run->observer->checkpoint)
         run->observer->checkpoint(run->observer->user, run->step, path, (double)(run->last_save_ns - start) * 1e-9);

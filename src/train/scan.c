@@ -1,5 +1,5 @@
-/* Forward passes in storage order. A task is a span of blocks, so that a chunk of the file is mostly decoded by one thread; a thread's
- * reader and buffers live for the length of one call. */
+/* Forward passes in storage order. A task is a span of blocks, so that a chunk of the file is mostly decoded by one
+ * thread; a thread's reader and buffers live for the length of one call. */
 #include "train/scan.h"
 #include "base/alloc.h"
 #include "loader/transform.h"
@@ -80,7 +80,8 @@ static ebb_status_t measure(const job_t *job, const ebb_worker_t *me, buffers_t 
     const int32_t *label = classes ? b->label : NULL;
     const float *y = classes ? NULL : b->y;
     EBB_TRY(ebb_reader_targets(b->reader, row, n, classes ? b->label : NULL, classes ? NULL : b->y, b->weight));
-    EBB_TRY(ops->loss(me->exec, loss->kind, loss->huber_delta, n, outputs, me->out, label, y, b->weight, NULL, me->row_loss, me->row_weight, NULL));
+    EBB_TRY(ops->loss(me->exec, loss->kind, loss->huber_delta, n, outputs, me->out, label, y, b->weight, NULL,
+                      me->row_loss, me->row_weight, NULL));
     EBB_TRY(ops->link(me->exec, loss->kind, n, outputs, me->out, me->out));
     EBB_TRY(ops->exec_sync(me->exec));
     return ebb_metrics_add(job->metrics, n, me->out, label, y, me->row_loss, me->row_weight);
@@ -112,7 +113,8 @@ static ebb_status_t scan_span(void *user, int thread, int64_t index)
     if (!b->reader)
         EBB_TRY(buffers_init(b, job->scan));
     for (; row < end; row += EBB_SCAN_BLOCK)
-        EBB_TRY(scan_block(job, &job->scan->workers->worker[thread], b, row, end - row < EBB_SCAN_BLOCK ? end - row : EBB_SCAN_BLOCK));
+        EBB_TRY(scan_block(job, &job->scan->workers->worker[thread], b, row,
+                           end - row < EBB_SCAN_BLOCK ? end - row : EBB_SCAN_BLOCK));
     return EBB_OK;
 }
 
@@ -126,7 +128,13 @@ static int64_t span_rows(int64_t rows, int threads)
 static ebb_status_t run(const ebb_scan_t *scan, int64_t row0, int64_t row1, ebb_metrics_t *metrics, float *pred)
 {
     ebb_workers_t *w = scan->workers;
-    job_t job = {.scan = scan, .info = ebb_dataset_info(scan->data), .metrics = metrics, .pred = pred, .row0 = row0, .row1 = row1, .span = span_rows(row1 - row0, w->threads)};
+    job_t job = {.scan = scan,
+                 .info = ebb_dataset_info(scan->data),
+                 .metrics = metrics,
+                 .pred = pred,
+                 .row0 = row0,
+                 .row1 = row1,
+                 .span = span_rows(row1 - row0, w->threads)};
     if (row1 <= row0)
         return EBB_OK;
     EBB_TRY(ebb_workers_fit(w, scan->model, EBB_SCAN_BLOCK));
@@ -169,18 +177,20 @@ ebb_status_t ebb_scan_evaluate(ebb_comm_t *comm, const ebb_scan_t *scan, ebb_met
 ebb_status_t ebb_scan_check(const ebb_dataset_info_t *data, const ebb_dataset_info_t *trained, bool targets)
 {
     if (data->cols != trained->cols || data->sparse != trained->sparse)
-        return EBB_FAIL(EBB_EDATA, "%s: has %lld %s columns, the model was trained on %lld %s ones; pack it with --like %s", data->name, (long long)data->cols,
-                        data->sparse ? "sparse" : "dense", (long long)trained->cols, trained->sparse ? "sparse" : "dense", trained->name);
+        return EBB_FAIL(EBB_EDATA,
+                        "%s: has %lld %s columns, the model was trained on %lld %s ones; pack it with --like %s",
+                        data->name, (long long)data->cols, data->sparse ? "sparse" : "dense", (long long)trained->cols,
+                        trained->sparse ? "sparse" : "dense", trained->name);
     if (!targets)
         return EBB_OK;
     if (data->target != trained->target || data->target_cols != trained->target_cols)
         return EBB_FAIL(EBB_EDATA, "%s: its targets are not of the kind the model was trained on", data->name);
     if (data->classes != trained->classes)
-        return EBB_FAIL(EBB_EDATA, "%s: has %lld classes, the model was trained on %lld; pack it with --like %s", data->name, (long long)data->classes,
-                        (long long)trained->classes, trained->name);
+        return EBB_FAIL(EBB_EDATA, "%s: has %lld classes, the model was trained on %lld; pack it with --like %s",
+                        data->name, (long long)data->classes, (long long)trained->classes, trained->name);
     for (int64_t c = 0; c < data->classes; c++)
         if (strcmp(data->class_names[c], trained->class_names[c]) != 0)
-            return EBB_FAIL(EBB_EDATA, "%s: its class %lld is \"%s\", the model's is \"%s\"; pack it with --like %s", data->name, (long long)c, data->class_names[c],
-                            trained->class_names[c], trained->name);
+            return EBB_FAIL(EBB_EDATA, "%s: its class %lld is \"%s\", the model's is \"%s\"; pack it with --like %s",
+                            data->name, (long long)c, data->class_names[c], trained->class_names[c], trained->name);
     return EBB_OK;
 }

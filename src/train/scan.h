@@ -1,5 +1,5 @@
-/* Forward passes over a data set in storage order, for evaluation and prediction. Rows are cut into fixed blocks from row 0, and each
- * block is computed whole by one thread, so that outputs do not depend on ranks or threads. */
+/* Forward passes over a data set in storage order, for evaluation and prediction. Rows are cut into fixed blocks from
+ * row 0, and each block is computed whole by one thread, so that outputs do not depend on ranks or threads. */
 #ifndef EBB_TRAIN_SCAN_H
 #define EBB_TRAIN_SCAN_H
 
@@ -18,7 +18,8 @@ typedef struct ebb_scan {
 
 /* Add rows [row0, row1) to metrics. Not collective. */
 ebb_status_t ebb_scan_metrics(const ebb_scan_t *scan, int64_t row0, int64_t row1, ebb_metrics_t *metrics);
-/* Predictions of rows [row0, row1) into pred (rows, outputs), host. row0 must be a multiple of the block. Not collective. */
+/* Predictions of rows [row0, row1) into pred (rows, outputs), host. row0 must be a multiple of the block. Not
+ * collective. */
 ebb_status_t ebb_scan_predict(const ebb_scan_t *scan, int64_t row0, int64_t row1, float *pred);
 /* This rank's share of all rows: whole blocks. */
 void ebb_scan_share(int64_t rows, int rank, int ranks, int64_t *row0_p, int64_t *row1_p);

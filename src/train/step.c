@@ -1,7 +1,8 @@
 /* One optimiser step: lanes compute, their gradients are summed along the canonical tree, owners update, all gather.
  *
- * A lane's numbers depend on its rows alone: which thread or rank computes it changes nothing. Losses, weights and the order hash are
- * added exactly (as integers), in one small all-reduce that also carries failures and requests to stop, so that all ranks take the same turn. */
+ * A lane's numbers depend on its rows alone: which thread or rank computes it changes nothing. Losses, weights and the
+ * order hash are added exactly (as integers), in one small all-reduce that also carries failures and requests to stop,
+ * so that all ranks take the same turn. */
 #include "train/run.h"
 #include "base/clock.h"
 #include "base/rng.h"
@@ -21,11 +22,15 @@ static ebb_input_t input_rows(const ebb_run_t *run, int64_t first, int64_t n)
     const ebb_batch_t *b = run->batch;
     if (!run->info->sparse)
         return (ebb_input_t){.rows = n, .x = b->x + first * run->info->cols};
-    return (ebb_input_t){.rows = n, .sparse = true, .csr = {.rows = n, .cols = run->info->cols, .rowptr = b->rowptr + first, .col = b->col, .val = b->val}};
+    return (ebb_input_t){
+        .rows = n,
+        .sparse = true,
+        .csr = {.rows = n, .cols = run->info->cols, .rowptr = b->rowptr + first, .col = b->col, .val = b->val}};
 }
 
 /* Forward, loss and backward pass of n rows from batch row `first`; offset: of the first within its lane. */
-static ebb_status_t compute_piece(ebb_run_t *run, int thread, int32_t lane, int64_t first, int64_t n, int64_t offset, ebb_grads_t *grads)
+static ebb_status_t compute_piece(ebb_run_t *run, int thread, int32_t lane, int64_t first, int64_t n, int64_t offset,
+                                  ebb_grads_t *grads)
 {
     const ebb_worker_t *me = &run->workers.worker[thread];
     const ebb_backend_ops_t *ops = run->workers.backend->ops;
@@ -33,11 +38,20 @@ static ebb_status_t compute_piece(ebb_run_t *run, int thread, int32_t lane, int6
     const ebb_loss_t *loss = ebb_model_loss(run->model);
     ebb_step_words_t *words = &run->words[thread];
     ebb_input_t in = input_rows(run, first, n);
-    ebb_pass_t pass = {.ops = ops, .exec = me->exec, .weights = &run->weights, .workspace = me->workspace, .training = true, .seed = (uint64_t)run->config->seed,
-                       .step = run->step, .lane = lane, .row0 = offset};
+    ebb_pass_t pass = {.ops = ops,
+                       .exec = me->exec,
+                       .weights = &run->weights,
+                       .workspace = me->workspace,
+                       .training = true,
+                       .seed = (uint64_t)run->config->seed,
+                       .step = run->step,
+                       .lane = lane,
+                       .row0 = offset};
     EBB_TRY(ebb_model_forward(run->model, &pass, &in, me->out));
-    EBB_TRY(ops->loss(me->exec, loss->kind, loss->huber_delta, n, ebb_model_outputs(run->model), me->out, b->label ? b->label + first : NULL,
-                      b->y ? b->y + first * run->info->target_cols : NULL, b->weight ? b->weight + first : NULL, run->class_weights, me->row_loss, me->row_weight, me->dout));
+    EBB_TRY(ops->loss(me->exec, loss->kind, loss->huber_delta, n, ebb_model_outputs(run->model), me->out,
+                      b->label ? b->label + first : NULL, b->y ? b->y + first * run->info->target_cols : NULL,
+                      b->weight ? b->weight + first : NULL, run->class_weights, me->row_loss, me->row_weight,
+                      me->dout));
     EBB_TRY(ebb_model_backward(run->model, &pass, &in, me->dout, grads));
     EBB_TRY(ops->exec_sync(me->exec));
     for (int64_t i = 0; i < n; i++) {
@@ -52,7 +66,8 @@ static void note_order(const ebb_run_t *run, const ebb_lane_rows_t *lane, ebb_st
 {
     uint64_t place = ebb_mix64((uint64_t)run->step << 16 ^ (uint64_t)lane->lane);
     for (int64_t i = 0; i < lane->n; i++) {
-        uint64_t h = ebb_mix64((uint64_t)run->batch->row[lane->first + i] ^ (place + (uint64_t)i * 0x9E3779B97F4A7C15u));
+        uint64_t h =
+            ebb_mix64((uint64_t)run->batch->row[lane->first + i] ^ (place + (uint64_t)i * 0x9E3779B97F4A7C15u));
         words->order_low += (int64_t)(h & 0xffffffffu);
         words->order_high += (int64_t)(h >> 32);
     }

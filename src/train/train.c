@@ -81,7 +81,8 @@ static ebb_status_t judge(ebb_run_t *run, const evaluation_t *e, bool *best_p)
     *best_p = is_better(m, run->progress.best, run->config->early_min_delta);
     if (!*best_p) {
         run->progress.since_best++;
-        run->progress.ended_early = run->config->early_metric && run->progress.since_best >= run->config->early_patience;
+        run->progress.ended_early =
+            run->config->early_metric && run->progress.since_best >= run->config->early_patience;
         return EBB_OK;
     }
     run->progress.best = m->value;
@@ -92,7 +93,9 @@ static ebb_status_t judge(ebb_run_t *run, const evaluation_t *e, bool *best_p)
 
 static ebb_status_t end_epoch(ebb_run_t *run, evaluation_t *e)
 {
-    ebb_epoch_report_t report = {.epoch = (run->step - 1) / run->epoch_steps, .step = run->step, .seconds = (double)(ebb_now_ns() - run->start_ns) * 1e-9};
+    ebb_epoch_report_t report = {.epoch = (run->step - 1) / run->epoch_steps,
+                                 .step = run->step,
+                                 .seconds = (double)(ebb_now_ns() - run->start_ns) * 1e-9};
     double weight = ebb_exact_value(&run->progress.epoch_weight);
     report.train_loss = weight > 0 ? ebb_exact_value(&run->progress.epoch_loss) / weight : 0;
     snprintf(report.order_hash, sizeof report.order_hash, "%016llx", (unsigned long long)run->progress.epoch_order);
@@ -140,9 +143,9 @@ static ebb_status_t next_step(ebb_run_t *run, bool want_save, const ebb_step_wor
 /* All ranks come here together; agreeing lets one of them tell. */
 static ebb_status_t stopped(const ebb_run_t *run)
 {
-    return ebb_comm_agree(run->comm, EBB_FAIL(EBB_ESTOPPED,
-                                              "stopped after step %lld of %lld; go on with: ebb train --resume %s",
-                                              (long long)run->step, (long long)run->total_steps, run->config->dir));
+    return ebb_comm_agree(run->comm,
+                          EBB_FAIL(EBB_ESTOPPED, "stopped after step %lld of %lld; go on with: ebb train --resume %s",
+                                   (long long)run->step, (long long)run->total_steps, run->config->dir));
 }
 
 static ebb_status_t loop(ebb_run_t *run, evaluation_t *e)
@@ -205,7 +208,8 @@ static ebb_status_t run_it(ebb_run_t *run, bool resume, ebb_train_result_t *resu
     return finish(run, &e, result);
 }
 
-ebb_status_t ebb_train(ebb_comm_t *comm, const ebb_run_config_t *config, bool resume, const ebb_observer_t *observer, ebb_train_result_t *result)
+ebb_status_t ebb_train(ebb_comm_t *comm, const ebb_run_config_t *config, bool resume, const ebb_observer_t *observer,
+                       ebb_train_result_t *result)
 {
     ebb_run_t run;
     memset(result, 0, sizeof *result);

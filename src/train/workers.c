@@ -20,7 +20,8 @@ ebb_status_t ebb_workers_init(ebb_workers_t *w, const ebb_comm_t *comm, const ch
     w->threads = threads > 0 ? threads : share_of_cores(comm);
     EBB_TRY(ebb_backend_open(backend, ebb_comm_local_rank(comm), &w->backend));
     if (!(w->backend->ops->caps & EBB_CAP_HOST_MEMORY))
-        return EBB_FAIL(EBB_EUNAVAILABLE, "backend %s: its memory is not the host's; training on it is not built in yet", backend);
+        return EBB_FAIL(EBB_EUNAVAILABLE,
+                        "backend %s: its memory is not the host's; training on it is not built in yet", backend);
     EBB_TRY(ebb_pool_create(w->threads, &w->pool));
     EBB_TRY(EBB_NEW_ARRAY("workers", w->threads, &w->exec));
     EBB_TRY(EBB_NEW_ARRAY("workers", w->threads, &w->worker));
@@ -53,7 +54,8 @@ ebb_status_t ebb_workers_fit(ebb_workers_t *w, const ebb_model_t *model, int64_t
     free_buffers(w);
     for (int t = 0; t < w->threads; t++) {
         ebb_worker_t *me = &w->worker[t];
-        EBB_TRY(ops->alloc(w->backend->dev, (size_t)ebb_model_workspace_bytes(model, rows), "activations", &me->workspace));
+        EBB_TRY(
+            ops->alloc(w->backend->dev, (size_t)ebb_model_workspace_bytes(model, rows), "activations", &me->workspace));
         EBB_TRY(ops->alloc(w->backend->dev, outputs, "outputs", (void **)&me->out));
         EBB_TRY(ops->alloc(w->backend->dev, outputs, "output gradients", (void **)&me->dout));
         EBB_TRY(EBB_NEW_ARRAY("row losses", rows, &me->row_loss));

@@ -10,15 +10,15 @@
 typedef struct ebb_worker {
     ebb_exec_t *exec;
     void *workspace;
-    float *out, *dout;              /* (rows, outputs) */
-    double *row_loss, *row_weight;  /* (rows), host */
+    float *out, *dout;             /* (rows, outputs) */
+    double *row_loss, *row_weight; /* (rows), host */
 } ebb_worker_t;
 
 typedef struct ebb_workers {
     ebb_backend_t *backend;
     ebb_pool_t *pool;
     int threads;
-    ebb_exec_t **exec;   /* (threads) */
+    ebb_exec_t **exec;    /* (threads) */
     ebb_worker_t *worker; /* (threads) */
     const ebb_model_t *model;
     int64_t rows;

@@ -166,14 +166,10 @@ static ebb_status_t put_numeric(csv_column_t *c, gathered_t *g, const csv_cell_t
     if (g)
         gather(c, g, v);
     switch (c->transform) {
-    case CSV_LOG1P:
-        return put(b, c->begin, copysignf((float)log1p(fabs((double)v)), v));
-    case CSV_STANDARD:
-        return put(b, c->begin, g ? v : (float)(((double)v - c->mean) / c->deviation));
-    case CSV_BINS:
-        return put(b, c->begin + bin_of(c, v), 1);
-    default:
-        return put(b, c->begin, v);
+    case CSV_LOG1P: return put(b, c->begin, copysignf((float)log1p(fabs((double)v)), v));
+    case CSV_STANDARD: return put(b, c->begin, g ? v : (float)(((double)v - c->mean) / c->deviation));
+    case CSV_BINS: return put(b, c->begin + bin_of(c, v), 1);
+    default: return put(b, c->begin, v);
     }
 }
 
@@ -197,20 +193,16 @@ static ebb_status_t put_cell(const csv_t *csv, csv_column_t *c, gathered_t *g, c
     int64_t from = b->nnz;
     double w;
     switch (c->kind) {
-    case CSV_NUMERIC:
-        return put_numeric(c, g, cell, b);
+    case CSV_NUMERIC: return put_numeric(c, g, cell, b);
     case CSV_CATEGORICAL:
         range.columns--; /* the last one is for missing values */
         return csv_is_missing(cell) ? put(b, c->missing, 1) : ebb_tokens_put(b, &range, cell->text, cell->bytes);
     case CSV_TEXT:
         EBB_TRY(ebb_tokens_words(b, &range, cell->text, cell->bytes));
         return ebb_tokens_merge(b, from, false);
-    case CSV_TARGET:
-        return put_target(c, cell, csv->trim, b);
-    case CSV_WEIGHT:
-        return cell_number(cell, &w) ? ebb_block_weight(b, (float)w) : not_a_number(c, cell);
-    default:
-        return EBB_OK;
+    case CSV_TARGET: return put_target(c, cell, csv->trim, b);
+    case CSV_WEIGHT: return cell_number(cell, &w) ? ebb_block_weight(b, (float)w) : not_a_number(c, cell);
+    default: return EBB_OK;
     }
 }
 

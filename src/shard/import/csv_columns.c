@@ -370,12 +370,9 @@ static int64_t width_of(const csv_t *csv, const ebb_pack_options_t *o, const csv
     switch (c->kind) {
     case CSV_NUMERIC:
         return (c->transform == CSV_BINS ? (scanned ? c->n_edges + 1 : 1) : 1) + (c->any_missing || !scanned);
-    case CSV_CATEGORICAL:
-        return ((int64_t)1 << hash_bits(csv, o, c->kind)) + 1;
-    case CSV_TEXT:
-        return (int64_t)1 << hash_bits(csv, o, c->kind);
-    default:
-        return 0;
+    case CSV_CATEGORICAL: return ((int64_t)1 << hash_bits(csv, o, c->kind)) + 1;
+    case CSV_TEXT: return (int64_t)1 << hash_bits(csv, o, c->kind);
+    default: return 0;
     }
 }
 

@@ -123,12 +123,9 @@ typedef struct value {
 static ebb_status_t put_value(ebb_block_t *b, const deb_field_t *f, value_t v)
 {
     switch (f->kind) {
-    case TEXT:
-        return ebb_tokens_words(b, &f->range, v.text, v.end - v.text);
-    case LIST:
-        return put_names(b, &f->range, v.text, v.end);
-    default:
-        return v.end > v.text ? ebb_tokens_put(b, &f->range, v.text, v.end - v.text) : EBB_OK;
+    case TEXT: return ebb_tokens_words(b, &f->range, v.text, v.end - v.text);
+    case LIST: return put_names(b, &f->range, v.text, v.end);
+    default: return v.end > v.text ? ebb_tokens_put(b, &f->range, v.text, v.end - v.text) : EBB_OK;
     }
 }
 
