@@ -62,7 +62,11 @@ static ebb_status_t choose_format(ebb_pack_t *p, const char *const *sources)
     } else {
         for (int i = 0; i < p->n_sources; i++) {
             const ebb_format_t *f;
-            EBB_TRY(ebb_format_guess(sources[i], p->o.skip_lines, &f));
+            ebb_status_t status = ebb_format_guess(sources[i], p->o.skip_lines, &f);
+            if (status == EBB_EDATA)
+                f = ebb_pack_like_format(p);
+            if (!f)
+                return status;
             if (format && f != format)
                 return EBB_FAIL(EBB_EUSAGE,
                                 "%s looks like %s, but %s like %s; pack them apart or name the format with --from",

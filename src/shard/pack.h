@@ -102,5 +102,8 @@ void ebb_pack_place_abandon(ebb_pack_t *p);
 /* ---- pack_like.c: an existing data set as the pattern ---- */
 ebb_status_t ebb_pack_provenance(ebb_pack_t *p);
 ebb_status_t ebb_pack_like(ebb_pack_t *p);
+/* The pattern's format, for sources that look like none: then the error of a guess is forgotten. NULL: none, and the
+ * error stays. */
+const ebb_format_t *ebb_pack_like_format(const ebb_pack_t *p);
 
 #endif

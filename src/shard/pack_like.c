@@ -72,6 +72,28 @@ static ebb_status_t adopt_info(ebb_pack_t *p, const ebb_dataset_info_t *info)
     return ebb_labels_sort(&p->target.classes);
 }
 
+const ebb_format_t *ebb_pack_like_format(const ebb_pack_t *p)
+{
+    char path[PATH_MAX];
+    json_t *manifest = NULL;
+    const ebb_format_t *format = NULL;
+    if (!p->o.like)
+        return NULL;
+    ebb_error_t error = *ebb_error();
+    ebb_error_clear();
+    snprintf(path, sizeof path, "%s/manifest.json", p->o.like);
+    if (ebb_json_load(path, &manifest) == EBB_OK) {
+        const char *name = json_string_value(json_object_get(json_object_get(manifest, "provenance"), "format"));
+        if (name)
+            ebb_format_find(name, &format);
+    }
+    json_decref(manifest);
+    ebb_error_clear();
+    if (!format)
+        ebb_error_set(&error);
+    return format;
+}
+
 ebb_status_t ebb_pack_like(ebb_pack_t *p)
 {
     char path[PATH_MAX];

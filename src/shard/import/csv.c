@@ -11,6 +11,7 @@
 #include "shard/import/tokens.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -206,11 +207,20 @@ static ebb_status_t put_cell(const csv_t *csv, csv_column_t *c, gathered_t *g, c
     }
 }
 
+static ebb_status_t wrong_width(const csv_t *csv, int n)
+{
+    char delimiter[8];
+    snprintf(delimiter, sizeof delimiter, csv->delimiter == '\t' ? "tab" : "'%c'", csv->delimiter);
+    return EBB_FAIL(EBB_EDATA,
+                    "%d cell%s, but there are %d columns (delimiter %s); mend the row, or leave out lines before the "
+                    "data with --skip-lines",
+                    n, n == 1 ? "" : "s", csv->n, delimiter);
+}
+
 static ebb_status_t parse_row(csv_t *csv, gathered_t *g, const csv_cell_t *cells, int n, ebb_block_t *b)
 {
     if (n != csv->n)
-        return EBB_FAIL(EBB_EDATA, "%d cells, but there are %d columns (delimiter '%c')", n, csv->n,
-                        csv->delimiter == '\t' ? 't' : csv->delimiter);
+        return wrong_width(csv, n);
     EBB_TRY(ebb_block_reserve(b, 1, 0));
     for (int i = 0; i < n; i++)
         EBB_TRY(put_cell(csv, &csv->column[i], g ? &g[i] : NULL, &cells[i], b));

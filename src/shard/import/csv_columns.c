@@ -262,7 +262,10 @@ static ebb_status_t name_columns(csv_t *csv, const char *path, const csv_cell_t 
 static ebb_status_t check_columns(const csv_t *csv, const char *path, const csv_cell_t *cells, int n)
 {
     if (n != csv->n)
-        return EBB_FAIL(EBB_EDATA, "%s: line %lld: %d columns, but %d are expected", path, csv->first_line, n, csv->n);
+        return EBB_FAIL(
+            EBB_EDATA,
+            "%s: line %lld: %d cell%s, but %d columns are expected; leave out lines before the data with --skip-lines",
+            path, csv->first_line, n, n == 1 ? "" : "s", csv->n);
     for (int i = 0; csv->header && i < n; i++) {
         const char *name = csv->column[i].name;
         int64_t bytes = cells[i].bytes < 63 ? cells[i].bytes : 63;
