@@ -24,27 +24,35 @@ struct ebb_predictor {
     ebb_metric_value_t *values;
 };
 
-/* A run's folder stands for its model.h5, else its newest good checkpoint; a file for itself. */
+/* The model file that path stands for; empty where it is a run's folder without model.h5. */
+static ebb_status_t find_file(const char *path, char *file, size_t size)
+{
+    if (!ebb_file_exists(path))
+        return EBB_FAIL(EBB_ENOINPUT, "%s: no such run or model", path);
+    snprintf(file, size, ebb_file_is_dir(path) ? "%s/model.h5" : "%s", path);
+    if (!ebb_file_exists(file))
+        *file = 0;
+    return EBB_OK;
+}
+
+/* A run's folder stands for its model.h5, else its newest good checkpoint; a file for itself. Rank 0 decides. */
 static ebb_status_t find_model(ebb_comm_t *comm, const char *path, char *file, size_t size)
 {
     char folder[PATH_MAX];
-    if (!ebb_file_is_dir(path)) {
-        snprintf(file, size, "%s", path);
-        return ebb_file_exists(path) ? EBB_OK : EBB_FAIL(EBB_ENOINPUT, "%s: no such run or model", path);
-    }
-    snprintf(file, size, "%s/model.h5", path);
-    if (ebb_file_exists(file))
+    memset(file, 0, size);
+    EBB_TRY(ebb_comm_agree(comm, ebb_comm_rank(comm) == 0 ? find_file(path, file, size) : EBB_OK));
+    EBB_TRY(ebb_comm_bcast(comm, file, (int64_t)size, 0));
+    if (*file)
         return EBB_OK;
     snprintf(folder, sizeof folder, "%s/checkpoints", path);
     ebb_status_t status = ebb_checkpoint_newest(comm, folder, file, size);
     return status == EBB_ENOINPUT ? ebb_error_prefix("%s: holds neither model.h5 nor a checkpoint: ", path) : status;
 }
 
-static ebb_status_t load(ebb_predictor_t *p, const char *path, int threads)
+/* Everything but the values of the weights. Not collective. */
+static ebb_status_t build(ebb_predictor_t *p, const char *file, int threads)
 {
-    char file[PATH_MAX];
-    EBB_TRY(find_model(p->comm, path, file, sizeof file));
-    EBB_TRY(ebb_comm_agree(p->comm, ebb_checkpoint_read_meta(file, &p->meta)));
+    EBB_TRY(ebb_checkpoint_read_meta(file, &p->meta));
     EBB_TRY(ebb_run_config_resume(p->meta.config, 0, NULL, &p->config));
     EBB_TRY(ebb_data_record_read(p->meta.dataset, &p->trained));
     EBB_TRY(ebb_workers_init(&p->workers, p->comm, p->config->backend, threads));
@@ -56,6 +64,14 @@ static ebb_status_t load(ebb_predictor_t *p, const char *path, int threads)
     EBB_TRY(status);
     EBB_TRY(ebb_weights_create(p->workers.backend, ebb_model_layout(p->model), &p->weights));
     p->have_weights = true;
+    return EBB_OK;
+}
+
+static ebb_status_t load(ebb_predictor_t *p, const char *path, int threads)
+{
+    char file[PATH_MAX];
+    EBB_TRY(find_model(p->comm, path, file, sizeof file));
+    EBB_TRY(ebb_comm_agree(p->comm, build(p, file, threads)));
     ebb_checkpoint_meta_free(&p->meta);
     ebb_checkpoint_state_t state = {.comm = p->comm,
                                     .backend = p->workers.backend,
@@ -69,9 +85,9 @@ ebb_status_t ebb_predictor_open(ebb_comm_t *comm, const char *path, int threads,
 {
     ebb_predictor_t *p;
     *predictor_p = NULL;
-    EBB_TRY(EBB_NEW("predictor", &p));
+    EBB_TRY(ebb_comm_agree(comm, EBB_NEW("predictor", &p)));
     p->comm = comm;
-    ebb_status_t status = ebb_comm_agree(comm, load(p, path, threads));
+    ebb_status_t status = load(p, path, threads);
     if (status != EBB_OK) {
         ebb_predictor_close(p);
         return status;
