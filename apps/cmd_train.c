@@ -213,9 +213,11 @@ static ebb_status_t load_resumed(ebb_comm_t *comm, const train_options_t *o, ebb
     char folder[PATH_MAX], path[PATH_MAX], moved[PATH_MAX];
     ebb_checkpoint_meta_t meta = {0};
     snprintf(folder, sizeof folder, "%s/checkpoints", o->resume);
+    ebb_status_t found = EBB_OK;
     if (!ebb_file_is_dir(o->resume))
-        return EBB_FAIL(EBB_ENOINPUT, "%s: no such run folder; --resume takes the folder of a run, as in runs/NAME",
-                        o->resume);
+        found = EBB_FAIL(EBB_ENOINPUT, "%s: no such run folder; --resume takes the folder of a run, as in runs/NAME",
+                         o->resume);
+    EBB_TRY(ebb_comm_agree(comm, found));
     ebb_status_t status = ebb_checkpoint_newest(comm, folder, path, sizeof path);
     if (status == EBB_ENOINPUT)
         return ebb_error_prefix("%s: there is no checkpoint to resume from: ", o->resume);
