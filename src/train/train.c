@@ -169,9 +169,11 @@ static ebb_status_t loop(ebb_run_t *run, evaluation_t *e)
 
 /* ---- the end ---- */
 
-static ebb_status_t finish(ebb_run_t *run, const evaluation_t *e, ebb_train_result_t *result)
+static ebb_status_t finish(ebb_run_t *run, evaluation_t *e, ebb_train_result_t *result)
 {
     char best[PATH_MAX];
+    if (run->valid && e->n == 0) /* resumed when all steps were done */
+        EBB_TRY(evaluate(run, e));
     memcpy(result->weights_sha256, run->weights_sha256, sizeof result->weights_sha256);
     memcpy(result->optimizer_sha256, run->optimizer_sha256, sizeof result->optimizer_sha256);
     snprintf(best, sizeof best, "%s/best.h5", run->config->dir);
