@@ -10,3 +10,8 @@ foreach(model sparse-logistic sparse-mlp dense-mlp)
   set_tests_properties(determinism.bits.${model} PROPERTIES LABELS determinism TIMEOUT 900 PROCESSORS 2
     ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>")
 endforeach()
+
+# Drawn runs, always the same ones; random_runs.py --first N --count M for more.
+add_test(NAME determinism.random_runs COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/random_runs.py --seconds 40)
+set_tests_properties(determinism.random_runs PROPERTIES LABELS determinism TIMEOUT 300 PROCESSORS 2
+  ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>")
