@@ -43,7 +43,9 @@ ebb_status_t ebb_alloc(const char *what, size_t bytes, void **ptr_p)
         return EBB_FAIL(EBB_ENOMEM, "out of memory: %zu bytes for %s", bytes, what);
     if (align == HUGE_PAGE)
         (void)madvise(p, rounded, MADV_HUGEPAGE);
-    memset(p, 0, rounded);
+    /* Pages given back come again as zeros when a thread first touches them: large tables cost nothing at the start. */
+    if (align != HUGE_PAGE || madvise(p, rounded, MADV_DONTNEED) != 0)
+        memset(p, 0, rounded);
     *ptr_p = p;
     return EBB_OK;
 }
