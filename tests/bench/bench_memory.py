@@ -44,7 +44,7 @@ def main():
             f.write(f"data: {{train: {data}, memory: 128MiB}}\nmodel: {{layers: [{{linear: {{out: 16}}}}, {{relu: {{}}}}, {{linear: {{}}}}]}}\n"
                     f"train: {{epochs: 1, batch: 1536}}\nrun: {{dir: {work}/runs}}\n")
         shutil.rmtree(f"{work}/runs", ignore_errors=True)
-        pack = peak(["pack", text, data, "--force", "--memory-bytes", "128MiB"])
+        pack = peak(["pack", text, data, "--force", "--memory", "128MiB"])
         train = peak(["train", f"{work}/run.yaml"])
         print(f"{o.rows * times:10d} rows, {os.path.getsize(text) / 1e6:8.1f} MB of text: pack {pack / 1e6:7.1f} MB, train {train / 1e6:7.1f} MB", flush=True)
 

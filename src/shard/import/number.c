@@ -126,7 +126,13 @@ bool ebb_number_f32(const char **p_p, float *value_p)
     decimal_t d;
     double v;
     uint64_t bits;
-    const char *end = scan(*p_p, &d);
+    const char *p = *p_p;
+    if (digit(p[0]) && (p[1] == ' ' || p[1] == '\n')) { /* the most frequent values by far are 1 and small counts */
+        *value_p = (float)(p[0] - '0');
+        *p_p = p + 1;
+        return true;
+    }
+    const char *end = scan(p, &d);
     if (!end) {
         end = special(*p_p, &v);
         if (!end)
