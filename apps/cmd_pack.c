@@ -71,6 +71,13 @@ static const ebb_example_t examples[] = {
     {"a table with typed columns",
      "ebb pack visits.csv data/visits --columns age:numeric:bins=20,*:categorical --target clicked"},
     {"its test part, encoded alike", "ebb pack test.csv data/test --like data/visits"},
+    {"no header, a remark in the first line, labels with a full stop at the end",
+     "ebb pack adult.test data/adult-test --like data/adult --skip-lines 1 --trim-target ."},
+    {"MNIST's files, labels beside the images",
+     "ebb pack train-images-idx3-ubyte.gz data/mnist --target train-labels-idx1-ubyte.gz"},
+    {"arrays of NumPy", "ebb pack x.npy data/x --target y.npy"},
+    {"AnnData, one of its matrices, by rows or by columns",
+     "ebb pack cells.h5ad data/cells --dataset raw/X --target obs/cell_type"},
     {"over 8 ranks; the bytes are the same", "mpirun -n 8 ebb pack counts.h5ad data/cells --target obs/cell_type"},
     {0},
 };
