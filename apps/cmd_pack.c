@@ -4,6 +4,7 @@
 #include <ebb/comm.h>
 #include <ebb/shard.h>
 
+#include <math.h>
 #include <signal.h>
 #include <string.h>
 
@@ -54,9 +55,9 @@ static const ebb_option_t options[] = {
     {"dense", 0, EBB_OPT_FLAG, AT(dense), NULL, NULL, 0, 0, NULL, "Store every value, whatever the source does"},
     {"sparse", 0, EBB_OPT_FLAG, AT(sparse), NULL, NULL, 0, 0, NULL, "Store non-zeros only, whatever the source does"},
     {"name", 'n', EBB_OPT_STRING, AT(name), NULL, NULL, 0, 0, NULL, "Name of the data set; that of DEST if not given"},
-    {"shard-bytes", 0, EBB_OPT_BYTES, AT(shard_bytes), "256M", "bytes", 1, 0x1p50, NULL,
+    {"shard-bytes", 0, EBB_OPT_BYTES, AT(shard_bytes), "256M", "bytes", 1, INFINITY, NULL,
      "Size of a shard before compression"},
-    {"memory", 'm', EBB_OPT_BYTES, AT(memory_bytes), "512M", "bytes", 1, 0x1p50, NULL,
+    {"memory", 'm', EBB_OPT_BYTES, AT(memory_bytes), "512M", "bytes", 1, INFINITY, NULL,
      "Bound on the buffers of each rank"},
     {"level", 0, EBB_OPT_I64, AT(level), "9", NULL, 1, 19, NULL, "zstd level"},
     {"threads", 'j', EBB_OPT_I64, AT(threads), "0", "threads", 0, 512, NULL,
