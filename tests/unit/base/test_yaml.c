@@ -77,7 +77,7 @@ static void mistakes_are_named_with_line_and_column(void **state)
         {"a: &x 1\nb: 2\n", "run.yaml:1:4: anchors"},
         {"a: 1\nb: *x\n", "run.yaml:2:4: aliases"},
         {"a: !!str 1\n", "run.yaml:1:4: tags"},
-        {"a: 1\n\tb: 2\n", "run.yaml:2:1: found a tab character"},
+        {"a: 1\n\tb: 2\n", "run.yaml:2:1: a tab where YAML wants spaces; indent with spaces"},
         {"a: [1, 2\nb: 3\n", "run.yaml:2:"},
         {"a: .inf\n", "run.yaml:1:4: numbers must be finite"},
         {"a: 1e999\n", "run.yaml:1:4: the number is too large"},
