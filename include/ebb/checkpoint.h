@@ -27,7 +27,7 @@ typedef struct ebb_checkpoint_meta {
     ebb_cursor_t cursor; /* next batch */
     int32_t lanes;
     char *config;   /* the run's whole configuration, JSON */
-    char *progress; /* JSON: best metric, early stopping, sums of the epoch so far, seconds, joules */
+    char *progress; /* JSON: best metric, early stopping, sums of the epoch so far */
     char *dataset;  /* JSON: name, hash, rows, cols, class names; what predict needs to know of the training data */
     char weights_sha256[65], optimizer_sha256[65]; /* set by save and load; optimizer empty for a model */
 } ebb_checkpoint_meta_t;
@@ -49,7 +49,8 @@ typedef struct ebb_checkpoint_state {
 EBB_API ebb_status_t ebb_checkpoint_hash(const ebb_checkpoint_state_t *state, char weights_sha256[65],
                                          char optimizer_sha256[65]);
 
-/* Write path. Collective; rank 0 writes, gathering the owners' state piece by piece, so that memory stays bounded. */
+/* Write the file `path`. Collective; rank 0 writes, gathering the owners' state piece by piece, so that memory stays
+ * bounded. */
 EBB_API ebb_status_t ebb_checkpoint_save(const ebb_checkpoint_state_t *state, const char *path,
                                          ebb_checkpoint_meta_t *meta);
 /* Read the meta alone. Not collective. */

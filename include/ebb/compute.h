@@ -4,11 +4,12 @@
  *
  * Shapes are row-major, float32 unless said otherwise; "device" pointers belong to the backend's memory (host memory
  * for cpu). An execution context (ebb_exec_t) is one in-order queue: a thread's own on the CPU, a stream on a GPU. An
- * operation may return before it is done; ebb_backend_ops_t.exec_sync waits. One context must not be used by two
- * threads at once.
+ * operation may return before it is done; exec_sync waits. One context must not be used by two threads
+ * at once.
  *
- * Bits: every operation gives the same bits for the same inputs and shapes, whichever context, thread or SIMD level
- * runs it. Scratch memory belongs to the context, grows during warm-up and is then reused: nothing allocates per step.
+ * Bits: every operation gives the same bits for the same inputs and shapes, whichever context or thread runs it. On
+ * the CPU all but gemm also give the same bits at every SIMD level; gemm is oneDNN's and follows the kind of CPU.
+ * Scratch memory belongs to the context, grows during warm-up and is then reused: nothing allocates per step.
  */
 #ifndef EBB_COMPUTE_H
 #define EBB_COMPUTE_H

@@ -120,8 +120,7 @@ typedef struct ebb_loader_stats {
 } ebb_loader_stats_t;
 EBB_API void ebb_loader_stats(const ebb_loader_t *loader, ebb_loader_stats_t *stats);
 
-/* The largest number of rows and of entries any lane holds in one batch so far (for sizing workspaces): rows is exact
- * and constant, nnz grows. */
+/* The largest number of rows that a lane has in one batch, for sizing workspaces. */
 EBB_API int64_t ebb_loader_max_lane_rows(const ebb_loader_t *loader);
 
 #ifdef __cplusplus

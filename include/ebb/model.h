@@ -89,9 +89,8 @@ typedef struct ebb_pass {
 typedef struct ebb_model_ops {
     uint32_t version; /* EBB_MODEL_VERSION */
     const char *name;
-    /* config: JSON text of the run file's `model` section. info: of the training data. outputs_p: width of the output
-     * expected by the loss (classes for softmax, 1 for binary, target_cols otherwise) on entry; the model may not
-     * change it. */
+    /* config: JSON text of the run file's `model` section. info: of the training data. outputs: width of the output
+     * that the loss expects (classes for softmax, 1 for binary, target_cols otherwise). */
     ebb_status_t (*create)(const char *config, const ebb_dataset_info_t *info, int64_t outputs, void **model_p);
     void (*destroy)(void *model);
     /* Declare parameters, in order. n_p: their number; the array stays the model's. */
@@ -137,7 +136,8 @@ EBB_API const char *ebb_loss_name(ebb_loss_kind_t kind); /* "softmax_cross_entro
 /* Check a plug-in's table; for ebb_model_create and tests. */
 EBB_API ebb_status_t ebb_model_ops_check(const ebb_model_ops_t *ops);
 
-/* Allocate weights and fill them from (seed, parameter number, element): the same for any backend and rank count. */
+/* Allocate weights, zeroed; then fill them from (seed, parameter number, element): the same for any backend and rank
+ * count. */
 EBB_API ebb_status_t ebb_weights_create(ebb_backend_t *backend, const ebb_layout_t *layout,
                                         ebb_weights_t *weights) EBB_MUST_CHECK;
 EBB_API ebb_status_t ebb_weights_init(ebb_backend_t *backend, const ebb_layout_t *layout, uint64_t seed,

@@ -1,5 +1,10 @@
 /* Data sets on disk: a folder of compressed HDF5 shards with a manifest, or a foreign HDF5 file read as one.
- * The layout is described byte by byte in src/shard/FORMAT.md.
+ *
+ * A folder holds manifest.json, written last, and shard-00000.h5, ... A shard is an AnnData file: X is a csr_matrix
+ * group (data, indices, indptr) or a 2-D dataset; classes are the categorical obs/y, one real target obs/y, several
+ * obsm/y; weights are obs/weight; obs/_index holds global row numbers. Targets are in obs because AnnData refuses
+ * unknown groups at the top. Chunks are byte-shuffled zstd frames; uns/ebb/index holds where each lies and its XXH3.
+ * src/shard/FORMAT.md has it byte by byte.
  */
 #ifndef EBB_SHARD_H
 #define EBB_SHARD_H
@@ -64,7 +69,7 @@ typedef struct ebb_reader ebb_reader_t;
 EBB_API ebb_status_t ebb_dataset_open(const char *path, const char *dataset, ebb_dataset_t **ds_p) EBB_MUST_CHECK;
 EBB_API void ebb_dataset_close(ebb_dataset_t *ds);
 EBB_API const ebb_dataset_info_t *ebb_dataset_info(const ebb_dataset_t *ds);
-/* File name, first global row and row count of a shard. */
+/* File name, first global row, row count and bytes of a shard. */
 EBB_API ebb_status_t ebb_dataset_shard(const ebb_dataset_t *ds, int shard, const char **file_p, int64_t *row0_p,
                                        int64_t *rows_p, int64_t *bytes_p);
 

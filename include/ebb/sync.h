@@ -26,7 +26,7 @@ extern "C" {
 #endif
 
 typedef enum ebb_sync_mode { EBB_SYNC_CANONICAL, EBB_SYNC_FAST } ebb_sync_mode_t;
-/* How gradients of tables travel; all but auto are for tests and benches. */
+/* How gradients of tables travel; changes time, never bits. */
 typedef enum ebb_rows_mode { EBB_ROWS_AUTO, EBB_ROWS_SPARSE, EBB_ROWS_DENSE } ebb_rows_mode_t;
 
 typedef struct ebb_sync ebb_sync_t;
@@ -48,8 +48,8 @@ EBB_API void ebb_sync_destroy(ebb_sync_t *sync);
 /* Per step: begin; for each lane of this rank, on any pool thread: lane_grads -> model fills -> lane_done; reduce;
  * optimiser; gather. */
 EBB_API ebb_status_t ebb_sync_begin(ebb_sync_t *sync);
-/* Buffers for a lane's gradient, grads->accumulate false (fast mode: it
- * may be true, over other lanes' sums). Thread-safe. Dense tables and bitmaps come zeroed. */
+/* Buffers for a lane's gradient, with grads->accumulate false (in fast mode perhaps true, over other lanes' sums).
+ * Thread-safe. Dense tables and bitmaps come zeroed. */
 EBB_API ebb_status_t ebb_sync_lane_grads(ebb_sync_t *sync, int32_t lane, ebb_grads_t **grads_p);
 /* The model has added one more piece of the lane's rows (gradient accumulation): keeps rows[] of this piece and readies
  * grads for the next. Call before lane_done when there are several pieces, also after the last one. Thread-safe. */

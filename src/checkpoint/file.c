@@ -369,7 +369,7 @@ static ebb_status_t reserve(ebb_ckpt_writer_t *w, const ebb_ckpt_index_t *index,
     bool full = errno != EFBIG;
     ebb_file_error(w->path, "write checkpoint");
     return ebb_error_prefix("%" PRId64 " bytes needed, %s: ", bytes,
-                            full ? "free some space or keep fewer checkpoints (train.keep)"
+                            full ? "free some space or keep fewer checkpoints (checkpoint.keep)"
                                  : "file too large for this disk");
 }
 
