@@ -187,14 +187,19 @@ static ebb_status_t set(ebb_record_t *r, const char *key, json_t *value)
     return EBB_OK;
 }
 
-ebb_status_t ebb_record_set_json(ebb_record_t *record, const char *key, const char *json)
+static ebb_status_t parse(const char *key, const char *json, json_t **value_p)
 {
     json_error_t error;
+    *value_p = json_loads(json, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, &error);
+    return *value_p ? EBB_OK : EBB_FAIL(EBB_EINVAL, "run.json: \"%s\": not valid JSON: %s", key, error.text);
+}
+
+ebb_status_t ebb_record_set_json(ebb_record_t *record, const char *key, const char *json)
+{
+    json_t *value;
     if (!record)
         return EBB_OK;
-    json_t *value = json_loads(json, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, &error);
-    if (!value)
-        return EBB_FAIL(EBB_EINVAL, "run.json: \"%s\": not valid JSON: %s", key, error.text);
+    EBB_TRY(parse(key, json, &value));
     return set(record, key, value);
 }
 
@@ -216,12 +221,10 @@ ebb_status_t ebb_record_set_f64(ebb_record_t *record, const char *key, double va
 ebb_status_t ebb_record_append(ebb_record_t *record, const char *key, const char *json)
 {
     const char *last;
-    json_error_t error;
+    json_t *value;
     if (!record)
         return EBB_OK;
-    json_t *value = json_loads(json, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, &error);
-    if (!value)
-        return EBB_FAIL(EBB_EINVAL, "run.json: \"%s\": not valid JSON: %s", key, error.text);
+    EBB_TRY(parse(key, json, &value));
     json_t *at = descend(record->json, key, true, &last);
     if (at && !json_object_get(at, last))
         json_object_set_new(at, last, json_array());
