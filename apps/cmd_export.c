@@ -17,10 +17,7 @@ typedef struct export_options {
 } export_options_t;
 
 static const ebb_option_t options[] = {
-    {.name = "dataset",
-     .type = EBB_OPT_STRING,
-     .offset = offsetof(export_options_t, dataset),
-     .help = "in a foreign HDF5 file: path of X, and after a colon of the targets"},
+    {OPTION_DATASET(export_options_t, DATASET_WITH_TARGETS)},
     {0},
 };
 

@@ -40,19 +40,8 @@ static const ebb_option_t options[] = {
      .offset = offsetof(predict_options_t, probabilities),
      .def = "true",
      .help = "csv and jsonl: also each class's probability"},
-    {.name = "dataset",
-     .type = EBB_OPT_STRING,
-     .offset = offsetof(predict_options_t, dataset),
-     .help = "in a foreign HDF5 file: path of X"},
-    {.name = "threads",
-     .letter = 't',
-     .type = EBB_OPT_I64,
-     .offset = offsetof(predict_options_t, threads),
-     .def = "0",
-     .unit = "threads",
-     .min = 0,
-     .max = 4096,
-     .help = "threads per rank; 0: the cores of the host divided by its ranks"},
+    {OPTION_DATASET(predict_options_t, "in a foreign HDF5 file: path of X")},
+    {OPTION_THREADS(predict_options_t)},
     {0},
 };
 
@@ -178,11 +167,13 @@ static ebb_status_t put(writer_t *w, const void *data, size_t bytes)
 
 static ebb_status_t put_npy_header(writer_t *w)
 {
+    /* Magic, version 1.0, length of what follows: 118. */
+    static const unsigned char start[] = {0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0, 118, 0};
     char header[NPY_HEADER + 1], shape[100];
     snprintf(shape, sizeof shape, "{'descr': '<f4', 'fortran_order': False, 'shape': (%lld, %lld), }",
              (long long)w->rows, (long long)w->outputs);
-    memcpy(header, "\x93NUMPY\x01\x00\x76\x00", 10); /* magic, version 1.0, length of what follows: 118 */
-    snprintf(header + 10, sizeof header - 10, "%-117s\n", shape);
+    memcpy(header, start, sizeof start);
+    snprintf(header + sizeof start, sizeof header - sizeof start, "%-117s\n", shape);
     return put(w, header, NPY_HEADER);
 }
 

@@ -332,11 +332,10 @@ const ebb_command_t cmd_train = {
     .name = "train",
     .help = "Train a model as a run file says",
     .operands = "[RUN.yaml]",
-    .about = "The run's folder (run.dir/run.name) gets run.json, metrics.jsonl, checkpoints and model.h5. SIGTERM, "
-             "SIGINT or SIGUSR1 to any\n"
-             "rank finishes the step, writes a checkpoint and exits 75: resume with --resume, on any number of ranks. "
-             "The model is the\n"
-             "same, bit for bit, however many ranks and threads there are and however often the run was stopped.\n",
+    .about = "The run's folder (run.dir/run.name) gets run.json, metrics.jsonl, checkpoints and model.h5. SIGTERM,\n"
+             "SIGINT or SIGUSR1 to any rank finishes the step, writes a checkpoint and exits 75: resume with\n"
+             "--resume, on any number of ranks. The model is the same, bit for bit, however many ranks and threads\n"
+             "there are and however often the run was stopped.\n",
     .min_operands = 0,
     .max_operands = 1,
     .options = options,

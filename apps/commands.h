@@ -30,6 +30,15 @@ typedef struct ebb_command {
     ebb_status_t (*run)(void *options, int n_operands, char **operands);
 } ebb_command_t;
 
+/* Options that several subcommands have: the parts of a row for the structure `options` of each. */
+#define OPTION_DATASET(options, text)                                                                                  \
+    .name = "dataset", .type = EBB_OPT_STRING, .offset = offsetof(options, dataset), .help = text
+#define OPTION_THREADS(options)                                                                                        \
+    .name = "threads", .letter = 't', .type = EBB_OPT_I64, .offset = offsetof(options, threads), .def = "0",           \
+    .unit = "threads", .min = 0, .max = 4096,                                                                          \
+    .help = "threads per rank; 0: the cores of the host divided by its ranks"
+#define DATASET_WITH_TARGETS "in a foreign HDF5 file: path of X, and after a colon of the targets"
+
 extern const ebb_command_t cmd_train;
 extern const ebb_command_t cmd_eval;
 extern const ebb_command_t cmd_predict;
