@@ -29,7 +29,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--ebb", default=os.environ.get("EBB", "build/release/apps/ebb"))
     p.add_argument("--work", default="build/bench-memory")
-    p.add_argument("--rows", type=int, default=100000)
+    p.add_argument("--rows", type=int, default=150000)
     o = p.parse_args()
     t.EBB, work = os.path.abspath(o.ebb), os.path.abspath(o.work)
     os.makedirs(work, exist_ok=True)
@@ -41,10 +41,10 @@ def main():
                 with open(f"{work}/base.svm", "rb") as f:
                     shutil.copyfileobj(f, out)
         with open(f"{work}/run.yaml", "w") as f:
-            f.write(f"data: {{train: {data}, memory: 128MiB}}\nmodel: {{layers: [{{linear: {{out: 16}}}}, {{relu: {{}}}}, {{linear: {{}}}}]}}\n"
+            f.write(f"data: {{train: {data}, memory: 80MiB}}\nmodel: {{layers: [{{linear: {{out: 16}}}}, {{relu: {{}}}}, {{linear: {{}}}}]}}\n"
                     f"train: {{epochs: 1, batch: 1536}}\nrun: {{dir: {work}/runs}}\n")
         shutil.rmtree(f"{work}/runs", ignore_errors=True)
-        pack = peak(["pack", text, data, "--force", "--memory", "128MiB"])
+        pack = peak(["pack", text, data, "--force", "--memory", "64MiB"])
         train = peak(["train", f"{work}/run.yaml"])
         print(f"{o.rows * times:10d} rows, {os.path.getsize(text) / 1e6:8.1f} MB of text: pack {pack / 1e6:7.1f} MB, train {train / 1e6:7.1f} MB", flush=True)
 
