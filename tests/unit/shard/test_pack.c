@@ -171,6 +171,12 @@ static void numeric_transforms_are_learned_from_all_rows(void **state)
     assert_string_equal(dump("dest"), "7 2:1\n");
 }
 
+static void guessed_numbers_are_standardised_but_indicators_stay(void **state)
+{
+    assert_ok(pack_bytes("a,flag,y\n1,0,0.5\n2,1,1.5\n3,0,2.5\n4,1,3.5\n", 0, (ebb_pack_options_t){0}));
+    assert_string_equal(dump("dest"), "0.5 0:-1.34164\n1.5 0:-0.447214 1:1\n2.5 0:0.447214\n3.5 0:1.34164 1:1\n");
+}
+
 static void bad_csv_names_line_and_cure(void **state)
 {
     ebb_pack_options_t o = {.from = "csv"};
@@ -300,6 +306,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(missing_empty_and_foreign_files_are_told_apart, setup, teardown),
         cmocka_unit_test_setup_teardown(csv_columns_become_fields, setup, teardown),
         cmocka_unit_test_setup_teardown(numeric_transforms_are_learned_from_all_rows, setup, teardown),
+        cmocka_unit_test_setup_teardown(guessed_numbers_are_standardised_but_indicators_stay, setup, teardown),
         cmocka_unit_test_setup_teardown(bad_csv_names_line_and_cure, setup, teardown),
         cmocka_unit_test_setup_teardown(arrays_are_read_in_either_order, setup, teardown),
         cmocka_unit_test_setup_teardown(stanzas_become_rows, setup, teardown),
