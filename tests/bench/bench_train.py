@@ -6,7 +6,7 @@
 The peers (PyTorch, h5py, hdf5plugin: the newest that install) go into a virtual environment of this script's own in DIR (default
 build/peers). Sparse: this machine's Debian package index, 2^18 hashed columns, MLP of 64 hidden units. Dense: Fashion-MNIST
 784-512-256-10 where the data is there (EBB_SHARED or ../shared/data), else noise of that shape. Ebb's time is the whole process from
-start to exit; PyTorch's leaves its imports and compilation out. Prints medians, spread and the ratio to PyTorch's best way.
+start to exit, with its checkpoint and model on disk; PyTorch's leaves its imports and compilation out and saves nothing. Prints medians, spread and the ratio to PyTorch's best way.
 """
 import argparse
 import json
@@ -81,6 +81,7 @@ def torch_run(python, data, way, info, hidden, o, scale):
 
 def table(title, python, work, data, hidden, ways, o, scale=1.0):
     info = json.loads(t.run(["inspect", data, "--json"]).stdout)
+    info["classes"] = len(info["classes"])
     print(f"\n{title}: {info['rows']} rows x {info['cols']} columns, {info['classes']} classes, hidden {hidden}, batch {o.batch}, "
           f"{o.epochs} epochs, {o.threads} threads")
     rates = {}

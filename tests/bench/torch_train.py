@@ -19,7 +19,7 @@ def read(folder):
     parts = []
     for path in sorted(glob.glob(f"{folder}/shard-*.h5")):
         with h5py.File(path) as f:
-            x, y = f["X"], f["y"][:]
+            x, y = f["X"], f["obs/y/codes"][:]
             if isinstance(x, h5py.Group):
                 parts.append((x["data"][:].astype(np.float32), x["indices"][:].astype(np.int64), x["indptr"][:], y))
             else:
