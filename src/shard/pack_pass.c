@@ -278,9 +278,9 @@ static ebb_status_t name_place(const run_t *r, const ebb_piece_t *piece, const e
         ebb_error_clear();
     ebb_error_set(&error);
     if (block->bad_column > 0)
-        return ebb_error_prefix("%s: line %lld, column %lld: ", r->source->path, (long long)(lines + block->bad_line),
+        return ebb_error_prefix("%s: line %lld, column %lld: ", r->source->path, (long long)lines + block->bad_line,
                                 (long long)block->bad_column);
-    return ebb_error_prefix("%s: line %lld: ", r->source->path, (long long)(lines + block->bad_line));
+    return ebb_error_prefix("%s: line %lld: ", r->source->path, (long long)lines + block->bad_line);
 }
 
 static ebb_status_t change_layout(const ebb_pack_t *p, ebb_block_t *block)

@@ -134,7 +134,7 @@ static ebb_status_t read_sparse(const ebb_source_t *source, slot_t *s, const ebb
     while (b->rows < piece->rows) {
         b->nnz = b->rowptr[b->rows + 1];
         if (ebb_block_end_row(b) != EBB_OK)
-            return ebb_error_prefix("%s: row %lld: ", source->path, (long long)(piece->row0 + b->rows));
+            return ebb_error_prefix("%s: row %lld: ", source->path, (long long)piece->row0 + b->rows);
     }
     return EBB_OK;
 }

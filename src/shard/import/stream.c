@@ -246,13 +246,13 @@ static ebb_status_t decode(ebb_stream_t *s, char *out, int64_t bytes, int64_t *g
 {
     *got_p = 0;
     while (*got_p < bytes) {
-        size_t n = 0, before = s->in_pos;
+        size_t n = 0;
         if (s->in_pos == s->in_n)
             EBB_TRY(refill(s));
         bool ended = s->in_n == 0;
         if (ended && !s->mid_member)
             return EBB_OK;
-        before = s->in_pos;
+        size_t before = s->in_pos;
         size_t room = (size_t)(bytes - *got_p);
         EBB_TRY(s->codec == GZIP   ? step_gzip(s, out + *got_p, room, &n)
                 : s->codec == ZSTD ? step_zstd(s, out + *got_p, room, &n)

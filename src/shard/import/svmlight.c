@@ -216,12 +216,11 @@ static int svmlight_probe(const char *head, int64_t n, const char *path)
 static ebb_status_t parse_items(ebb_block_t *block, cursor_t *c)
 {
     uint64_t item;
-    const char *at = c->p;
     const uint64_t top = block->cols ? (uint64_t)block->cols : (uint64_t)INT32_MAX;
     while (!ends_token(*c->p))
         c->p++;
     for (c->p = blanks(c->p); *c->p != '\n'; c->p = blanks(c->p)) {
-        at = c->p;
+        const char *at = c->p;
         if (!ebb_number_u64(&c->p, &item) || !ends_token(*c->p))
             return bad(block, c, at, "expected an item number");
         if (item >= top)
