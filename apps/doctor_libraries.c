@@ -35,6 +35,7 @@ static void start_mpi(int fd)
     int level, null = open("/dev/null", O_WRONLY);
     dup2(null, STDERR_FILENO);
     dup2(null, STDOUT_FILENO);
+    setenv("HWLOC_COMPONENTS", "-gl", false); /* as in comm/mpi: no search for X displays */
     if (MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &level) == MPI_SUCCESS) {
         (void)!write(fd, &level, sizeof level);
         MPI_Finalize();

@@ -261,6 +261,8 @@ static ebb_status_t initialise(mpi_t *m)
     if (there) {
         MPI_Query_thread(&level);
     } else {
+        /* hwloc would look for X displays on "localhost"; without an /etc/hosts that waits seconds for a name server. */
+        setenv("HWLOC_COMPONENTS", "-gl", false);
         int rc = MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &level);
         if (rc != MPI_SUCCESS)
             return EBB_FAIL(EBB_EUNAVAILABLE, "MPI_Init_thread failed with code %d", rc);
