@@ -140,7 +140,9 @@ static ebb_status_t update(ebb_run_t *run, double weight)
         run->grad_norm = sqrt(norm2) * scale;
         scale *= ebb_optim_clip(&run->optim_options, norm2, scale);
     }
+    int64_t before = ebb_now_ns();
     EBB_TRY(ebb_optim_step(run->optim, run->step, scale, sums, &run->weights, &run->lr));
+    run->sync_ns -= ebb_now_ns() - before; /* the caller counts all of this as exchange; updating is work */
     return ebb_sync_gather(run->sync, &run->weights);
 }
 
