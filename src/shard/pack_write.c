@@ -236,8 +236,10 @@ static ebb_status_t gather_row(ebb_pack_t *p, const ebb_block_t *b, int64_t row)
     if (b->sparse) {
         int64_t begin = b->rowptr[row], n = b->rowptr[row + 1] - begin;
         EBB_TRY(ebb_block_reserve(g, 1, n));
-        memcpy(g->col + g->nnz, b->col + begin, (size_t)n * sizeof *g->col);
-        memcpy(g->val + g->nnz, b->val + begin, (size_t)n * sizeof *g->val);
+        if (n > 0) { /* before the first entry there are no arrays yet */
+            memcpy(g->col + g->nnz, b->col + begin, (size_t)n * sizeof *g->col);
+            memcpy(g->val + g->nnz, b->val + begin, (size_t)n * sizeof *g->val);
+        }
         g->nnz += n;
         g->rowptr[g->rows + 1] = g->nnz;
     } else {

@@ -241,6 +241,12 @@ static void any_threads_and_memory_write_the_same_bytes(void **state)
     assert_int_equal(count_entries(dir), 3);
 }
 
+static void a_split_may_begin_with_empty_rows(void **state)
+{
+    ebb_pack_options_t o = {.from = "svmlight", .split = "a=0.5,b=0.5", .cols = 3};
+    assert_ok(pack_bytes("1\n2\n1\n2\n1\n2\n1\n2 3:1\n", 0, o));
+}
+
 static void only_data_sets_are_replaced(void **state)
 {
     const char *source = in_dir(dir, "source");
@@ -311,6 +317,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(arrays_are_read_in_either_order, setup, teardown),
         cmocka_unit_test_setup_teardown(stanzas_become_rows, setup, teardown),
         cmocka_unit_test_setup_teardown(any_threads_and_memory_write_the_same_bytes, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_split_may_begin_with_empty_rows, setup, teardown),
         cmocka_unit_test_setup_teardown(only_data_sets_are_replaced, setup, teardown),
         cmocka_unit_test_setup_teardown(real_sources_have_the_figures_known, setup, teardown),
     };
