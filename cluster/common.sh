@@ -46,5 +46,7 @@ install_packages() {
 mpi_environment() {
   export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
   export OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_btl_vader_single_copy_mechanism=none
+  # No search for X displays: without an /etc/hosts it waits seconds for a name server.
+  export HWLOC_COMPONENTS=${HWLOC_COMPONENTS:--gl}
   command -v ssh >/dev/null || command -v rsh >/dev/null || export OMPI_MCA_plm=isolated
 }
