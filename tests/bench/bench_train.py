@@ -113,6 +113,7 @@ def main():
     p.add_argument("--batch", type=int, default=4096)
     p.add_argument("--threads", type=int, default=os.cpu_count())
     p.add_argument("--only", choices=["sparse", "dense"])
+    p.add_argument("--all-ways", action="store_true", help="sparse: also PyTorch's CSR tensors and densified rows, which take minutes")
     o = p.parse_args()
     t.EBB = os.path.abspath(o.ebb)
     os.makedirs(o.work, exist_ok=True)
@@ -122,7 +123,7 @@ def main():
     print(f"{cpu}, {os.cpu_count()} cores; {t.run(['--version']).stdout.strip()}; PyTorch {version}")
     results = []
     if o.only != "dense" and shutil.which("apt-cache"):
-        results.append(table("sparse MLP", python, work, pack_sparse(work), [64], ["bag-sparse", "bag-dense", "csr", "densified"], o))
+        results.append(table("sparse MLP", python, work, pack_sparse(work), [64], ["bag-sparse", "bag-dense"] + (["csr", "densified"] if o.all_ways else []), o))
     if o.only != "sparse":
         results.append(table("dense MLP", python, work, pack_dense(work), [512, 256], ["dense", "dense-compiled"], o, 1 / 255))
     print(json.dumps(results))

@@ -122,12 +122,12 @@ def main():
             for opt in optims:
                 opt.step()
             done += len(rows)
-            last = float(loss)
+            last = loss.detach()
             if o.max_steps and done >= o.max_steps * o.batch:
                 break
         if o.max_steps and done >= o.max_steps * o.batch:
             break
-    print(json.dumps({"way": o.way, "seconds": time.perf_counter() - start, "rows": done, "loss": last}))
+    print(json.dumps({"way": o.way, "seconds": time.perf_counter() - start, "rows": done, "loss": float(last)}))
 
 
 if __name__ == "__main__":
