@@ -5,3 +5,8 @@ foreach(fault stopping storage)
   set_tests_properties(faults.${fault} PROPERTIES LABELS faults TIMEOUT 600 SKIP_RETURN_CODE 77 PROCESSORS 2
     ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>")
 endforeach()
+foreach(launcher srun mpirun)
+  add_test(NAME faults.slurm_${launcher} COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/slurm.py ${launcher})
+  set_tests_properties(faults.slurm_${launcher} PROPERTIES LABELS faults TIMEOUT 600 SKIP_RETURN_CODE 77 PROCESSORS 2
+    ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>")
+endforeach()
