@@ -1,7 +1,7 @@
 /* HDF5 files that are not ours, read as they are: AnnData and 10x matrices, plain 2-D datasets, targets wherever they
  * lie.
  *
- * Arrays are indexed once. What we understand (no filter, shuffle, deflate, zstd; little-endian integers and IEEE
+ * Arrays are indexed once. What we understand (no filter, shuffle, deflate, LZF, zstd; little-endian integers and IEEE
  * floats) is then read with pread like our own shards; anything else goes chunk by chunk through libhdf5 under its lock
  * (EBB_CODEC_HDF5), in which case the file stays open there. Targets are read whole at open: they are small, and
  * classes must be counted. */
@@ -16,6 +16,7 @@
 #include <string.h>
 
 #define NAME_SIZE 256
+#define H5_LZF    32000 /* registered filter id of h5py's LZF */
 /* libhdf5 1.10 needs a walk over all chunks to find one; beyond this many it had better read them itself. */
 #define MOST_INDEXED 20000
 
@@ -98,8 +99,8 @@ static bool known_filters(hid_t dcpl, ebb_array_t *a)
         if (id == H5Z_FILTER_SHUFFLE && i == 0) {
             a->shuffled = true;
             a->shuffle_bit = 1;
-        } else if ((id == H5Z_FILTER_DEFLATE || id == EBB_H5_ZSTD) && i == n - 1) {
-            a->codec = id == EBB_H5_ZSTD ? EBB_CODEC_ZSTD : EBB_CODEC_DEFLATE;
+        } else if ((id == H5Z_FILTER_DEFLATE || id == EBB_H5_ZSTD || id == H5_LZF) && i == n - 1) {
+            a->codec = id == EBB_H5_ZSTD ? EBB_CODEC_ZSTD : id == H5_LZF ? EBB_CODEC_LZF : EBB_CODEC_DEFLATE;
             a->codec_bit = 1u << i;
         } else
             return false;

@@ -39,7 +39,13 @@ typedef enum ebb_role {
     EBB_ROLES
 } ebb_role_t;
 
-typedef enum ebb_codec { EBB_CODEC_NONE, EBB_CODEC_ZSTD, EBB_CODEC_DEFLATE, EBB_CODEC_HDF5 } ebb_codec_t;
+typedef enum ebb_codec {
+    EBB_CODEC_NONE,
+    EBB_CODEC_ZSTD,
+    EBB_CODEC_DEFLATE,
+    EBB_CODEC_LZF,
+    EBB_CODEC_HDF5 /* libhdf5 reads it */
+} ebb_codec_t;
 
 /* One stored chunk. bytes 0: never written, all zeros. */
 typedef struct ebb_chunk {

@@ -9,13 +9,12 @@
 #include "base/alloc.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "shard/unpack.h"
 
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
-#include <zlib.h>
-#include <zstd.h>
 
 enum { OPEN_FILES = 32, DEFAULT_CACHE = 8 << 20, TARGET_BLOCK = 512 };
 
@@ -37,9 +36,7 @@ struct ebb_reader {
     const ebb_dataset_t *ds;
     cache_t cache[EBB_ROLES];
     uint64_t clock;
-    ZSTD_DCtx *dctx;
-    z_stream inflater;
-    bool inflating;
+    ebb_unpack_t *unpack;
     bool checksum; /* of zstd frames; XXH3 has spoken already, so only verify wants both */
     uint8_t *packed;
     int64_t packed_bytes;
@@ -85,15 +82,6 @@ static ebb_status_t make_caches(ebb_reader_t *r, int64_t budget)
     return r->packed_bytes > 0 ? ebb_alloc("compressed chunk", (size_t)r->packed_bytes, (void **)&r->packed) : EBB_OK;
 }
 
-static ebb_status_t make_codecs(ebb_reader_t *r)
-{
-    r->dctx = ZSTD_createDCtx();
-    r->inflating = inflateInit(&r->inflater) == Z_OK;
-    if (!r->dctx || !r->inflating)
-        return EBB_FAIL(EBB_ENOMEM, "out of memory for a decompressor");
-    return EBB_OK;
-}
-
 ebb_status_t ebb_reader_create(const ebb_dataset_t *ds, size_t cache_bytes, ebb_reader_t **reader_p)
 {
     ebb_reader_t *r;
@@ -103,7 +91,7 @@ ebb_status_t ebb_reader_create(const ebb_dataset_t *ds, size_t cache_bytes, ebb_
     r->ds = ds;
     for (int i = 0; i < OPEN_FILES; i++)
         r->file[i].fd = -1;
-    EBB_TRY_GOTO(status, make_codecs(r), fail);
+    EBB_TRY_GOTO(status, ebb_unpack_create(&r->unpack), fail);
     EBB_TRY_GOTO(status, make_caches(r, cache_bytes ? (int64_t)cache_bytes : DEFAULT_CACHE), fail);
     *reader_p = r;
     return EBB_OK;
@@ -124,9 +112,7 @@ void ebb_reader_destroy(ebb_reader_t *r)
     for (int i = 0; i < OPEN_FILES; i++)
         if (r->file[i].fd >= 0)
             close(r->file[i].fd);
-    if (r->inflating)
-        inflateEnd(&r->inflater);
-    ZSTD_freeDCtx(r->dctx);
+    ebb_unpack_destroy(r->unpack);
     ebb_free(r->packed);
     ebb_free(r);
 }
@@ -146,33 +132,6 @@ static ebb_status_t shard_fd(ebb_reader_t *r, int shard, int *fd_p)
         r->file[at].shard = shard;
     }
     *fd_p = r->file[at].fd;
-    return EBB_OK;
-}
-
-static ebb_status_t inflate_chunk(ebb_reader_t *r, const void *in, int64_t in_bytes, void *out, int64_t out_bytes)
-{
-    z_stream *z = &r->inflater;
-    if (inflateReset(z) != Z_OK)
-        return EBB_FAIL(EBB_EBUG, "zlib cannot begin");
-    z->next_in = (Bytef *)(uintptr_t)in;
-    z->avail_in = (uInt)in_bytes;
-    z->next_out = out;
-    z->avail_out = (uInt)out_bytes;
-    int code = inflate(z, Z_FINISH);
-    if (code != Z_STREAM_END || z->avail_out != 0)
-        return EBB_FAIL(EBB_ECORRUPT, "deflate: %s", z->msg ? z->msg : "not the expected length");
-    return EBB_OK;
-}
-
-static ebb_status_t unzstd_chunk(ebb_reader_t *r, const void *in, int64_t in_bytes, void *out, int64_t out_bytes)
-{
-    /* ZSTD_d_forceIgnoreChecksum, which zstd.h declares for static linking only */
-    ZSTD_DCtx_setParameter(r->dctx, ZSTD_d_experimentalParam3, !r->checksum);
-    size_t n = ZSTD_decompressDCtx(r->dctx, out, (size_t)out_bytes, in, (size_t)in_bytes);
-    if (ZSTD_isError(n))
-        return EBB_FAIL(EBB_ECORRUPT, "zstd: %s", ZSTD_getErrorName(n));
-    if ((int64_t)n != out_bytes)
-        return EBB_FAIL(EBB_ECORRUPT, "zstd: %zu bytes where %lld were expected", n, (long long)out_bytes);
     return EBB_OK;
 }
 
@@ -209,8 +168,7 @@ static ebb_status_t decode(ebb_reader_t *r, int shard, const ebb_array_t *a, int
     EBB_TRY(check_hash(a, chunk, stored));
     if (plain)
         return EBB_OK;
-    return a->codec == EBB_CODEC_ZSTD ? unzstd_chunk(r, stored, chunk->bytes, slot->buf, bytes)
-                                      : inflate_chunk(r, stored, chunk->bytes, slot->buf, bytes);
+    return ebb_unpack(r->unpack, a->codec, r->checksum, stored, chunk->bytes, slot->buf, bytes);
 }
 
 static ebb_status_t name_chunk(const ebb_reader_t *r, int shard, const ebb_array_t *a, int64_t c)
