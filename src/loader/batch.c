@@ -8,7 +8,9 @@
 
 #include <string.h>
 
-enum { FETCH_AHEAD = 12, LONG_ROW = 256 };
+/* Rows are fetched into the second-level cache: it has many times the first level's misses in flight, which halves the
+ * time of a row from memory. */
+enum { FETCH_AHEAD = 48, LONG_ROW = 256 };
 
 static int64_t usual_entries(const ebb_dataset_info_t *info, int64_t rows)
 {
@@ -17,7 +19,7 @@ static int64_t usual_entries(const ebb_dataset_info_t *info, int64_t rows)
 
 static int64_t fixed_bytes(const ebb_dataset_info_t *info, int64_t rows)
 {
-    int64_t row = 8 + 8 + 4 + (info->sparse ? 8 : info->cols * 4);
+    int64_t row = 8 + 8 + 4 + (info->sparse ? 8 + 8 : info->cols * 4);
     row += info->target == EBB_TARGET_CLASS ? 4 : info->target_cols * 4;
     return rows * (row + (info->weighted ? 4 : 0)) + (int64_t)sizeof(ebb_slot_t);
 }
@@ -75,6 +77,8 @@ static ebb_status_t slot_init(ebb_batches_t *b, ebb_slot_t *slot)
     EBB_TRY(EBB_NEW_ARRAY("windows of a batch", b->plan->n_lanes, &slot->first_window));
     EBB_TRY(EBB_NEW_ARRAY("row places of a batch", n, &slot->block));
     EBB_TRY(EBB_NEW_ARRAY("row places of a batch", n, &slot->in_block));
+    if (info->sparse)
+        EBB_TRY(EBB_NEW_ARRAY("row places of a batch", n, &slot->from));
     EBB_TRY(batch_alloc(b, "row numbers of a batch", n, sizeof *slot->row, &slot->row));
     if (info->sparse) {
         EBB_TRY(batch_alloc(b, "row pointers of a batch", n + 1, sizeof *slot->rowptr, &slot->rowptr));
@@ -114,6 +118,7 @@ void ebb_batches_cleanup(ebb_batches_t *b)
         ebb_free(slot->first_window);
         ebb_free(slot->block);
         ebb_free(slot->in_block);
+        ebb_free(slot->from);
         batch_free(b, slot->row);
         batch_free(b, slot->rowptr);
         batch_free(b, slot->col);
@@ -159,6 +164,10 @@ static ebb_status_t place_rows(const ebb_plan_t *p, ebb_slot_t *slot, const ebb_
         slot->block[at] = block;
         slot->in_block[at] = row;
         slot->row[at] = block->id * block_rows + row;
+        if (block->rowptr)
+            __builtin_prefetch(block->rowptr + row, 0, 2);
+        if (block->label)
+            __builtin_prefetch(block->label + row, 0, 2);
     }
     return EBB_OK;
 }
@@ -191,6 +200,14 @@ static void gather_targets(const ebb_batches_t *b, ebb_slot_t *slot)
         slot->weight[r] = slot->block[r]->weight[slot->in_block[r]];
 }
 
+static inline void fetch(const void *p, int64_t bytes)
+{
+    bytes = bytes < 512 ? bytes : 512; /* the prefetcher of the CPU follows from there */
+    const uintptr_t first = (uintptr_t)p & ~(uintptr_t)63, end = (uintptr_t)p + (uintptr_t)bytes;
+    for (uintptr_t line = first; line < end; line += 64)
+        __builtin_prefetch((const void *)line, 0, 2);
+}
+
 /* n 4-byte elements, in steps of 8. */
 static inline void copy_row(void *to, const void *from, int64_t n)
 {
@@ -202,26 +219,12 @@ static inline void copy_row(void *to, const void *from, int64_t n)
         memcpy((char *)to + i * 4, (const char *)from + i * 4, 32);
 }
 
-static inline void fetch(const void *p, int64_t bytes)
-{
-    bytes = bytes < 512 ? bytes : 512; /* the prefetcher of the CPU follows from there */
-    for (int64_t i = 0; i < bytes + 63; i += 64)
-        __builtin_prefetch((const char *)p + i);
-}
-
-static void fetch_row(const ebb_slot_t *slot, int64_t r)
-{
-    const ebb_block_t *block = slot->block[r];
-    int64_t at = block->rowptr[slot->in_block[r]], n = slot->rowptr[r + 1] - slot->rowptr[r];
-    fetch(block->col + at, n * 4);
-    fetch(block->val + at, n * 4);
-}
-
 static ebb_status_t gather_sparse(ebb_batches_t *b, ebb_slot_t *slot)
 {
     int64_t rows = slot->batch.rows;
     for (int64_t r = 0; r < rows; r++) {
         const int64_t *ptr = slot->block[r]->rowptr + slot->in_block[r];
+        slot->from[r] = ptr[0];
         slot->rowptr[r + 1] = slot->rowptr[r] + (ptr[1] - ptr[0]);
     }
     int64_t nnz = slot->rowptr[rows];
@@ -233,9 +236,14 @@ static ebb_status_t gather_sparse(ebb_batches_t *b, ebb_slot_t *slot)
     }
     for (int64_t r = 0; r < rows; r++) {
         const ebb_block_t *block = slot->block[r];
-        int64_t from = block->rowptr[slot->in_block[r]], to = slot->rowptr[r], n = slot->rowptr[r + 1] - to;
-        if (r + FETCH_AHEAD < rows)
-            fetch_row(slot, r + FETCH_AHEAD);
+        int64_t from = slot->from[r], to = slot->rowptr[r], n = slot->rowptr[r + 1] - to;
+        if (r + FETCH_AHEAD < rows) {
+            const ebb_block_t *later = slot->block[r + FETCH_AHEAD];
+            int64_t at = slot->from[r + FETCH_AHEAD],
+                    bytes = (slot->rowptr[r + FETCH_AHEAD + 1] - slot->rowptr[r + FETCH_AHEAD]) * 4;
+            fetch(later->col + at, bytes);
+            fetch(later->val + at, bytes);
+        }
         copy_row(slot->col + to, block->col + from, n);
         copy_row(slot->val + to, block->val + from, n);
         if (!b->plain)
@@ -249,6 +257,8 @@ static void gather_dense(ebb_batches_t *b, ebb_slot_t *slot)
 {
     int64_t cols = b->info->cols;
     for (int64_t r = 0; r < slot->batch.rows; r++) {
+        if (r + 4 < slot->batch.rows)
+            fetch(slot->block[r + 4]->x + slot->in_block[r + 4] * cols, cols * 4);
         memcpy(slot->x + r * cols, slot->block[r]->x + slot->in_block[r] * cols, (size_t)cols * sizeof(float));
         if (!b->plain)
             ebb_transform_row(&b->transform, slot->x + r * cols, cols);
