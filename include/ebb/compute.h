@@ -64,6 +64,24 @@ typedef struct ebb_rows {
     float *val;   /* (n, width) */
 } ebb_rows_t;
 
+/* One term of a sum: val times row `source` of a matrix. */
+typedef struct ebb_term {
+    int32_t source;
+    float val;
+} ebb_term_t;
+
+/* A row-sparse gradient not added up yet, which is smaller and can be added where its rows are used: row k of it is row
+ * idx[k] of a table (ascending, unique) and the sum over terms begin[k] .. begin[k+1]-1, in order, of val * dY[source].
+ * The arrays belong to the backend and grow as needed; begin with zeros, end with terms_free. */
+typedef struct ebb_terms {
+    int64_t n, width;
+    int32_t *idx;     /* (n) */
+    int64_t *begin;   /* (n + 1) */
+    ebb_term_t *term; /* (begin[n]) */
+    float *dY;        /* a copy */
+    int64_t idx_capacity, begin_capacity, term_capacity, dY_capacity;
+} ebb_terms_t;
+
 /* Update rules. g: gradient of the mean loss = scale * g_sum, plus l2 * w except for adamw and ftrl. States: sgd
  * momentum; adagrad sum of squares; adam(w) m, v; ftrl z, n, from which w is recomputed (start from w = 0 or let l1, l2
  * pull it there). l1 (but for ftrl, which has its own) is a proximal step: after the gradient step w moves towards 0 by
@@ -152,6 +170,11 @@ typedef struct ebb_backend_ops {
      * own until the next call with the same slot; entries of a column are added in row order with fused multiply-add.
      * A touched column whose sum is 0 stays in. slot: 0 .. 7, one per table of the model. */
     ebb_status_t (*csr_grad)(ebb_exec_t *x, int slot, const ebb_csr_t *X, int64_t H, const float *dY, ebb_rows_t *out);
+    /* The same gradient, not added up yet; terms_sum gives rows [first, first + n) of it, bit-equal to csr_grad's, on
+     * any context. */
+    ebb_status_t (*csr_terms)(ebb_exec_t *x, const ebb_csr_t *X, int64_t H, const float *dY, ebb_terms_t *terms);
+    ebb_status_t (*terms_sum)(ebb_exec_t *x, const ebb_terms_t *terms, int64_t first, int64_t n, float *val);
+    void (*terms_free)(void *dev, ebb_terms_t *terms);
     /* The same sums, added into a dense gradient G (cols,H) starting from what is there; touched: bitmap, bit c set
      * for every column met ((cols + 63) / 64 words). Bit-equal to csr_grad scattered into zeros. */
     ebb_status_t (*csr_grad_dense)(ebb_exec_t *x, const ebb_csr_t *X, int64_t H, const float *dY, float *G,

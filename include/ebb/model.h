@@ -55,7 +55,8 @@ typedef struct ebb_weights {
 } ebb_weights_t;
 
 /* Gradients of one lane. dense: (dense_floats). For each table either a dense gradient with its bitmap, or rows; which,
- * the engine decides per step and lane: when table_dense[t] is set the model adds into it, else it sets rows[t]. */
+ * the engine decides per step and lane: when table_dense[t] is set the model adds into it, else it sets rows[t], or,
+ * when terms[t] is set and the model can, rows[t].n = 0 and *terms[t] (csr_terms) instead. */
 typedef struct ebb_grads {
     float *dense;
     float *table_dense[EBB_MAX_TABLES];
@@ -63,6 +64,7 @@ typedef struct ebb_grads {
     ebb_rows_t rows[EBB_MAX_TABLES];
     bool accumulate; /* false: dense is overwritten; true: added to (table_dense always is added to). Rows are never
                         accumulated */
+    ebb_terms_t *terms[EBB_MAX_TABLES]; /* with n = 0 when handed out */
 } ebb_grads_t;
 
 /* A lane's input rows; x or csr. Device pointers. */

@@ -67,11 +67,22 @@ typedef struct ebb_sums {
         const int32_t *row;   /* (n) global row numbers, ascending */
         const int32_t *local; /* (n) local row numbers */
         float *val;           /* (n, width) */
+        int64_t parts;        /* > 0: row, local and val are not there yet; ebb_sync_form gives them in so many parts */
     } table[EBB_MAX_TABLES];
+    ebb_sync_t *sync;
 } ebb_sums_t;
 
 /* Exchange and finish the sums. Collective. */
 EBB_API ebb_status_t ebb_sync_reduce(ebb_sync_t *sync, ebb_sums_t **sums_p);
+/* The same, but rows of tables may be left in parts: they are summed where they are used, while they are in the cache.
+ */
+EBB_API ebb_status_t ebb_sync_reduce_parts(ebb_sync_t *sync, ebb_sums_t **sums_p);
+/* Rows n of a part with their numbers and sums, which are gone when this returns. */
+typedef ebb_status_t (*ebb_rows_use_t)(void *user, int thread, int64_t n, const int32_t *row, const int32_t *local,
+                                       const float *val);
+/* Form the rows of one part, some at a time, and give them to `use`. Each part once, on any pool thread. */
+EBB_API ebb_status_t ebb_sync_form(ebb_sync_t *sync, int table, int thread, int64_t part, ebb_rows_use_t use,
+                                   void *user);
 /* After the owner changed weights->dense[dense0..dense1) and the touched rows of its tables in its copy of the weights:
  * give them to all. Collective. */
 EBB_API ebb_status_t ebb_sync_gather(ebb_sync_t *sync, ebb_weights_t *weights);

@@ -58,6 +58,8 @@ static ebb_status_t weight_grad(const ebb_layer_t *layer, const ebb_layer_io_t *
     if (io->grads->table_dense[t])
         return ops->csr_grad_dense(io->pass->exec, io->csr, layer->out, io->dout, io->grads->table_dense[t],
                                    io->grads->touched[t]);
+    if (io->grads->terms[t])
+        return ops->csr_terms(io->pass->exec, io->csr, layer->out, io->dout, io->grads->terms[t]);
     return ops->csr_grad(io->pass->exec, t, io->csr, layer->out, io->dout, &io->grads->rows[t]);
 }
 

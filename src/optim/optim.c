@@ -197,8 +197,34 @@ static ebb_status_t update_span(const update_job_t *job, int thread, const span_
                                        state_at(optim->dense_state[0], at), state_at(optim->dense_state[1], at));
 }
 
+typedef struct part_job {
+    const update_job_t *update;
+    int table;
+} part_job_t;
+
+static ebb_status_t update_formed(void *user, int thread, int64_t n, const int32_t *row, const int32_t *local,
+                                  const float *val)
+{
+    const part_job_t *part = user;
+    const ebb_optim_t *optim = part->update->optim;
+    const ebb_param_t *p = table_param(optim->layout, part->table);
+    return optim->backend->ops->update_rows(optim->exec[thread], &part->update->hyper[p->decay], n, p->cols, row, local,
+                                            part->update->weights->table[part->table], val,
+                                            optim->table_state[0][part->table], optim->table_state[1][part->table]);
+}
+
+/* Rows are updated as soon as some are formed: their sums never leave the cache. */
+static ebb_status_t form_and_update(const update_job_t *job, int thread, int table, int64_t part)
+{
+    part_job_t user = {job, table};
+    return ebb_sync_form(job->sums->sync, table, thread, part, update_formed, &user);
+}
+
 static ebb_status_t update_rows(const update_job_t *job, int thread, int table, int64_t part)
 {
+    if (job->sums->table[table].parts > 0)
+        return form_and_update(job, thread, table, part);
+
     const ebb_optim_t *optim = job->optim;
     const ebb_param_t *p = table_param(optim->layout, table);
     int64_t begin = part * job->rows_per_task[table];
@@ -230,7 +256,7 @@ static void plan_tables(update_job_t *job)
         rows = rows > 0 ? rows : 1;
         job->rows_per_task[t] = rows;
         job->table_task0[t] = next;
-        next += (job->sums->table[t].n + rows - 1) / rows;
+        next += job->sums->table[t].parts > 0 ? job->sums->table[t].parts : (job->sums->table[t].n + rows - 1) / rows;
     }
     job->table_task0[layout->n_tables] = next;
 }

@@ -67,8 +67,8 @@ static ebb_status_t gather_rows(ebb_sync_t *s, int t)
                                 s->gather_displs));
     for (int r = 0; r < s->ranks; r++) {
         const char *at = s->recv_rows[0].data + s->gather_displs[r];
-        table->pieces.list[r] =
-            (ebb_list_t){(const int32_t *)at, (const float *)(at + s->words_in[r] * 4), s->words_in[r]};
+        table->pieces.list[r] = (ebb_list_t){
+            .idx = (const int32_t *)at, .val = (const float *)(at + s->words_in[r] * 4), .n = s->words_in[r]};
     }
     return EBB_OK;
 }

@@ -14,6 +14,8 @@
 
 #define EBB_SYNC_BLOCK 64   /* rows owned together */
 #define EBB_SYNC_SLAB  4096 /* floats that one task sums at a time */
+#define EBB_SYNC_FORM  4096 /* floats of rows formed at a time, roughly */
+#define EBB_SYNC_TERMS 9    /* tables at least so wide give terms; narrower rows are as small */
 
 /* Floats of one gradient: of a lane, or of a subtree. Tables only where they travel dense; zero when free. */
 typedef struct buffer {
@@ -39,6 +41,7 @@ typedef struct lane {
     buffer_t *earlier; /* dense tables of the pieces so far */
     int pieces;        /* kept so far */
     kept_rows_t rows[EBB_MAX_TABLES], spare[EBB_MAX_TABLES];
+    ebb_terms_t terms[EBB_MAX_TABLES]; /* instead of rows where n > 0 */
 } lane_t;
 
 typedef struct table {
@@ -53,6 +56,7 @@ typedef struct table {
     int32_t *row, *local;
     float *val;
     int64_t row_cap, local_cap, val_cap;
+    ebb_merge_t *parts; /* the merge that is left to ebb_sync_form, or NULL */
     /* travelling dense: own rows in local order, before they are packed */
     uint64_t *own_touched; /* (own_words) */
     int64_t *word_rank;    /* (own_words + 1): touched rows before each word */
@@ -88,6 +92,9 @@ struct ebb_sync {
     buffer_t *partial;   /* fast mode: buffers with sums that nobody adds into at the moment */
     int64_t lane_entries[EBB_MAX_TABLES];
 
+    bool leave_parts; /* of this reduce */
+    float *formed;    /* (threads, formed_floats) */
+    int64_t formed_floats;
     int64_t eager; /* nodes of up to so many lanes are added as soon as they are complete */
     int64_t dense0, dense1;
     int n_tables;

@@ -146,11 +146,11 @@ static ebb_status_t keep_more(lane_t *lane, int t, int64_t width)
     return EBB_OK;
 }
 
-static ebb_status_t check_rows(const ebb_sync_t *s, int t, const ebb_rows_t *rows)
+static ebb_status_t check_width(const ebb_sync_t *s, int t, int64_t n, int64_t width)
 {
-    if (rows->n > 0 && rows->width != s->table[t].width)
-        return EBB_FAIL(EBB_EBUG, "gradient rows of table %d are %lld floats wide, the table %lld", t,
-                        (long long)rows->width, (long long)s->table[t].width);
+    if (n > 0 && width != s->table[t].width)
+        return EBB_FAIL(EBB_EBUG, "gradient rows of table %d are %lld floats wide, the table %lld", t, (long long)width,
+                        (long long)s->table[t].width);
     return EBB_OK;
 }
 
@@ -159,11 +159,33 @@ static ebb_status_t keep_rows(ebb_sync_t *s, lane_t *lane)
     for (int t = 0; t < s->n_tables; t++) {
         if (s->table[t].dense)
             continue;
-        EBB_TRY(check_rows(s, t, &lane->grads.rows[t]));
+        EBB_TRY(check_width(s, t, lane->grads.rows[t].n, lane->grads.rows[t].width));
+        EBB_TRY(check_width(s, t, lane->terms[t].n, lane->terms[t].width));
+        if (lane->terms[t].n > 0)
+            continue;
         if (lane->pieces == 0)
             EBB_TRY(keep_first(&lane->rows[t], &lane->grads.rows[t], s->table[t].width));
         else
             EBB_TRY(keep_more(lane, t, s->table[t].width));
+    }
+    return EBB_OK;
+}
+
+/* The first of several pieces: its terms become rows, to which the others are added. */
+static ebb_status_t form_rows(ebb_sync_t *s, lane_t *lane, ebb_exec_t *exec)
+{
+    for (int t = 0; t < s->n_tables; t++) {
+        ebb_terms_t *terms = &lane->terms[t];
+        kept_rows_t *kept = &lane->rows[t];
+        lane->grads.terms[t] = NULL;
+        if (terms->n == 0)
+            continue;
+        EBB_TRY(room_for(kept, terms->n, terms->width));
+        memcpy(kept->idx, terms->idx, (size_t)terms->n * sizeof *kept->idx);
+        EBB_TRY(s->backend->ops->terms_sum(exec, terms, 0, terms->n, kept->val));
+        EBB_TRY(s->backend->ops->exec_sync(exec));
+        kept->n = terms->n;
+        terms->n = 0;
     }
     return EBB_OK;
 }
@@ -205,7 +227,9 @@ ebb_status_t ebb_sync_lane_grads(ebb_sync_t *s, int32_t number, ebb_grads_t **gr
     lane->pieces = 0;
     lane->grads = (ebb_grads_t){.dense = lane->buf->dense, .accumulate = lane->buf->used};
     for (int t = 0; t < s->n_tables; t++) {
-        lane->rows[t].n = 0;
+        lane->rows[t].n = lane->terms[t].n = 0;
+        if (!s->table[t].dense && s->table[t].width >= EBB_SYNC_TERMS)
+            lane->grads.terms[t] = &lane->terms[t];
         if (s->table[t].dense) {
             lane->grads.table_dense[t] = lane->buf->table[t];
             lane->grads.touched[t] = lane->buf->touched[t];
@@ -243,6 +267,7 @@ ebb_status_t ebb_sync_lane_piece(ebb_sync_t *s, int32_t number, ebb_exec_t *exec
         return not_ours(s, number);
     EBB_TRY(s->backend->ops->exec_sync(exec));
     EBB_TRY(keep_rows(s, lane));
+    EBB_TRY(form_rows(s, lane, exec));
     EBB_TRY(keep_dense_tables(s, lane, exec));
     memset(lane->grads.rows, 0, sizeof lane->grads.rows);
     lane->grads.accumulate = true;
@@ -253,7 +278,7 @@ ebb_status_t ebb_sync_lane_piece(ebb_sync_t *s, int32_t number, ebb_exec_t *exec
 static int64_t count_touched(const ebb_sync_t *s, const lane_t *lane, int t)
 {
     if (!s->table[t].dense)
-        return lane->rows[t].n;
+        return lane->rows[t].n + lane->terms[t].n;
     int64_t n = 0;
     for (int64_t w = 0; w < s->table[t].words; w++)
         n += __builtin_popcountll(lane->buf->touched[t][w]);
@@ -358,7 +383,7 @@ void ebb_sync_start_lanes(ebb_sync_t *s)
     memset(s->lane_entries, 0, sizeof s->lane_entries);
     for (int32_t i = 0; i < s->n_lanes; i++)
         for (int t = 0; t < s->n_tables; t++)
-            s->lane[i].rows[t].n = 0;
+            s->lane[i].rows[t].n = s->lane[i].terms[t].n = 0;
 }
 
 void ebb_sync_release_nodes(ebb_sync_t *s)
@@ -381,6 +406,7 @@ void ebb_sync_free_lanes(ebb_sync_t *s)
         for (int t = 0; t < EBB_MAX_TABLES; t++) {
             free_kept(&s->lane[i].rows[t]);
             free_kept(&s->lane[i].spare[t]);
+            s->backend->ops->terms_free(s->backend->dev, &s->lane[i].terms[t]);
         }
     ebb_free(s->lane);
     while (s->all) {

@@ -23,12 +23,18 @@ struct merge_thread {
     uint8_t *depth;      /* (lists): at which it meets what lies below */
 };
 
-ebb_status_t ebb_merge_init(ebb_merge_t *m, ebb_pool_t *pool, int lists, const uint8_t *meet, int parts,
-                            const int32_t *part0, int owners, int64_t width, bool canonical)
+ebb_status_t ebb_merge_init(ebb_merge_t *m, ebb_pool_t *pool, ebb_merge_compute_t compute, int lists,
+                            const uint8_t *meet, int parts, const int32_t *part0, int owners, int64_t width,
+                            bool canonical)
 {
     int threads = ebb_pool_threads(pool);
-    *m = (ebb_merge_t){
-        .pool = pool, .lists = lists, .parts = parts, .owners = owners, .width = width, .canonical = canonical};
+    *m = (ebb_merge_t){.pool = pool,
+                       .compute = compute,
+                       .lists = lists,
+                       .parts = parts,
+                       .owners = owners,
+                       .width = width,
+                       .canonical = canonical};
     m->words = (lists + 63) / 64;
     EBB_TRY(EBB_NEW_ARRAY("row merge", (int64_t)lists * lists, &m->meet));
     memcpy(m->meet, meet, (size_t)lists * (size_t)lists);
@@ -223,16 +229,29 @@ ebb_status_t ebb_merge_find(ebb_merge_t *m)
     return EBB_OK;
 }
 
-static inline void add_floats(int64_t n, const float *a, const float *b, float *out)
+/* Values of the next row of list k: the list's own, or summed into `room`. */
+static ebb_status_t next_values(const ebb_merge_t *m, int thread, int k, float *room, const float **value_p)
 {
-    for (int64_t i = 0; i < n; i++)
-        out[i] = a[i] + b[i];
+    const ebb_list_t *list = &m->list[k];
+    int64_t at = m->thread[thread].cursor[k]++;
+    *value_p = list->terms ? room : list->val + at * m->width;
+    return list->terms ? m->compute.ops->terms_sum(m->compute.exec[thread], list->terms, at, 1, room) : EBB_OK;
+}
+
+/* Add the two topmost values of the stack. */
+static ebb_status_t add_top(const ebb_merge_t *m, int thread, int top, float *out)
+{
+    merge_thread_t *t = &m->thread[thread];
+    EBB_TRY(m->compute.ops->add(m->compute.exec[thread], m->width, t->value[top - 1], t->value[top], out));
+    t->value[top - 1] = out;
+    return EBB_OK;
 }
 
 /* Sum of a row over lists [first, end) of its mask; moves their cursors on. */
-static void sum_row(const ebb_merge_t *m, merge_thread_t *t, const uint64_t *mask, int32_t first, int32_t end,
-                    float *out)
+static ebb_status_t sum_row(const ebb_merge_t *m, int thread, const uint64_t *mask, int32_t first, int32_t end,
+                            float *out)
 {
+    merge_thread_t *t = &m->thread[thread];
     int64_t w = m->width;
     int top = -1, last = 0;
     for (int32_t word = first / 64; word * 64 < end; word++) {
@@ -243,25 +262,21 @@ static void sum_row(const ebb_merge_t *m, merge_thread_t *t, const uint64_t *mas
             if (k >= end)
                 break;
             uint8_t depth = top < 0 ? 0 : m->meet[last * m->lists + k];
-            for (; top > 0 && t->depth[top] > depth; top--) {
-                add_floats(w, t->value[top - 1], t->value[top], t->stack + (top - 1) * w);
-                t->value[top - 1] = t->stack + (top - 1) * w;
-            }
-            t->value[++top] = m->list[k].val + t->cursor[k]++ * w;
+            for (; top > 0 && t->depth[top] > depth; top--)
+                EBB_TRY(add_top(m, thread, top, t->stack + (top - 1) * w));
+            top++;
+            EBB_TRY(next_values(m, thread, k, t->stack + top * w, &t->value[top]));
             t->depth[top] = depth;
             last = k;
         }
     }
-    for (; top > 1; top--) {
-        add_floats(w, t->value[top - 1], t->value[top], t->stack + (top - 1) * w);
-        t->value[top - 1] = t->stack + (top - 1) * w;
-    }
+    for (; top > 1; top--)
+        EBB_TRY(add_top(m, thread, top, t->stack + (top - 1) * w));
     if (top == 1)
-        add_floats(w, t->value[0], t->value[1], out);
-    else
-        memcpy(out, t->value[0], (size_t)w * sizeof *out);
-    for (int64_t i = 0; m->canonical && i < w; i++)
-        out[i] += 0.0f;
+        EBB_TRY(add_top(m, thread, 1, out));
+    for (int64_t i = 0; i < w; i++)
+        out[i] = m->canonical ? t->value[0][i] + 0.0f : t->value[0][i];
+    return EBB_OK;
 }
 
 static ebb_status_t sum_range(void *user, int thread, int64_t g)
@@ -281,13 +296,29 @@ static ebb_status_t sum_range(void *user, int thread, int64_t g)
             ebb_merge_out_t *out = &m->out[owner0 + p];
             int64_t o = at[owner0 + p]++;
             out->idx[o] = row;
-            sum_row(m, t, mask, m->part0[p], m->part0[p + 1], out->val + o * m->width);
+            EBB_TRY(sum_row(m, thread, mask, m->part0[p], m->part0[p + 1], out->val + o * m->width));
         }
     }
-    return EBB_OK;
+    return m->compute.ops->exec_sync(m->compute.exec[thread]);
 }
 
 ebb_status_t ebb_merge_sum(ebb_merge_t *m)
 {
     return ebb_pool_run(m->pool, m->ranges, sum_range, m);
+}
+
+ebb_status_t ebb_merge_range(ebb_merge_t *m, int thread, int64_t g, int64_t most, float *val, ebb_merge_use_t use,
+                             void *user)
+{
+    merge_thread_t *t = &m->thread[thread];
+    int64_t base = range_base(m, g), at = m->share[g];
+    memcpy(t->cursor, m->start + g * m->lists, (size_t)m->lists * sizeof *t->cursor);
+    for (int64_t i = 0; i < m->found[g]; i += most) {
+        int64_t n = m->found[g] - i < most ? m->found[g] - i : most;
+        for (int64_t k = 0; k < n; k++)
+            EBB_TRY(sum_row(m, thread, m->mask + (base + i + k) * m->words, 0, m->lists, val + k * m->width));
+        EBB_TRY(m->compute.ops->exec_sync(m->compute.exec[thread]));
+        EBB_TRY(use(user, thread, at + i, n, m->row + base + i, val));
+    }
+    return EBB_OK;
 }

@@ -4,13 +4,21 @@
 
 #include "base/threads.h"
 #include <ebb/base.h>
+#include <ebb/compute.h>
 
-/* Rows of a table, ascending and unique. */
+/* Rows of a table, ascending and unique; as values, or as terms to be summed where they are wanted. */
 typedef struct ebb_list {
     const int32_t *idx;
     const float *val; /* (n, width) */
+    const ebb_terms_t *terms;
     int64_t n;
 } ebb_list_t;
+
+/* What forms the values of terms: one context per thread of the pool. */
+typedef struct ebb_merge_compute {
+    const ebb_backend_ops_t *ops;
+    ebb_exec_t **exec;
+} ebb_merge_compute_t;
 
 /* Where the sums of one part that one owner gets are to be put. */
 typedef struct ebb_merge_out {
@@ -24,6 +32,7 @@ typedef struct merge_thread merge_thread_t;
 typedef struct ebb_merge {
     /* set by ebb_merge_init */
     ebb_pool_t *pool;
+    ebb_merge_compute_t compute;
     int lists;
     uint8_t *meet; /* (lists, lists): depth at which two lists' subtrees meet; deeper ones are added first */
     int parts;
@@ -49,12 +58,20 @@ typedef struct ebb_merge {
 } ebb_merge_t;
 
 /* meet and part0 are copied. */
-ebb_status_t ebb_merge_init(ebb_merge_t *merge, ebb_pool_t *pool, int lists, const uint8_t *meet, int parts,
-                            const int32_t *part0, int owners, int64_t width, bool canonical) EBB_MUST_CHECK;
+ebb_status_t ebb_merge_init(ebb_merge_t *merge, ebb_pool_t *pool, ebb_merge_compute_t compute, int lists,
+                            const uint8_t *meet, int parts, const int32_t *part0, int owners, int64_t width,
+                            bool canonical) EBB_MUST_CHECK;
 void ebb_merge_cleanup(ebb_merge_t *merge);
 /* Find the rows and count them per owner and part. */
 ebb_status_t ebb_merge_find(ebb_merge_t *merge);
 ebb_status_t ebb_merge_sum(ebb_merge_t *merge);
+/* Instead of ebb_merge_sum, for one part and one owner: the rows of one range (of merge->ranges), any thread, each
+ * range once. At most `most` rows at a time are summed into val (most, width) and given to `use` with their numbers,
+ * the first being row `at` of all. */
+typedef ebb_status_t (*ebb_merge_use_t)(void *user, int thread, int64_t at, int64_t n, const int32_t *row,
+                                        const float *val);
+ebb_status_t ebb_merge_range(ebb_merge_t *merge, int thread, int64_t range, int64_t most, float *val,
+                             ebb_merge_use_t use, void *user);
 /* Entries of all lists. */
 int64_t ebb_merge_entries(const ebb_merge_t *merge);
 

@@ -41,8 +41,23 @@ void ebb_sync_list_lanes(ebb_sync_t *s, int t)
 {
     for (int32_t i = 0; i < s->n_lanes; i++) {
         const kept_rows_t *kept = &s->lane[i].rows[t];
-        s->table[t].lanes.list[i] = (ebb_list_t){kept->idx, kept->val, kept->n};
+        const ebb_terms_t *terms = &s->lane[i].terms[t];
+        s->table[t].lanes.list[i] = terms->n > 0 ? (ebb_list_t){.idx = terms->idx, .terms = terms, .n = terms->n}
+                                                 : (ebb_list_t){.idx = kept->idx, .val = kept->val, .n = kept->n};
     }
+}
+
+ebb_status_t ebb_sync_finish_rows(ebb_sync_t *s, table_t *table, ebb_merge_t *last)
+{
+    table->n = last->out[0].n;
+    if (s->leave_parts) {
+        table->parts = last;
+        return EBB_OK;
+    }
+    EBB_TRY(ebb_sync_room_for_sums(table, table->n));
+    last->out[0].idx = table->row;
+    last->out[0].val = table->val;
+    return ebb_merge_sum(last);
 }
 
 /* One rank: the lanes' merge is the whole sum. */
@@ -51,12 +66,8 @@ static ebb_status_t sum_alone(ebb_sync_t *s, int t)
     table_t *table = &s->table[t];
     ebb_sync_list_lanes(s, t);
     EBB_TRY(ebb_merge_find(&table->lanes));
-    table->n = table->lanes.out[0].n;
     table->entries = s->lane_entries[t];
-    EBB_TRY(ebb_sync_room_for_sums(table, table->n));
-    table->lanes.out[0].idx = table->row;
-    table->lanes.out[0].val = table->val;
-    return ebb_merge_sum(&table->lanes);
+    return ebb_sync_finish_rows(s, table, &table->lanes);
 }
 
 static ebb_status_t exchange_counts(ebb_sync_t *s)
@@ -146,7 +157,7 @@ static void list_parcels(ebb_sync_t *s)
             for (int p = 0; !s->table[t].dense && p < pieces_of(s, r); p++) {
                 int64_t n = rows_in(s, words, t, p);
                 s->table[t].pieces.list[s->piece0[r] + p] =
-                    (ebb_list_t){(const int32_t *)at, (const float *)(at + idx_bytes(n)), n};
+                    (ebb_list_t){.idx = (const int32_t *)at, .val = (const float *)(at + idx_bytes(n)), .n = n};
                 at += list_bytes(n, s->table[t].width);
             }
     }
@@ -162,11 +173,7 @@ ebb_status_t ebb_sync_rows_finish(ebb_sync_t *s)
         if (table->dense)
             continue;
         EBB_TRY(ebb_merge_find(&table->pieces));
-        table->n = table->pieces.out[0].n;
-        EBB_TRY(ebb_sync_room_for_sums(table, table->n));
-        table->pieces.out[0].idx = table->row;
-        table->pieces.out[0].val = table->val;
-        EBB_TRY(ebb_merge_sum(&table->pieces));
+        EBB_TRY(ebb_sync_finish_rows(s, table, &table->pieces));
     }
     return EBB_OK;
 }

@@ -46,6 +46,7 @@ static ebb_status_t make_merges(ebb_sync_t *s)
     int lists = fast ? s->ranks : total, parts = fast ? 1 : mine;
     int32_t *lane = NULL, *part0 = NULL, whole[2] = {0, lists};
     uint8_t *meet_lanes = NULL, *meet_lists = NULL;
+    ebb_merge_compute_t compute = {s->backend->ops, s->exec};
     ebb_status_t status;
     int room = s->n_lanes > lists ? s->n_lanes : lists;
     EBB_TRY_GOTO(status, EBB_NEW_ARRAY("sync", room, &lane), out);
@@ -62,11 +63,12 @@ static ebb_status_t make_merges(ebb_sync_t *s)
     for (int t = 0; t < s->n_tables; t++) {
         table_t *table = &s->table[t];
         EBB_TRY_GOTO(status,
-                     ebb_merge_init(&table->lanes, s->pool, s->n_lanes, meet_lanes, parts, part0, s->owners,
+                     ebb_merge_init(&table->lanes, s->pool, compute, s->n_lanes, meet_lanes, parts, part0, s->owners,
                                     table->width, s->ranks == 1),
                      out);
-        EBB_TRY_GOTO(status,
-                     ebb_merge_init(&table->pieces, s->pool, lists, meet_lists, 1, whole, 1, table->width, true), out);
+        EBB_TRY_GOTO(
+            status,
+            ebb_merge_init(&table->pieces, s->pool, compute, lists, meet_lists, 1, whole, 1, table->width, true), out);
     }
 out:
     ebb_free(lane);
@@ -123,6 +125,10 @@ static ebb_status_t make_scratch(ebb_sync_t *s)
     s->scratch_floats = s->slab_stride * (s->tree.depth + 1);
     EBB_TRY(EBB_NEW_ARRAY("sync scratch", s->scratch_floats * s->threads, &s->scratch));
     EBB_TRY(EBB_NEW_ARRAY("sync scratch", s->slab_stride, &s->zeros));
+    s->formed_floats = EBB_SYNC_FORM;
+    for (int t = 0; t < s->n_tables; t++)
+        s->formed_floats = s->table[t].width > s->formed_floats ? s->table[t].width : s->formed_floats;
+    EBB_TRY(EBB_NEW_ARRAY("sync scratch", s->formed_floats * s->threads, &s->formed));
     EBB_TRY(EBB_NEW_ARRAY("sync scratch", s->threads, &s->norm));
     EBB_TRY(EBB_NEW_ARRAY("sync scratch", EBB_SYNC_SLAB * s->threads, &s->segment));
     return EBB_NEW_ARRAY("gradient sums", s->dense1 - s->dense0, &s->sums.dense);
@@ -181,6 +187,7 @@ ebb_status_t ebb_sync_create(ebb_comm_t *comm, ebb_backend_t *backend, struct eb
         s->owners = s->ranks;
     }
     ebb_sync_dense_range(layout, s->owner, s->owners, &s->dense0, &s->dense1);
+    s->sums.sync = s;
     s->sums.dense0 = s->dense0;
     s->sums.dense1 = s->dense1;
     EBB_TRY_GOTO(status, make_lanes(s, lanes), fail);
@@ -224,9 +231,9 @@ void ebb_sync_destroy(ebb_sync_t *s)
         free_parcels(parcels[i], s->ranks);
     for (int t = 0; t < EBB_MAX_TABLES; t++)
         free_table(&s->table[t]);
-    void *rest[] = {s->piece,         s->piece0,    s->node_done, s->node_buf,  s->view,          s->scratch,
-                    s->zeros,         s->words_out, s->words_in,  s->request,   s->gather_counts, s->gather_displs,
-                    s->gathered.data, s->norm,      s->segment,   s->sums.dense};
+    void *rest[] = {s->piece,         s->piece0,    s->node_done, s->node_buf,   s->view,          s->scratch,
+                    s->zeros,         s->words_out, s->words_in,  s->request,    s->gather_counts, s->gather_displs,
+                    s->gathered.data, s->norm,      s->segment,   s->sums.dense, s->formed};
     for (size_t i = 0; i < sizeof rest / sizeof *rest; i++)
         ebb_free(rest[i]);
     ebb_tree_cleanup(&s->tree);
@@ -314,6 +321,7 @@ static ebb_status_t publish_table(ebb_sync_t *s, int t, int64_t n)
     s->sums.table[t].row = table->row;
     s->sums.table[t].local = table->row;
     s->sums.table[t].val = table->val;
+    s->sums.table[t].parts = 0;
     if (s->owners == 1)
         return EBB_OK;
     EBB_TRY(ebb_grow("gradient sums", (void **)&table->local, &table->local_cap, n, sizeof *table->local));
@@ -323,22 +331,79 @@ static ebb_status_t publish_table(ebb_sync_t *s, int t, int64_t n)
     return EBB_OK;
 }
 
+/* Room for the rows' numbers; they are filled in by ebb_sync_form. */
+static ebb_status_t publish_parts(ebb_sync_t *s, int t)
+{
+    table_t *table = &s->table[t];
+    EBB_TRY(ebb_grow("gradient sums", (void **)&table->row, &table->row_cap, table->n, sizeof *table->row));
+    if (s->owners > 1)
+        EBB_TRY(ebb_grow("gradient sums", (void **)&table->local, &table->local_cap, table->n, sizeof *table->local));
+    s->sums.table[t].n = table->n;
+    s->sums.table[t].row = table->row;
+    s->sums.table[t].local = s->owners > 1 ? table->local : table->row;
+    s->sums.table[t].val = NULL;
+    s->sums.table[t].parts = table->parts->ranges;
+    return EBB_OK;
+}
+
 ebb_status_t ebb_sync_room_for_sums(table_t *table, int64_t n)
 {
     EBB_TRY(ebb_grow("gradient sums", (void **)&table->row, &table->row_cap, n, sizeof *table->row));
     return ebb_grow("gradient sums", (void **)&table->val, &table->val_cap, n * table->width, sizeof *table->val);
 }
 
-ebb_status_t ebb_sync_reduce(ebb_sync_t *s, ebb_sums_t **sums_p)
+static ebb_status_t reduce(ebb_sync_t *s, bool leave_parts, ebb_sums_t **sums_p)
 {
     int64_t start = ebb_now_ns();
     *sums_p = NULL;
+    s->leave_parts = leave_parts;
+    for (int t = 0; t < s->n_tables; t++)
+        s->table[t].parts = NULL;
     EBB_TRY(s->mode == EBB_SYNC_FAST ? ebb_sync_reduce_fast(s) : reduce_canonical(s));
     for (int t = 0; t < s->n_tables; t++)
-        EBB_TRY(publish_table(s, t, s->table[t].n));
+        EBB_TRY(s->table[t].parts ? publish_parts(s, t) : publish_table(s, t, s->table[t].n));
     *sums_p = &s->sums;
     s->stats.reduce_ns += ebb_now_ns() - start;
     return EBB_OK;
+}
+
+ebb_status_t ebb_sync_reduce(ebb_sync_t *s, ebb_sums_t **sums_p)
+{
+    return reduce(s, false, sums_p);
+}
+
+ebb_status_t ebb_sync_reduce_parts(ebb_sync_t *s, ebb_sums_t **sums_p)
+{
+    return reduce(s, s->mode == EBB_SYNC_CANONICAL, sums_p);
+}
+
+/* ---- rows formed where they are used ---- */
+
+typedef struct form_job {
+    const ebb_sync_t *sync;
+    const table_t *table;
+    ebb_rows_use_t use;
+    void *user;
+} form_job_t;
+
+static ebb_status_t number_rows(void *user, int thread, int64_t at, int64_t n, const int32_t *row, const float *val)
+{
+    const form_job_t *job = user;
+    const table_t *table = job->table;
+    memcpy(table->row + at, row, (size_t)n * sizeof *row);
+    if (job->sync->owners == 1)
+        return job->use(job->user, thread, n, row, row, val);
+    for (int64_t i = 0; i < n; i++)
+        table->local[at + i] = (int32_t)ebb_sync_local_row(row[i], job->sync->owners);
+    return job->use(job->user, thread, n, row, table->local + at, val);
+}
+
+ebb_status_t ebb_sync_form(ebb_sync_t *s, int t, int thread, int64_t part, ebb_rows_use_t use, void *user)
+{
+    const table_t *table = &s->table[t];
+    form_job_t job = {s, table, use, user};
+    return ebb_merge_range(table->parts, thread, part, s->formed_floats / table->width,
+                           s->formed + thread * s->formed_floats, number_rows, &job);
 }
 
 void ebb_sync_place(const ebb_sync_t *s, int *owner_p, int *owners_p)

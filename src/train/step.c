@@ -133,8 +133,9 @@ static ebb_status_t update(ebb_run_t *run, double weight)
 {
     ebb_sums_t *sums;
     double scale = weight > 0 ? 1.0 / weight : 0.0;
-    EBB_TRY(ebb_sync_reduce(run->sync, &sums));
-    if (run->optim_options.clip_norm > 0) {
+    bool clip = run->optim_options.clip_norm > 0;
+    EBB_TRY(clip ? ebb_sync_reduce(run->sync, &sums) : ebb_sync_reduce_parts(run->sync, &sums));
+    if (clip) {
         double norm2;
         EBB_TRY(ebb_sync_norm2(run->sync, &norm2));
         run->grad_norm = sqrt(norm2) * scale;

@@ -68,6 +68,27 @@ static inline ebb_status_t plain_sumsq(ebb_exec_t *x, int64_t n, int64_t segment
     return EBB_OK;
 }
 
+static inline ebb_status_t plain_terms_sum(ebb_exec_t *x, const ebb_terms_t *terms, int64_t first, int64_t n,
+                                           float *val)
+{
+    for (int64_t i = 0; i < n * terms->width; i++) {
+        int64_t k = first + i / terms->width, c = i % terms->width;
+        val[i] = 0.0f;
+        for (int64_t e = terms->begin[k]; e < terms->begin[k + 1]; e++)
+            val[i] = fmaf(terms->term[e].val, terms->dY[terms->term[e].source * terms->width + c], val[i]);
+    }
+    return EBB_OK;
+}
+
+static inline void plain_terms_free(void *dev, ebb_terms_t *terms)
+{
+    ebb_free(terms->idx);
+    ebb_free(terms->begin);
+    ebb_free(terms->term);
+    ebb_free(terms->dY);
+    *terms = (ebb_terms_t){0};
+}
+
 static inline float plain_sign(float v)
 {
     return v > 0 ? 1.0f : v < 0 ? -1.0f : 0.0f;
@@ -139,6 +160,8 @@ static const ebb_backend_ops_t plain_ops = {
     .exec_create = plain_exec_create,
     .exec_sync = plain_exec_sync,
     .exec_destroy = plain_exec_destroy,
+    .terms_sum = plain_terms_sum,
+    .terms_free = plain_terms_free,
     .add = plain_add,
     .sumsq = plain_sumsq,
     .update = plain_update,

@@ -14,6 +14,13 @@ typedef struct slot {
     int64_t idx_capacity, val_capacity;
 } slot_t;
 
+/* Non-zeros in the order of their columns' ranks. */
+typedef struct placed {
+    int64_t *begin;
+    entry_t *entries;
+    int64_t begin_capacity, entries_capacity;
+} placed_t;
+
 /* Work space of grouping. The bitmaps are clear between calls. Arrays grow and are never shrunk. */
 typedef struct group {
     uint64_t *bits, *summary; /* bit c of bits: column c is met; bit w of summary: word w of bits is not 0 */
@@ -21,9 +28,7 @@ typedef struct group {
     int64_t columns;          /* that the bitmaps have room for */
     int32_t *rank, *source;   /* per non-zero */
     int64_t rank_capacity, source_capacity;
-    int64_t *begin;
-    entry_t *entries;
-    int64_t begin_capacity, entries_capacity;
+    placed_t placed;
 } group_t;
 
 struct ebb_exec {
@@ -32,13 +37,13 @@ struct ebb_exec {
     group_t group;
 };
 
-/* Rank the columns of X's non-zeros: slot->idx ascending, group->rank per non-zero. source: NULL or per non-zero,
+/* Rank the columns of X's non-zeros: *idx_p ascending, group->rank per non-zero. source: NULL or per non-zero,
  * negative to leave it out. */
 ebb_status_t ebb_group_rank(const kernels_t *kernels, group_t *group, const ebb_csr_t *X, const int32_t *source,
-                            slot_t *slot, int64_t *met_p);
-/* After that: group->begin and group->entries. */
-ebb_status_t ebb_group_place(const kernels_t *kernels, group_t *group, const ebb_csr_t *X, const int32_t *source,
-                             int64_t met);
+                            int32_t **idx_p, int64_t *idx_capacity, int64_t *met_p);
+/* After that: the non-zeros in rank order. */
+ebb_status_t ebb_group_place(const kernels_t *kernels, const group_t *group, const ebb_csr_t *X, const int32_t *source,
+                             int64_t met, placed_t *placed);
 /* Room for the table of per non-zero sources. */
 ebb_status_t ebb_group_source(group_t *group, int64_t n);
 void ebb_group_cleanup(group_t *group);

@@ -12,8 +12,8 @@ void ebb_group_cleanup(group_t *group)
     ebb_free(group->base);
     ebb_free(group->rank);
     ebb_free(group->source);
-    ebb_free(group->begin);
-    ebb_free(group->entries);
+    ebb_free(group->placed.begin);
+    ebb_free(group->placed.entries);
     *group = (group_t){0};
 }
 
@@ -36,7 +36,7 @@ static ebb_status_t fit_columns(group_t *group, int64_t columns)
 }
 
 ebb_status_t ebb_group_rank(const kernels_t *kernels, group_t *group, const ebb_csr_t *X, const int32_t *source,
-                            slot_t *slot, int64_t *met_p)
+                            int32_t **idx_p, int64_t *idx_capacity, int64_t *met_p)
 {
     int64_t n = csr_nonzeros(X);
     *met_p = 0;
@@ -45,21 +45,25 @@ ebb_status_t ebb_group_rank(const kernels_t *kernels, group_t *group, const ebb_
                         (long long)n);
     EBB_TRY(fit_columns(group, X->cols));
     EBB_TRY(ebb_grow("ranks of non-zeros", (void **)&group->rank, &group->rank_capacity, n, sizeof *group->rank));
-    EBB_TRY(ebb_grow("columns of a gradient", (void **)&slot->idx, &slot->idx_capacity, n, sizeof *slot->idx));
+    EBB_TRY(ebb_grow("columns of a gradient", (void **)idx_p, idx_capacity, n, sizeof **idx_p));
     if (n > 0)
         *met_p = kernels->group_rank(n, X->col + X->rowptr[0], source, group->bits, group->summary,
-                                     (X->cols + 4095) / 4096, group->base, slot->idx, group->rank);
+                                     (X->cols + 4095) / 4096, group->base, *idx_p, group->rank);
     return EBB_OK;
 }
 
-ebb_status_t ebb_group_place(const kernels_t *kernels, group_t *group, const ebb_csr_t *X, const int32_t *source,
-                             int64_t met)
+ebb_status_t ebb_group_place(const kernels_t *kernels, const group_t *group, const ebb_csr_t *X, const int32_t *source,
+                             int64_t met, placed_t *placed)
 {
     int64_t n = csr_nonzeros(X);
-    EBB_TRY(ebb_grow("entries by column", (void **)&group->begin, &group->begin_capacity, met + 2, sizeof(int64_t)));
-    EBB_TRY(ebb_grow("entries by column", (void **)&group->entries, &group->entries_capacity, n, sizeof(entry_t)));
+    EBB_TRY(ebb_grow("entries by column", (void **)&placed->begin, &placed->begin_capacity, met + 2,
+                     sizeof *placed->begin));
+    EBB_TRY(ebb_grow("entries by column", (void **)&placed->entries, &placed->entries_capacity, n,
+                     sizeof *placed->entries));
     if (n > 0)
-        kernels->group_place(X, source, group->rank, met, group->begin, group->entries);
+        kernels->group_place(X, source, group->rank, met, placed->begin, placed->entries);
+    else
+        placed->begin[0] = 0;
     return EBB_OK;
 }
 

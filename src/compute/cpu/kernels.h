@@ -6,10 +6,7 @@
 #include <ebb/compute.h>
 
 /* A non-zero after grouping by column: its value and the row of the gradient it meets. */
-typedef struct entry {
-    int32_t source;
-    float val;
-} entry_t;
+typedef ebb_term_t entry_t;
 
 typedef struct loss_args {
     ebb_loss_kind_t kind;
@@ -46,8 +43,9 @@ typedef struct kernels {
                         entry_t *entries);
     void (*rank_scatter)(const ebb_csr_t *X, const int32_t *source, const int32_t *rank, int64_t H, const float *dY,
                          float *val);
-    /* val[k] = sum of entries begin[k] .. begin[k+1]-1 of val * dY[source * H ...]. */
-    void (*group_sum)(int64_t n, const int64_t *begin, const entry_t *entries, int64_t H, const float *dY, float *val);
+    /* val[k] = sum of entries begin[k] .. begin[k+1]-1 of val * dY[source * H ...]; prefetches for up to `known`. */
+    void (*group_sum)(int64_t n, const int64_t *begin, int64_t known, const entry_t *entries, int64_t H,
+                      const float *dY, float *val);
     void (*csr_grad_dense)(const ebb_csr_t *X, int64_t H, const float *dY, float *G);
     void (*fm_forward)(const ebb_csr_t *X, int64_t k, const float *T, const float *bias, float *out, float *sums);
     void (*fm_group)(int64_t n, const int32_t *idx, const int64_t *begin, const entry_t *entries, int64_t k,

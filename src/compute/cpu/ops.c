@@ -110,7 +110,7 @@ static ebb_status_t begin_rows(ebb_exec_t *x, int slot, const ebb_csr_t *X, cons
         return EBB_FAIL(EBB_EINVAL, "slot %d: a context has slots 0 to %d", slot, SLOTS - 1);
     slot_t *s = &x->slot[slot];
     int64_t met;
-    EBB_TRY(ebb_group_rank(x->kernels, &x->group, X, source, s, &met));
+    EBB_TRY(ebb_group_rank(x->kernels, &x->group, X, source, &s->idx, &s->idx_capacity, &met));
     EBB_TRY(ebb_grow("row-sparse gradient", (void **)&s->val, &s->val_capacity, met * width, sizeof *s->val));
     *out = (ebb_rows_t){.n = met, .capacity = met, .width = width, .idx = s->idx, .val = s->val};
     return EBB_OK;
@@ -127,8 +127,9 @@ static ebb_status_t rows_gradient(ebb_exec_t *x, int slot, const ebb_csr_t *X, c
         x->kernels->rank_scatter(X, source, x->group.rank, H, dY, out->val);
         return EBB_OK;
     }
-    EBB_TRY(ebb_group_place(x->kernels, &x->group, X, source, out->n));
-    x->kernels->group_sum(out->n, x->group.begin, x->group.entries, H, dY, out->val);
+    placed_t *placed = &x->group.placed;
+    EBB_TRY(ebb_group_place(x->kernels, &x->group, X, source, out->n, placed));
+    x->kernels->group_sum(out->n, placed->begin, placed->begin[out->n], placed->entries, H, dY, out->val);
     return EBB_OK;
 }
 
@@ -136,6 +137,44 @@ static ebb_status_t op_csr_grad(ebb_exec_t *x, int slot, const ebb_csr_t *X, int
                                 ebb_rows_t *out)
 {
     return rows_gradient(x, slot, X, NULL, H, dY, out);
+}
+
+static ebb_status_t op_csr_terms(ebb_exec_t *x, const ebb_csr_t *X, int64_t H, const float *dY, ebb_terms_t *t)
+{
+    int64_t met;
+    t->n = 0;
+    t->width = H;
+    EBB_TRY(ebb_group_rank(x->kernels, &x->group, X, NULL, &t->idx, &t->idx_capacity, &met));
+    placed_t placed = {t->begin, t->term, t->begin_capacity, t->term_capacity};
+    ebb_status_t status = ebb_group_place(x->kernels, &x->group, X, NULL, met, &placed);
+    t->begin = placed.begin;
+    t->term = placed.entries;
+    t->begin_capacity = placed.begin_capacity;
+    t->term_capacity = placed.entries_capacity;
+    EBB_TRY(status);
+    EBB_TRY(ebb_grow("gradient terms", (void **)&t->dY, &t->dY_capacity, X->rows * H, sizeof *t->dY));
+    if (met > 0)
+        memcpy(t->dY, dY, (size_t)(X->rows * H) * sizeof *t->dY);
+    t->n = met;
+    return EBB_OK;
+}
+
+static ebb_status_t op_terms_sum(ebb_exec_t *x, const ebb_terms_t *t, int64_t first, int64_t n, float *val)
+{
+    if (first < 0 || n < 0 || first + n > t->n)
+        return EBB_FAIL(EBB_EINVAL, "rows %lld .. %lld of a gradient of %lld rows", (long long)first,
+                        (long long)(first + n), (long long)t->n);
+    x->kernels->group_sum(n, t->begin + first, t->begin[t->n], t->term, t->width, t->dY, val);
+    return EBB_OK;
+}
+
+static void op_terms_free(void *dev, ebb_terms_t *t)
+{
+    ebb_free(t->idx);
+    ebb_free(t->begin);
+    ebb_free(t->term);
+    ebb_free(t->dY);
+    *t = (ebb_terms_t){0};
 }
 
 static ebb_status_t op_csr_grad_dense(ebb_exec_t *x, const ebb_csr_t *X, int64_t H, const float *dY, float *G,
@@ -159,8 +198,9 @@ static ebb_status_t op_fm_grad(ebb_exec_t *x, int slot, const ebb_csr_t *X, int6
     EBB_TRY(begin_rows(x, slot, X, NULL, 1 + k, grad));
     if (grad->n == 0)
         return EBB_OK;
-    EBB_TRY(ebb_group_place(x->kernels, &x->group, X, NULL, grad->n));
-    x->kernels->fm_group(grad->n, grad->idx, x->group.begin, x->group.entries, k, T, sums, dout, grad->val);
+    placed_t *placed = &x->group.placed;
+    EBB_TRY(ebb_group_place(x->kernels, &x->group, X, NULL, grad->n, placed));
+    x->kernels->fm_group(grad->n, grad->idx, placed->begin, placed->entries, k, T, sums, dout, grad->val);
     return EBB_OK;
 }
 
@@ -349,6 +389,9 @@ const ebb_backend_ops_t ebb_cpu_ops = {
     .dropout = op_dropout,
     .csr_gemm = op_csr_gemm,
     .csr_grad = op_csr_grad,
+    .csr_terms = op_csr_terms,
+    .terms_sum = op_terms_sum,
+    .terms_free = op_terms_free,
     .csr_grad_dense = op_csr_grad_dense,
     .fm_forward = op_fm_forward,
     .fm_grad = op_fm_grad,

@@ -39,6 +39,7 @@ typedef struct gradient {
     bool touched[TABLES][MAX_ROWS];
 } gradient_t;
 
+static bool in_parts; /* let rows be formed part by part */
 static bool integers; /* small ones, whose sums are exact in any order */
 
 static float wild(uint64_t step, uint64_t lane, uint64_t i)
@@ -48,20 +49,13 @@ static float wild(uint64_t step, uint64_t lane, uint64_t i)
     if (integers)
         return (float)(r % 17) - 8.0f;
     switch (r % 16) {
-    case 0:
-        return -0.0f;
-    case 1:
-        return 0.0f;
-    case 2:
-        return v * 1e-42f; /* denormal */
-    case 3:
-        return v * 1e30f;
-    case 4:
-        return -v * 1e30f;
-    case 5:
-        return lane % 2 ? 1e8f : -1e8f; /* cancels */
-    default:
-        return v;
+    case 0: return -0.0f;
+    case 1: return 0.0f;
+    case 2: return v * 1e-42f; /* denormal */
+    case 3: return v * 1e30f;
+    case 4: return -v * 1e30f;
+    case 5: return lane % 2 ? 1e8f : -1e8f; /* cancels */
+    default: return v;
     }
 }
 
@@ -168,6 +162,23 @@ typedef struct setup {
     float val[MAX_THREADS][TABLES][MAX_ROWS * 100 / 4];
 } setup_t;
 
+/* Row r of a gradient: one term, 1 times its values. */
+static void add_term(ebb_terms_t *terms, int32_t r, int64_t width, const float *values)
+{
+    int64_t k = terms->n++;
+    terms->width = width;
+    if (ebb_grow("terms", (void **)&terms->idx, &terms->idx_capacity, MAX_ROWS, sizeof(int32_t)) != EBB_OK ||
+        ebb_grow("terms", (void **)&terms->begin, &terms->begin_capacity, MAX_ROWS + 1, sizeof(int64_t)) != EBB_OK ||
+        ebb_grow("terms", (void **)&terms->term, &terms->term_capacity, MAX_ROWS, sizeof(ebb_term_t)) != EBB_OK ||
+        ebb_grow("terms", (void **)&terms->dY, &terms->dY_capacity, MAX_ROWS * width, sizeof(float)) != EBB_OK)
+        abort();
+    terms->idx[k] = r;
+    terms->begin[k] = k;
+    terms->begin[k + 1] = k + 1;
+    terms->term[k] = (ebb_term_t){(int32_t)k, 1.0f};
+    memcpy(terms->dY + k * width, values, (size_t)width * sizeof *values);
+}
+
 static void fill(setup_t *u, int thread, const gradient_t *g, ebb_grads_t *out)
 {
     for (int p = 0; p < u->layout->n_params; p++) {
@@ -187,10 +198,12 @@ static void fill(setup_t *u, int thread, const gradient_t *g, ebb_grads_t *out)
                 out->touched[t][r / 64] |= (uint64_t)1 << (r % 64);
                 continue;
             }
+            if (out->terms[t])
+                add_term(out->terms[t], (int32_t)r, w, g->row[t] + r * w);
             u->idx[thread][t][n] = (int32_t)r;
             memcpy(u->val[thread][t] + n++ * w, g->row[t] + r * w, (size_t)w * 4);
         }
-        if (!out->table_dense[t])
+        if (!out->table_dense[t] && !out->terms[t])
             out->rows[t] = (ebb_rows_t){n, MAX_ROWS, w, u->idx[thread][t], u->val[thread][t]};
     }
 }
@@ -244,7 +257,59 @@ static void sum_lanes(setup_t *u, int32_t lanes, int64_t step, ebb_sums_t **sums
     u->step = step;
     assert_ok(ebb_sync_begin(u->sync));
     assert_ok(ebb_pool_run(u->pool, ebb_lane_first(lanes, rank + 1, ranks) - u->lane0, lane_task, u));
-    assert_ok(ebb_sync_reduce(u->sync, sums));
+    assert_ok(in_parts ? ebb_sync_reduce_parts(u->sync, sums) : ebb_sync_reduce(u->sync, sums));
+}
+
+/* ---- rows formed part by part ---- */
+
+typedef struct forming {
+    setup_t *u;
+    int t;
+    float by_row[MAX_ROWS * 100 / 4];
+} forming_t;
+
+static ebb_status_t keep_formed(void *user, int thread, int64_t n, const int32_t *row, const int32_t *local,
+                                const float *val)
+{
+    forming_t *f = user;
+    int owner, owners;
+    int64_t w = table_of(f->u->layout, f->t)->cols;
+    ebb_sync_place(f->u->sync, &owner, &owners);
+    for (int64_t k = 0; k < n; k++) {
+        if (local[k] != ebb_sync_local_row(row[k], owners))
+            return EBB_FAIL(EBB_EBUG, "local row");
+        memcpy(f->by_row + row[k] * w, val + k * w, (size_t)w * sizeof *val);
+    }
+    return EBB_OK;
+}
+
+static ebb_status_t form_part(void *user, int thread, int64_t index)
+{
+    forming_t *f = user;
+    return ebb_sync_form(f->u->sync, f->t, thread, index, keep_formed, f);
+}
+
+/* Afterwards the sums look as ebb_sync_reduce gives them; true if any came in parts. */
+static bool form_sums(setup_t *u, ebb_sums_t *sums, float *val[TABLES])
+{
+    bool any = false;
+    for (int t = 0; t < u->layout->n_tables; t++) {
+        int64_t w = table_of(u->layout, t)->cols;
+        val[t] = NULL;
+        if (sums->table[t].parts == 0)
+            continue;
+        any = true;
+        forming_t *f = calloc(1, sizeof *f);
+        f->u = u;
+        f->t = t;
+        assert_null(sums->table[t].val);
+        assert_ok(ebb_pool_run(u->pool, sums->table[t].parts, form_part, f));
+        sums->table[t].val = val[t] = malloc((size_t)(MAX_ROWS * w) * sizeof(float));
+        for (int64_t k = 0; k < sums->table[t].n; k++)
+            memcpy(val[t] + k * w, f->by_row + sums->table[t].row[k] * w, (size_t)w * sizeof(float));
+        free(f);
+    }
+    return any;
 }
 
 /* ---- checks ---- */
@@ -332,10 +397,20 @@ static void run(const ebb_layout_t *layout, int32_t lanes, int threads, ebb_sync
     for (int64_t step = 0; step < steps; step++) {
         memset(want, 0, sizeof *want);
         reference(layout, step, 0, lanes, want);
+        in_parts = step % 2 == 1;
         sum_lanes(u, lanes, step, &sums);
+        float *val[TABLES];
+        if (form_sums(u, sums, val)) {
+            double norm2;
+            assert_fails(ebb_sync_norm2(u->sync, &norm2), EBB_EBUG, "in parts");
+        } else {
+            check_norm(u, want);
+        }
         check_sums(u, want, sums);
-        check_norm(u, want);
         check_gather(u, want, sums);
+        for (int t = 0; t < layout->n_tables; t++)
+            free(val[t]);
+        in_parts = false;
     }
     finish(u);
     free(want);

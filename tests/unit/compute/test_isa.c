@@ -34,6 +34,12 @@ static void run_sparse(ebb_exec_t *x, int64_t H, results_t *r)
     keep(r, Y, ROWS * H);
     assert_ok(ops->csr_grad(x, 0, &s.X, H, dY, &rows));
     keep_rows(r, &rows);
+    ebb_terms_t terms = {0};
+    assert_ok(ops->csr_terms(x, &s.X, H, dY, &terms));
+    assert_ok(ops->terms_sum(x, &terms, 0, terms.n, G));
+    keep(r, G, terms.n * H);
+    memset(G, 0, (size_t)(COLS * (H + 1)) * sizeof *G);
+    ops->terms_free(NULL, &terms);
     assert_ok(ops->fm_forward(x, &s.X, H, T, NULL, out, Y));
     keep(r, out, ROWS);
     assert_ok(ops->fm_grad(x, 0, &s.X, H, T, Y, out, &rows));
@@ -152,14 +158,10 @@ static double ulps(float got, double want)
 static double reference(int function, double v)
 {
     switch (function) {
-    case 0:
-        return exp(v);
-    case 1:
-        return 1 / (1 + exp(-v));
-    case 2:
-        return tanh(v);
-    default:
-        return v >= 0 ? 1 + erf(v / 1.4142135623730951) : erfc(-v / 1.4142135623730951);
+    case 0: return exp(v);
+    case 1: return 1 / (1 + exp(-v));
+    case 2: return tanh(v);
+    default: return v >= 0 ? 1 + erf(v / 1.4142135623730951) : erfc(-v / 1.4142135623730951);
     }
 }
 

@@ -77,6 +77,86 @@ static void gradient_equals_float64_and_rows_equal_dense_bit_for_bit(void **stat
     }
 }
 
+static void terms_summed_later_and_in_any_parts_equal_the_gradient_bit_for_bit(void **state)
+{
+    EACH_ISA(x) for (int i = 0; i < WIDTHS; i++)
+    {
+        int64_t rows = 23, H = widths[i];
+        sparse_t s = random_sparse(rows, i % 2 ? 97 : 70000, 40);
+        float *dY = random_floats(rows * H, 1);
+        ebb_csr_t later = {
+            .rows = rows - 9, .cols = s.X.cols, .rowptr = s.X.rowptr + 9, .col = s.X.col, .val = s.X.val};
+        ebb_terms_t terms = {0};
+        ebb_rows_t want;
+        for (int k = 0; k < 2; k++) { /* the second time in the arrays of the first */
+            const ebb_csr_t *X = k == 0 ? &s.X : &later;
+            assert_ok(ops->csr_grad(x, 0, X, H, dY, &want));
+            float *mine = copied(dY, rows * H);
+            assert_ok(ops->csr_terms(x, X, H, mine, &terms));
+            memset(mine, 0xff, (size_t)(rows * H) * sizeof *mine); /* the terms keep their own */
+            assert_int_equal(terms.n, want.n);
+            assert_int_equal(terms.width, H);
+            assert_memory_equal(terms.idx, want.idx, (size_t)want.n * sizeof *want.idx);
+            float *val = poisoned(want.n * H);
+            for (int64_t at = 0, part = 1; at < want.n; at += part, part = at % 3 + 1)
+                assert_ok(ops->terms_sum(x, &terms, at, want.n - at < part ? want.n - at : part, val + at * H));
+            assert_memory_equal(val, want.val, (size_t)(want.n * H) * sizeof *val);
+            free(val), free(mine);
+        }
+        assert_fails(ops->terms_sum(x, &terms, terms.n, 1, dY), EBB_EINVAL, "of a gradient of");
+        ops->terms_free(NULL, &terms);
+        free(dY);
+        free_sparse(&s);
+    }
+}
+
+static void terms_of_nothing_are_nothing_and_nothing_allocates_after_warm_up(void **state)
+{
+    int64_t rowptr[] = {7, 7, 7};
+    ebb_csr_t none = {0, 10, rowptr, NULL, NULL}, empty = {2, 10, rowptr, NULL, NULL};
+    ebb_exec_t *x = exec_of(0);
+    sparse_t s = random_sparse(20, 500, 30);
+    float *dY = random_floats(20 * 64, 1);
+    ebb_terms_t terms = {0};
+    assert_ok(ops->csr_terms(x, &none, 64, dY, &terms));
+    assert_int_equal(terms.n, 0);
+    assert_ok(ops->csr_terms(x, &s.X, 64, dY, &terms));
+    int64_t before = ebb_alloc_count();
+    assert_ok(ops->csr_terms(x, &empty, 64, dY, &terms));
+    assert_int_equal(terms.n, 0);
+    assert_ok(ops->csr_terms(x, &s.X, 64, dY, &terms));
+    assert_int_equal(ebb_alloc_count(), before);
+    ops->terms_free(NULL, &terms);
+    ops->exec_destroy(x);
+    free(dY);
+    free_sparse(&s);
+}
+
+static void terms_without_memory_are_refused_and_can_be_made_again(void **state)
+{
+    sparse_t s = random_sparse(20, 500, 30);
+    float *dY = random_floats(20 * 16, 1);
+    for (int64_t n = 0, failed = 1; failed; n++) {
+        ebb_exec_t *x = exec_of(0);
+        ebb_terms_t terms = {0};
+        ebb_alloc_fail_after(n);
+        failed = ops->csr_terms(x, &s.X, 16, dY, &terms) != EBB_OK;
+        ebb_alloc_fail_after(-1);
+        if (failed) {
+            ebb_error_clear();
+            assert_int_equal(terms.n, 0);
+            assert_ok(ops->csr_terms(x, &s.X, 16, dY, &terms));
+        } else {
+            assert_true(n >= 8);
+        }
+        assert_true(terms.n > 0);
+        ops->terms_free(NULL, &terms);
+        ops->exec_destroy(x);
+    }
+    free(dY);
+    free_sparse(&s);
+}
+
 static void a_touched_column_whose_sum_is_zero_stays(void **state)
 {
     int64_t rowptr[] = {0, 1, 2};
@@ -262,6 +342,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(product_equals_float64_with_and_without_bias_and_activation),
         cmocka_unit_test(gradient_equals_float64_and_rows_equal_dense_bit_for_bit),
+        cmocka_unit_test(terms_summed_later_and_in_any_parts_equal_the_gradient_bit_for_bit),
+        cmocka_unit_test(terms_of_nothing_are_nothing_and_nothing_allocates_after_warm_up),
+        cmocka_unit_test(terms_without_memory_are_refused_and_can_be_made_again),
         cmocka_unit_test(a_touched_column_whose_sum_is_zero_stays),
         cmocka_unit_test(empty_inputs_give_empty_gradients_and_bias_rows),
         cmocka_unit_test(slots_keep_their_gradients_apart_and_nothing_allocates_after_warm_up),
