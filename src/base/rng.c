@@ -52,10 +52,76 @@ float ebb_rng_uniform(uint64_t seed, uint32_t purpose, uint64_t a, uint64_t b)
     return (float)(ebb_rng_u64(seed, purpose, a, b) >> 40) * 0x1p-24f;
 }
 
+/* ---- many draws at once: integers alone until the last step, so that every instruction set gives the same ---- */
+
+enum { WIDE = 16 };
+
+/* out[i] for counters b .. b + WIDE - 1, round by round over all of them, which vectorises. */
+static inline __attribute__((always_inline)) void uniforms_wide(uint64_t mixed, uint64_t a, uint64_t b, float *out)
+{
+    uint32_t k0 = (uint32_t)mixed, k1 = (uint32_t)(mixed >> 32);
+    uint32_t c0[WIDE], c1[WIDE], c2[WIDE], c3[WIDE];
+    for (int i = 0; i < WIDE; i++) {
+        c0[i] = (uint32_t)a;
+        c1[i] = (uint32_t)(a >> 32);
+        c2[i] = (uint32_t)(b + (uint64_t)i);
+        c3[i] = (uint32_t)((b + (uint64_t)i) >> 32);
+    }
+    for (int round = 0; round < 10; round++) {
+        for (int i = 0; i < WIDE; i++) {
+            uint64_t p0 = (uint64_t)0xD2511F53u * c0[i];
+            uint64_t p1 = (uint64_t)0xCD9E8D57u * c2[i];
+            c0[i] = (uint32_t)(p1 >> 32) ^ c1[i] ^ k0;
+            c1[i] = (uint32_t)p1;
+            c2[i] = (uint32_t)(p0 >> 32) ^ c3[i] ^ k1;
+            c3[i] = (uint32_t)p0;
+        }
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    for (int i = 0; i < WIDE; i++)
+        out[i] = (float)(int32_t)(c0[i] >> 8) * 0x1p-24f;
+}
+
+static inline __attribute__((always_inline)) int64_t uniforms(uint64_t mixed, uint64_t a, uint64_t b, int64_t n,
+                                                              float *out)
+{
+    int64_t i = 0;
+    for (; i + WIDE <= n; i += WIDE)
+        uniforms_wide(mixed, a, b + (uint64_t)i, out + i);
+    return i;
+}
+
+#ifdef __x86_64__
+__attribute__((target("avx512f,avx512dq,avx512vl"))) static int64_t uniforms_avx512(uint64_t mixed, uint64_t a,
+                                                                                    uint64_t b, int64_t n, float *out)
+{
+    return uniforms(mixed, a, b, n, out);
+}
+
+__attribute__((target("avx2"))) static int64_t uniforms_avx2(uint64_t mixed, uint64_t a, uint64_t b, int64_t n,
+                                                             float *out)
+{
+    return uniforms(mixed, a, b, n, out);
+}
+#endif
+
+/* As many as whole blocks hold. */
+static int64_t uniform_blocks(uint64_t mixed, uint64_t a, uint64_t b, int64_t n, float *out)
+{
+#ifdef __x86_64__
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        return uniforms_avx512(mixed, a, b, n, out);
+    if (__builtin_cpu_supports("avx2"))
+        return uniforms_avx2(mixed, a, b, n, out);
+#endif
+    return uniforms(mixed, a, b, n, out);
+}
+
 void ebb_rng_uniforms(uint64_t seed, uint32_t purpose, uint64_t a, uint64_t b, int64_t n, float *out)
 {
     uint64_t key = mix_key(seed, purpose);
-    for (int64_t i = 0; i < n; i++) {
+    for (int64_t i = uniform_blocks(key, a, b, n, out); i < n; i++) {
         uint32_t r[4];
         draw(key, a, b + (uint64_t)i, r);
         out[i] = (float)(int32_t)(r[0] >> 8) * 0x1p-24f;

@@ -6,6 +6,7 @@
 
 #include "base/alloc.h"
 #include "base/rng.h"
+#include "base/threads.h"
 
 enum { STAGE_FLOATS = 1 << 16 };
 
@@ -67,37 +68,78 @@ static void initial(const ebb_param_t *p, uint64_t seed, int param, int64_t at, 
             out[i] = 0.0f;
 }
 
-static ebb_status_t fill(const ebb_backend_ops_t *ops, ebb_exec_t *x, const ebb_layout_t *layout, int param,
-                         uint64_t seed, float *stage, float *dst)
+/* What the threads that fill share. */
+typedef struct fill_job {
+    const ebb_backend_ops_t *ops;
+    const ebb_param_t *param;
+    int number; /* of the parameter */
+    uint64_t seed;
+    float *dst, *stage; /* stage: (threads, STAGE_FLOATS) */
+    ebb_exec_t **exec;  /* (threads) */
+} fill_job_t;
+
+static ebb_status_t fill_part(void *user, int thread, int64_t index)
 {
-    const ebb_param_t *p = &layout->params[param];
-    int64_t floats = p->rows * p->cols;
-    if (p->init == EBB_INIT_ZERO)
-        return ops->zero(x, dst, (size_t)floats * sizeof *dst);
-    for (int64_t at = 0; at < floats; at += STAGE_FLOATS) {
-        int64_t n = floats - at < STAGE_FLOATS ? floats - at : STAGE_FLOATS;
-        initial(p, seed, param, at, n, stage);
-        EBB_TRY(ops->upload(x, dst + at, stage, (size_t)n * sizeof *stage));
-        EBB_TRY(ops->exec_sync(x)); /* before the stage is filled again */
+    const fill_job_t *job = user;
+    int64_t at = index * STAGE_FLOATS, floats = job->param->rows * job->param->cols;
+    int64_t n = floats - at < STAGE_FLOATS ? floats - at : STAGE_FLOATS;
+    float *stage = job->stage + (int64_t)thread * STAGE_FLOATS;
+    initial(job->param, job->seed, job->number, at, n, stage);
+    EBB_TRY(job->ops->upload(job->exec[thread], job->dst + at, stage, (size_t)n * sizeof *stage));
+    return job->ops->exec_sync(job->exec[thread]); /* before the stage is filled again */
+}
+
+static ebb_status_t fill(ebb_pool_t *pool, fill_job_t *job)
+{
+    int64_t floats = job->param->rows * job->param->cols;
+    if (job->param->init == EBB_INIT_ZERO)
+        return job->ops->zero(job->exec[0], job->dst, (size_t)floats * sizeof *job->dst);
+    return ebb_pool_run(pool, (floats + STAGE_FLOATS - 1) / STAGE_FLOATS, fill_part, job);
+}
+
+/* As many threads as there is work for; they live until the weights are there. */
+static int fill_threads(const ebb_layout_t *layout)
+{
+    int64_t most = 1;
+    int cores = ebb_cores();
+    for (int i = 0; i < layout->n_params; i++) {
+        int64_t parts = layout->params[i].rows * layout->params[i].cols / STAGE_FLOATS;
+        most = parts > most ? parts : most;
     }
-    return EBB_OK;
+    return most < cores ? (int)most : cores;
+}
+
+static ebb_status_t fill_all(ebb_pool_t *pool, fill_job_t *job, const ebb_layout_t *layout, ebb_weights_t *weights)
+{
+    size_t padded = (size_t)layout->dense_floats * sizeof(float);
+    int threads = ebb_pool_threads(pool);
+    EBB_TRY(EBB_NEW_ARRAY("initial weights", (int64_t)threads * STAGE_FLOATS, &job->stage));
+    EBB_TRY(job->ops->zero(job->exec[0], weights->dense, padded)); /* padding too */
+    for (int i = 0; i < layout->n_params; i++) {
+        job->param = &layout->params[i];
+        job->number = i;
+        job->dst = ebb_weights_param(layout, weights, i, NULL);
+        EBB_TRY(fill(pool, job));
+    }
+    return job->ops->exec_sync(job->exec[0]);
 }
 
 ebb_status_t ebb_weights_init(ebb_backend_t *backend, const ebb_layout_t *layout, uint64_t seed, ebb_weights_t *weights)
 {
-    const ebb_backend_ops_t *ops = backend->ops;
-    ebb_exec_t *x = NULL;
-    float *stage;
-    EBB_TRY(EBB_NEW_ARRAY("initial weights", STAGE_FLOATS, &stage));
-    ebb_status_t status = ops->exec_create(backend->dev, &x);
+    fill_job_t job = {.ops = backend->ops, .seed = seed};
+    ebb_pool_t *pool;
+    int threads = fill_threads(layout);
+    EBB_TRY(ebb_pool_create(threads, &pool));
+    ebb_status_t status = EBB_NEW_ARRAY("initial weights", threads, &job.exec);
+    for (int i = 0; i < threads && status == EBB_OK; i++)
+        status = job.ops->exec_create(backend->dev, &job.exec[i]);
     if (status == EBB_OK)
-        status = ops->zero(x, weights->dense, (size_t)layout->dense_floats * sizeof(float)); /* padding too */
-    for (int i = 0; i < layout->n_params && status == EBB_OK; i++)
-        status = fill(ops, x, layout, i, seed, stage, ebb_weights_param(layout, weights, i, NULL));
-    if (status == EBB_OK)
-        status = ops->exec_sync(x);
-    if (x)
-        ops->exec_destroy(x);
-    ebb_free(stage);
+        status = fill_all(pool, &job, layout, weights);
+    for (int i = 0; job.exec && i < threads; i++)
+        if (job.exec[i])
+            job.ops->exec_destroy(job.exec[i]);
+    ebb_free(job.exec);
+    ebb_free(job.stage);
+    ebb_pool_destroy(pool);
     return status;
 }
