@@ -3,74 +3,16 @@
  *   build/release/tests/bench_gemm
  */
 #include "bench.h"
+#include "fma.h"
 
 #include <pthread.h>
-#ifdef __x86_64__
-#include <immintrin.h>
-#endif
-
-enum { CHAINS = 12, FMA_LOOPS = 20000 };
-
-static volatile float sink;
-static int lanes = 1;
-
-#ifdef __x86_64__
-__attribute__((target("avx512f"))) static void fma_avx512(void *user)
-{
-    __m512 a[CHAINS], b = _mm512_set1_ps(0.999f), c = _mm512_set1_ps(0.001f), sum = c;
-    for (int i = 0; i < CHAINS; i++)
-        a[i] = _mm512_set1_ps((float)i);
-    for (int k = 0; k < FMA_LOOPS; k++)
-#pragma GCC unroll 12
-        for (int i = 0; i < CHAINS; i++)
-            a[i] = _mm512_fmadd_ps(a[i], b, c);
-    for (int i = 0; i < CHAINS; i++)
-        sum = _mm512_add_ps(sum, a[i]);
-    sink = _mm512_cvtss_f32(sum);
-}
-
-__attribute__((target("avx2,fma"))) static void fma_avx2(void *user)
-{
-    __m256 a[CHAINS], b = _mm256_set1_ps(0.999f), c = _mm256_set1_ps(0.001f), sum = c;
-    for (int i = 0; i < CHAINS; i++)
-        a[i] = _mm256_set1_ps((float)i);
-    for (int k = 0; k < FMA_LOOPS; k++)
-#pragma GCC unroll 12
-        for (int i = 0; i < CHAINS; i++)
-            a[i] = _mm256_fmadd_ps(a[i], b, c);
-    for (int i = 0; i < CHAINS; i++)
-        sum = _mm256_add_ps(sum, a[i]);
-    sink = _mm256_cvtss_f32(sum);
-}
-#endif
-
-static void fma_scalar(void *user)
-{
-    float a[CHAINS] = {0}, sum = 0;
-    for (int k = 0; k < FMA_LOOPS; k++)
-        for (int i = 0; i < CHAINS; i++)
-            a[i] = __builtin_fmaf(a[i], 0.999f, 0.001f);
-    for (int i = 0; i < CHAINS; i++)
-        sum += a[i];
-    sink = sum;
-}
-
-static void (*fma_loop(void))(void *)
-{
-#ifdef __x86_64__
-    if (__builtin_cpu_supports("avx512f"))
-        return lanes = 16, fma_avx512;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        return lanes = 8, fma_avx2;
-#endif
-    return fma_scalar;
-}
 
 /* FLOP/s of one thread. */
 static double fma_peak(void)
 {
-    timing_t t = bench_time(fma_loop(), NULL);
-    return 2.0 * CHAINS * FMA_LOOPS * lanes / t.low;
+    double flop;
+    timing_t t = bench_time(fma_loop(&flop), NULL);
+    return flop / t.low;
 }
 
 typedef struct shape {

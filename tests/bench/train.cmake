@@ -1,0 +1,1 @@
+ebb_bench(steps LIBS ebb_train)
