@@ -141,7 +141,7 @@ typedef struct ebb_backend_ops {
     ebb_status_t (*gemm)(ebb_exec_t *x, bool ta, bool tb, int64_t M, int64_t N, int64_t K, const float *A, int64_t lda,
                          const float *B, int64_t ldb, float beta, float *C, int64_t ldc, const float *bias,
                          ebb_act_t act);
-    /* db (N) = beta db + sum over rows of dY (M,N), rows added in order. */
+    /* db (N) = beta db + (sum over rows of dY (M,N), rows added in order). */
     ebb_status_t (*bias_grad)(ebb_exec_t *x, int64_t M, int64_t N, const float *dY, float beta, float *db);
     /* May be in place. */
     ebb_status_t (*act_forward)(ebb_exec_t *x, ebb_act_t act, int64_t n, const float *in, float *out);
