@@ -128,6 +128,12 @@ EBB_API ebb_status_t ebb_model_forward(const ebb_model_t *model, const ebb_pass_
                                        float *out);
 EBB_API ebb_status_t ebb_model_backward(const ebb_model_t *model, const ebb_pass_t *pass, const ebb_input_t *in,
                                         float *dout, ebb_grads_t *grads);
+/* Whether the backward pass of `rows` rows (cols wide), with grads->accumulate, adds each float of the gradient to what
+ * is there in one addition, the gradient rounded as it is alone: then a lane may be added to another lane's sum by its
+ * own pass. Tried out with random weights, rows and sums; any bit that differs, or too many zeros to tell, is a no, and
+ * so are row-sparse tables. Takes the time of some steps of a lane. Not collective. */
+EBB_API ebb_status_t ebb_model_adds_whole(const ebb_model_t *model, ebb_backend_t *backend, int64_t cols, int64_t rows,
+                                          bool *whole_p);
 /* One line a layer: index, kind, shapes, parameters. */
 EBB_API ebb_status_t ebb_model_describe(const ebb_model_t *model, char *text, size_t size);
 

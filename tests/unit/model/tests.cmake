@@ -3,6 +3,7 @@ ebb_unit_test(model config)
 ebb_unit_test(model learn)
 ebb_unit_test(model metrics)
 ebb_unit_test(model onnx)
+ebb_unit_test(model whole)
 
 # The example plug-in, built as a user would: with the public headers alone.
 add_library(plugin_wide_deep MODULE ${CMAKE_CURRENT_LIST_DIR}/../../support/plugin_wide_deep.c)
