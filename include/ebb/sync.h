@@ -49,8 +49,10 @@ EBB_API void ebb_sync_destroy(ebb_sync_t *sync);
  * optimiser; gather. */
 EBB_API ebb_status_t ebb_sync_begin(ebb_sync_t *sync);
 /* Buffers for a lane's gradient, with grads->accumulate false (in fast mode perhaps true, over other lanes' sums).
- * Thread-safe. Dense tables and bitmaps come zeroed. */
-EBB_API ebb_status_t ebb_sync_lane_grads(ebb_sync_t *sync, int32_t lane, ebb_grads_t **grads_p);
+ * whole: the lane comes in one piece of which the model adds each float in one addition (ebb_model_adds_whole); then
+ * accumulate may be true over the sum of the lane's left sibling, which is the same addition without another pass over
+ * memory. Thread-safe. Dense tables and bitmaps come zeroed. */
+EBB_API ebb_status_t ebb_sync_lane_grads(ebb_sync_t *sync, int32_t lane, bool whole, ebb_grads_t **grads_p);
 /* The model has added one more piece of the lane's rows (gradient accumulation): keeps rows[] of this piece and readies
  * grads for the next. Call before lane_done when there are several pieces, also after the last one. Thread-safe. */
 EBB_API ebb_status_t ebb_sync_lane_piece(ebb_sync_t *sync, int32_t lane, ebb_exec_t *exec);

@@ -3,8 +3,9 @@
  *
  * A buffer belongs to a lane from lane_grads to lane_done, then to a node of the tree; two complete siblings of at most
  * `eager` lanes are added by the thread that completed the second, into the left one's buffer, and the right one's is
- * free again. The lock guards lists and node states, never an addition. Fast mode has no nodes: a buffer with sums is
- * handed to the next lane, which adds to it.
+ * free again. A lane whose left sibling is complete before the lane begins may be given that sibling's buffer to add
+ * its gradient to: the same addition, done by the model. The lock guards lists and node states, never an addition. Fast
+ * mode has no nodes: a buffer with sums is handed to the next lane, which adds to it.
  */
 #include "sync/lanes.h"
 
@@ -217,15 +218,47 @@ static ebb_status_t lend_buffer(ebb_sync_t *s, buffer_t **buf_p)
     return status;
 }
 
-ebb_status_t ebb_sync_lane_grads(ebb_sync_t *s, int32_t number, ebb_grads_t **grads_p)
+static bool is_own(const ebb_sync_t *s, int32_t node)
+{
+    if (node < 0)
+        return false;
+    const ebb_node_t *n = &s->tree.node[node];
+    return n->lo >= s->lane0 && n->hi <= s->lane0 + s->n_lanes;
+}
+
+/* Whether a node is this rank's and small enough to be added at once. */
+static bool is_eager(const ebb_sync_t *s, int32_t node)
+{
+    return is_own(s, node) && s->tree.node[node].hi - s->tree.node[node].lo <= s->eager;
+}
+
+/* The sum to which a lane may add its gradient itself: its left sibling's, when that is complete; else NULL. */
+static buffer_t *sibling_sum(ebb_sync_t *s, int32_t lane)
+{
+    int32_t node = s->tree.leaf[lane], up = s->tree.node[node].parent;
+    if (s->mode == EBB_SYNC_FAST || s->n_tables > 0 || !is_own(s, up) || s->tree.node[up].right != node)
+        return NULL;
+    int32_t left = s->tree.node[up].left;
+    pthread_mutex_lock(&s->lock);
+    buffer_t *buf = s->node_done[left] ? s->node_buf[left] : NULL;
+    if (buf)
+        s->node_buf[left] = NULL;
+    pthread_mutex_unlock(&s->lock);
+    return buf;
+}
+
+ebb_status_t ebb_sync_lane_grads(ebb_sync_t *s, int32_t number, bool whole, ebb_grads_t **grads_p)
 {
     lane_t *lane = find_lane(s, number);
     *grads_p = NULL;
     if (!lane)
         return not_ours(s, number);
-    EBB_TRY(lend_buffer(s, &lane->buf));
+    lane->buf = whole ? sibling_sum(s, number) : NULL;
+    lane->joined = lane->buf != NULL;
+    if (!lane->joined)
+        EBB_TRY(lend_buffer(s, &lane->buf));
     lane->pieces = 0;
-    lane->grads = (ebb_grads_t){.dense = lane->buf->dense, .accumulate = lane->buf->used};
+    lane->grads = (ebb_grads_t){.dense = lane->buf->dense, .accumulate = lane->joined || lane->buf->used};
     for (int t = 0; t < s->n_tables; t++) {
         lane->rows[t].n = lane->terms[t].n = 0;
         if (!s->table[t].dense && s->table[t].width >= EBB_SYNC_TERMS)
@@ -265,6 +298,8 @@ ebb_status_t ebb_sync_lane_piece(ebb_sync_t *s, int32_t number, ebb_exec_t *exec
     lane_t *lane = find_lane(s, number);
     if (!lane || !lane->buf)
         return not_ours(s, number);
+    if (lane->joined)
+        return EBB_FAIL(EBB_EBUG, "lane %d was promised in one piece and comes in several", number);
     EBB_TRY(s->backend->ops->exec_sync(exec));
     EBB_TRY(keep_rows(s, lane));
     EBB_TRY(form_rows(s, lane, exec));
@@ -306,15 +341,6 @@ static ebb_status_t close_lane(ebb_sync_t *s, lane_t *lane, ebb_exec_t *exec)
     lane->earlier = NULL;
     pthread_mutex_unlock(&s->lock);
     return EBB_OK;
-}
-
-/* Whether a node is this rank's and small enough to be added at once. */
-static bool is_eager(const ebb_sync_t *s, int32_t node)
-{
-    if (node < 0)
-        return false;
-    const ebb_node_t *n = &s->tree.node[node];
-    return n->lo >= s->lane0 && n->hi <= s->lane0 + s->n_lanes && n->hi - n->lo <= s->eager;
 }
 
 /* Set a node's sum, then add up the tree as far as siblings are complete. */
@@ -367,14 +393,19 @@ ebb_status_t ebb_sync_lane_done(ebb_sync_t *s, int32_t number, bool has_rows, eb
         return EBB_FAIL(EBB_EBUG, "lane %d is complete, but nobody asked for its buffers", number);
     if (has_rows)
         EBB_TRY(close_lane(s, lane, exec));
+    int32_t node = s->tree.leaf[number];
     lane->buf = NULL;
+    if (lane->joined) {
+        lane->joined = false;
+        return complete_node(s, s->tree.node[node].parent, buf, exec);
+    }
     if (buf && (!has_rows || s->mode == EBB_SYNC_FAST)) {
         buf->used |= has_rows;
         give_back(s, buf);
     }
     if (s->mode == EBB_SYNC_FAST)
         return EBB_OK;
-    return complete_node(s, s->tree.leaf[number], has_rows ? buf : NULL, exec);
+    return complete_node(s, node, has_rows ? buf : NULL, exec);
 }
 
 void ebb_sync_start_lanes(ebb_sync_t *s)

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define WHOLE_FLOATS ((int64_t)16 << 10) /* gradients from which lanes are worth joining */
+
 static ebb_status_t open_data(ebb_run_t *run)
 {
     const ebb_run_config_t *c = run->config;
@@ -123,6 +125,20 @@ static int64_t piece_rows(const ebb_run_t *run)
     return (most + pieces - 1) / pieces;
 }
 
+/* The lanes of a full step have one or two numbers of rows; try them out where passes over the gradients cost time. */
+static ebb_status_t find_whole_rows(ebb_run_t *run)
+{
+    if (run->config->accumulate > 1 || run->info->sparse || run->layout->dense_floats < WHOLE_FLOATS)
+        return EBB_OK;
+    int64_t few = run->order.batch / run->order.lanes, more = few + (run->order.batch % run->order.lanes > 0);
+    for (int64_t rows = few; rows <= more; rows++) {
+        bool whole;
+        EBB_TRY(ebb_model_adds_whole(run->model, run->workers.backend, run->info->cols, rows, &whole));
+        run->whole_rows[rows - few] = whole ? rows : 0;
+    }
+    return EBB_OK;
+}
+
 static ebb_status_t init_local(ebb_run_t *run)
 {
     EBB_TRY(open_data(run));
@@ -131,6 +147,7 @@ static ebb_status_t init_local(ebb_run_t *run)
     EBB_TRY(build_measures(run));
     EBB_TRY(build_loader(run));
     plan_steps(run);
+    EBB_TRY(find_whole_rows(run));
     return EBB_NEW_ARRAY("step sums", run->workers.threads + 1, &run->words);
 }
 

@@ -47,6 +47,7 @@ typedef struct ebb_run {
     ebb_metrics_t *metrics;
     float *class_weights;
     int32_t lane0, lane1;    /* of this rank */
+    int64_t whole_rows[2];   /* lanes of so many rows are added whole (ebb_model_adds_whole); 0: none */
     ebb_step_words_t *words; /* (threads), then one for the sum */
     int64_t epoch_steps, total_steps, step;
     ebb_run_progress_t progress;

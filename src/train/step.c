@@ -74,17 +74,34 @@ static void note_order(const ebb_run_t *run, const ebb_lane_rows_t *lane, ebb_st
     words->rows += lane->n;
 }
 
-static ebb_status_t compute_lane(void *user, int thread, int64_t index)
+/* Which lane comes next but `turn`: the threads' first lanes lie far apart, so that a lane's left neighbour, to whose
+ * sum it may add its gradient, is likely to be complete when its turn comes. */
+static int64_t lane_of_turn(int64_t turn, int64_t lanes, int64_t threads)
+{
+    int64_t each = lanes / threads, rest = turn - each * threads, t = 0;
+    if (rest < 0)
+        return lanes * (turn % threads) / threads + turn / threads;
+    for (;; t++)
+        if (lanes * (t + 1) / threads - lanes * t / threads > each && rest-- == 0)
+            return lanes * (t + 1) / threads - 1;
+}
+
+static bool is_whole(const ebb_run_t *run, int64_t rows)
+{
+    return rows == run->whole_rows[0] || rows == run->whole_rows[1];
+}
+
+static ebb_status_t compute_lane(void *user, int thread, int64_t turn)
 {
     ebb_run_t *run = user;
-    const ebb_lane_rows_t *lane = &run->batch->lanes[index];
+    const ebb_lane_rows_t *lane = &run->batch->lanes[lane_of_turn(turn, run->batch->n_lanes, run->workers.threads)];
     ebb_exec_t *exec = run->workers.exec[thread];
     ebb_grads_t *grads;
     int64_t pieces = run->config->accumulate;
     note_order(run, lane, &run->words[thread]);
     if (lane->n == 0)
         return ebb_sync_lane_done(run->sync, lane->lane, false, exec);
-    EBB_TRY(ebb_sync_lane_grads(run->sync, lane->lane, &grads));
+    EBB_TRY(ebb_sync_lane_grads(run->sync, lane->lane, is_whole(run, lane->n), &grads));
     for (int64_t p = 0; p < pieces; p++) {
         int64_t from = lane->n * p / pieces, to = lane->n * (p + 1) / pieces;
         if (from == to)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The same bits for any number of ranks and threads, and after being stopped and resumed on another number of ranks.
 
-Trains a sparse logistic regression, a sparse MLP and a dense MLP on data whose row counts divide nothing evenly, and compares
+Trains a sparse logistic regression, a sparse MLP and two dense MLPs on data whose row counts divide nothing evenly, and compares
 SHA-256 of weights and of optimiser state and the order hash of every epoch. Prints a table; exits 1 at the first difference.
 """
 import argparse
@@ -35,6 +35,12 @@ train: {{batch: 130, optimizer: {{adamw: {{lr: 0.01, l2: 1e-3}}}}, rows: sparse}
 data: {{train: {data}/dense, block_rows: 64, window_blocks: 4}}
 model: {{layers: [{{linear: {{out: 33}}}}, {{gelu: {{}}}}, {{layer_norm: {{}}}}, {{linear: {{}}}}]}}
 train: {{batch: 130, accumulate: 2, class_weights: balanced, optimizer: {{adamw: {{lr: 0.01}}}}}}
+""",
+    # large enough, and in one piece, so that lanes are added to their neighbours' sums by their own products
+    "dense-wide-mlp": """
+data: {{train: {data}/dense, block_rows: 64, window_blocks: 4}}
+model: {{layers: [{{linear: {{out: 300}}}}, {{relu: {{}}}}, {{linear: {{out: 40}}}}, {{relu: {{}}}}, {{linear: {{}}}}]}}
+train: {{batch: 650, optimizer: {{adam: {{lr: 0.01}}}}}}
 """,
 }
 

@@ -216,7 +216,7 @@ static ebb_status_t lane_task(void *user, int thread, int64_t index)
     ebb_grads_t *grads;
     if (pieces == 0 && lane % 2)
         return ebb_sync_lane_done(u->sync, lane, false, u->exec[thread]); /* without asking for buffers */
-    EBB_TRY(ebb_sync_lane_grads(u->sync, lane, &grads));
+    EBB_TRY(ebb_sync_lane_grads(u->sync, lane, pieces <= 1, &grads));
     for (int p = 0; p < pieces; p++) {
         make_piece(u->layout, u->step, lane, p, u->piece[thread]);
         fill(u, thread, u->piece[thread], grads);
@@ -437,6 +437,13 @@ static void more_ranks_than_parameters_and_tables_alone_work(void **state)
     }
 }
 
+/* Without tables, lanes of one piece are added to their left siblings' sums where those are complete. */
+static void lanes_that_join_their_siblings_give_the_same_sums(void **state)
+{
+    for (int threads = 1; threads <= 3; threads++)
+        run(&tiny, 24, threads, EBB_SYNC_CANONICAL, EBB_ROWS_AUTO, 6);
+}
+
 static void long_vectors_work(void **state)
 {
     run(&big, 13, 2, EBB_SYNC_CANONICAL, EBB_ROWS_AUTO, 1);
@@ -522,6 +529,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sums_equal_the_plain_walk_for_any_lanes_and_threads),
         cmocka_unit_test(more_ranks_than_parameters_and_tables_alone_work),
+        cmocka_unit_test(lanes_that_join_their_siblings_give_the_same_sums),
         cmocka_unit_test(long_vectors_work),
         cmocka_unit_test(more_than_64_lanes_a_rank_work),
         cmocka_unit_test(fast_sums_are_right_and_every_rank_owns_all),
