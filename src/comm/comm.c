@@ -6,6 +6,7 @@
 #include <ebb/comm.h>
 #include "comm/transport.h"
 #include "base/alloc.h"
+#include "base/threads.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +16,7 @@ struct ebb_comm {
     ebb_comm_ops_t ops;
     void *state;
     int rank, size;
-    int local_rank, local_size;
+    int local_rank, local_size, cores;
 };
 
 /* An error as it travels: ebb_error_t without its pointer. */
@@ -61,7 +62,8 @@ ebb_status_t ebb_comm_create(const ebb_comm_ops_t *ops, void *state, int rank, i
         return EBB_FAIL(EBB_EINVAL, "transport %s: rank %d of %d (%d of %d on this host) is out of range", ops->name,
                         rank, size, local_rank, local_size);
     EBB_TRY(EBB_NEW("communicator", &comm));
-    *comm = (ebb_comm_t){*ops, state, rank, size, local_rank, local_size};
+    int cores = ebb_cores() / local_size;
+    *comm = (ebb_comm_t){*ops, state, rank, size, local_rank, local_size, cores > 0 ? cores : 1};
     *comm_p = comm;
     return EBB_OK;
 }
@@ -115,6 +117,16 @@ int ebb_comm_size(const ebb_comm_t *comm)
 int ebb_comm_local_rank(const ebb_comm_t *comm)
 {
     return comm->local_rank;
+}
+
+int ebb_comm_cores(const ebb_comm_t *comm)
+{
+    return comm->cores;
+}
+
+void ebb_comm_set_cores(ebb_comm_t *comm, int cores)
+{
+    comm->cores = cores > 0 ? cores : 1;
 }
 
 int ebb_comm_local_size(const ebb_comm_t *comm)

@@ -6,5 +6,7 @@
 
 /* Whether the environment shows a launcher of MPI processes (mpirun, srun with PMI). Not collective. */
 bool ebb_comm_launched(void);
+/* What ebb_comm_cores says, where a transport knows better than cores over ranks of the host. */
+void ebb_comm_set_cores(ebb_comm_t *comm, int cores);
 
 #endif

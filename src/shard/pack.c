@@ -24,8 +24,7 @@ static ebb_status_t set_defaults(ebb_pack_t *p, const ebb_pack_options_t *option
     o->shard_bytes = o->shard_bytes > 0 ? o->shard_bytes : (int64_t)256 << 20;
     o->memory_bytes = o->memory_bytes > 0 ? o->memory_bytes : (int64_t)512 << 20;
     o->level = o->level != 0 ? o->level : 9;
-    int share = ebb_cores() / ebb_comm_local_size(p->comm);
-    p->threads = o->threads > 0 ? o->threads : share > 0 ? share : 1;
+    p->threads = o->threads > 0 ? o->threads : ebb_comm_cores(p->comm);
     if (p->threads > MAX_THREADS)
         return EBB_FAIL(EBB_EUSAGE, "%d threads are too many; at most %d", p->threads, MAX_THREADS);
     if (o->hash_bits > 30)

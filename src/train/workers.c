@@ -3,21 +3,11 @@
 #include "base/alloc.h"
 
 #include <string.h>
-#include <unistd.h>
-
-/* Launchers that bind ranks to cores have dealt them out already; otherwise the ranks of a host share its cores. */
-static int share_of_cores(const ebb_comm_t *comm)
-{
-    int cores = ebb_cores();
-    long online = sysconf(_SC_NPROCESSORS_ONLN);
-    int share = cores < online ? cores : cores / ebb_comm_local_size(comm);
-    return share > 0 ? share : 1;
-}
 
 ebb_status_t ebb_workers_init(ebb_workers_t *w, const ebb_comm_t *comm, const char *backend, int threads)
 {
     memset(w, 0, sizeof *w);
-    w->threads = threads > 0 ? threads : share_of_cores(comm);
+    w->threads = threads > 0 ? threads : ebb_comm_cores(comm);
     EBB_TRY(ebb_backend_open(backend, ebb_comm_local_rank(comm), &w->backend));
     if (!(w->backend->ops->caps & EBB_CAP_HOST_MEMORY))
         return EBB_FAIL(EBB_EUNAVAILABLE,

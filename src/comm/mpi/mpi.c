@@ -7,9 +7,11 @@
  */
 #include <ebb/comm.h>
 #include "base/alloc.h"
+#include "comm/transport.h"
 
 #include <limits.h>
 #include <mpi.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -261,7 +263,8 @@ static ebb_status_t initialise(mpi_t *m)
     if (there) {
         MPI_Query_thread(&level);
     } else {
-        /* hwloc would look for X displays on "localhost"; without an /etc/hosts that waits seconds for a name server. */
+        /* hwloc would look for X displays on "localhost"; without an /etc/hosts that waits seconds for a name server.
+         */
         setenv("HWLOC_COMPONENTS", "-gl", false);
         int rc = MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &level);
         if (rc != MPI_SUCCESS)
@@ -274,23 +277,50 @@ static ebb_status_t initialise(mpi_t *m)
     return EBB_OK;
 }
 
-static ebb_status_t local_place(mpi_t *m, int *rank_p, int *size_p)
+/* Cores that this rank may count on, when each core is divided among the ranks of the host that may run on it. */
+static int share_of_cores(const cpu_set_t *set, int rank, int size)
+{
+    double share = 0;
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+        int users = 0;
+        for (int r = 0; r < size; r++)
+            users += CPU_ISSET(cpu, &set[r]) != 0;
+        if (CPU_ISSET(cpu, &set[rank]))
+            share += 1.0 / users;
+    }
+    return (int)(share + 1e-6);
+}
+
+static ebb_status_t divide_cores(MPI_Comm host, int rank, int size, int *cores_p)
+{
+    cpu_set_t *set, mine;
+    CPU_ZERO(&mine);
+    (void)sched_getaffinity(0, sizeof mine, &mine); /* more than CPU_SETSIZE cores: counts as none, so as 1 */
+    EBB_TRY(EBB_NEW_ARRAY("bindings", size, &set));
+    int rc = MPI_Allgather(&mine, (int)sizeof mine, MPI_BYTE, set, (int)sizeof mine, MPI_BYTE, host);
+    *cores_p = share_of_cores(set, rank, size);
+    ebb_free(set);
+    return rc == MPI_SUCCESS ? EBB_OK : mpi_error(rc, "MPI_Allgather");
+}
+
+static ebb_status_t local_place(mpi_t *m, int *rank_p, int *size_p, int *cores_p)
 {
     MPI_Comm host;
     MPI_TRY(MPI_Comm_split_type(m->comm, MPI_COMM_TYPE_SHARED, m->rank, MPI_INFO_NULL, &host), "MPI_Comm_split_type");
     MPI_Comm_rank(host, rank_p);
     MPI_Comm_size(host, size_p);
+    ebb_status_t status = divide_cores(host, *rank_p, *size_p, cores_p);
     MPI_Comm_free(&host);
-    return EBB_OK;
+    return status;
 }
 
-static ebb_status_t join_world(mpi_t *m, int *local_rank_p, int *local_size_p)
+static ebb_status_t join_world(mpi_t *m, int *local_rank_p, int *local_size_p, int *cores_p)
 {
     MPI_TRY(MPI_Comm_dup(MPI_COMM_WORLD, &m->comm), "MPI_Comm_dup");
     MPI_TRY(MPI_Comm_set_errhandler(m->comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
     MPI_Comm_rank(m->comm, &m->rank);
     MPI_Comm_size(m->comm, &m->size);
-    EBB_TRY(local_place(m, local_rank_p, local_size_p));
+    EBB_TRY(local_place(m, local_rank_p, local_size_p, cores_p));
     EBB_TRY(EBB_NEW_ARRAY("MPI counts", m->size, &m->counts));
     return EBB_NEW_ARRAY("MPI counts", m->size, &m->displs);
 }
@@ -298,14 +328,15 @@ static ebb_status_t join_world(mpi_t *m, int *local_rank_p, int *local_size_p)
 ebb_status_t ebb_comm_mpi(ebb_comm_t **comm_p)
 {
     mpi_t *m;
-    int local_rank = 0, local_size = 1;
+    int local_rank = 0, local_size = 1, cores = 1;
     ebb_status_t status;
     *comm_p = NULL;
     EBB_TRY(EBB_NEW("communicator", &m));
     m->comm = MPI_COMM_NULL;
     EBB_TRY_GOTO(status, initialise(m), fail);
-    EBB_TRY_GOTO(status, join_world(m, &local_rank, &local_size), fail);
+    EBB_TRY_GOTO(status, join_world(m, &local_rank, &local_size, &cores), fail);
     EBB_TRY_GOTO(status, ebb_comm_create(&mpi_ops, m, m->rank, m->size, local_rank, local_size, comm_p), fail);
+    ebb_comm_set_cores(*comm_p, cores);
     ebb_log_set_rank(m->rank, m->size);
     return EBB_OK;
 fail:

@@ -2,6 +2,8 @@
 #include "support.h"
 #include <ebb/comm.h>
 
+#include <sched.h>
+
 static ebb_comm_t *comm;
 static int rank, size;
 
@@ -15,6 +17,35 @@ static void default_under_a_launcher_is_mpi(void **state)
     assert_ok(ebb_comm_mpi(&second)); /* beside the first, which alone finalises */
     ebb_comm_destroy(second);
     assert_ok(ebb_comm_barrier(comm));
+}
+
+static int cores_of_second_communicator(void)
+{
+    ebb_comm_t *second;
+    assert_ok(ebb_comm_mpi(&second));
+    int cores = ebb_comm_cores(second);
+    ebb_comm_destroy(second);
+    return cores;
+}
+
+static void cores_are_divided_among_the_ranks_bound_to_them(void **state)
+{
+    cpu_set_t all, one;
+    assert_int_equal(sched_getaffinity(0, sizeof all, &all), 0);
+    int n = CPU_COUNT(&all), last = CPU_SETSIZE - 1;
+    assert_int_equal(cores_of_second_communicator(), n / size > 0 ? n / size : 1); /* tests bind nobody */
+    while (!CPU_ISSET(last, &all))
+        last--;
+    CPU_ZERO(&one);
+    CPU_SET(last, &one);
+    if (rank == 0) /* all others may run there too, and elsewhere */
+        assert_int_equal(sched_setaffinity(0, sizeof one, &one), 0);
+    int cores = cores_of_second_communicator();
+    if (rank == 0)
+        assert_int_equal(cores, 1);
+    else if (size == 2 && n > 1) /* every core but that one, which is half its own */
+        assert_int_equal(cores, n - 1);
+    assert_int_equal(sched_setaffinity(0, sizeof all, &all), 0);
 }
 
 static void reductions_give_sum_min_max_and_bits(void **state)
@@ -130,6 +161,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(default_under_a_launcher_is_mpi),
+        cmocka_unit_test(cores_are_divided_among_the_ranks_bound_to_them),
         cmocka_unit_test(reductions_give_sum_min_max_and_bits),
         cmocka_unit_test(gathers_put_every_part_in_rank_order),
         cmocka_unit_test(uneven_gather_works_in_place_and_beside),
