@@ -1,5 +1,5 @@
 /* manifest.json: written last, so that a data set opens only when it is whole; read first, and trusted only after its
- * numbers agree with each other. The SHA-256 of its bytes is the data set's hash. */
+ * numbers agree with each other and its checksum with its text. The SHA-256 of its bytes is the data set's hash. */
 #include "shard/layout.h"
 #include "base/alloc.h"
 #include "base/file.h"
@@ -13,6 +13,39 @@
 
 static const char *const value_names[] = {"f32", "f16", "u8", "i8", "u16", "i16", "i32"};
 static const char *const target_names[] = {"none", "class", "real"};
+
+/* ---- the checksum: XXH3-64 of the text in which its own digits are zeros ---- */
+
+static const char checksum_key[] = "\"checksum\": \"", no_checksum[] = "0000000000000000";
+enum { CHECKSUM_DIGITS = sizeof no_checksum - 1 };
+
+/* Where its digits are, or NULL. Keys are sorted and no text comes before it, so the first hit is the key. */
+static char *find_checksum(char *text)
+{
+    char *key = strstr(text, checksum_key);
+    return key && strlen(key) > sizeof checksum_key - 1 + CHECKSUM_DIGITS ? key + sizeof checksum_key - 1 : NULL;
+}
+
+/* Checksum of a text, whose digits become zeros. */
+static void compute_checksum(char *text, size_t bytes, char *digits_in_text, char digits[CHECKSUM_DIGITS + 1])
+{
+    memcpy(digits_in_text, no_checksum, CHECKSUM_DIGITS);
+    snprintf(digits, CHECKSUM_DIGITS + 1, "%016llx", (unsigned long long)ebb_xxh3(text, bytes));
+}
+
+static ebb_status_t check_checksum(const char *file, char *text, size_t bytes)
+{
+    char stored[CHECKSUM_DIGITS + 1] = "", digits[CHECKSUM_DIGITS + 1] = "none";
+    char *at = find_checksum(text);
+    if (at) {
+        memcpy(stored, at, CHECKSUM_DIGITS);
+        compute_checksum(text, bytes, at, digits);
+    }
+    return strcmp(stored, digits) == 0
+               ? EBB_OK
+               : EBB_FAIL(EBB_ECORRUPT,
+                          "%s: its checksum does not fit its text: damaged or edited; restore it or pack again", file);
+}
 
 /* ---- writing ---- */
 
@@ -73,6 +106,7 @@ static ebb_status_t build(json_t *root, const ebb_dataset_plan_t *plan, int n_sh
     json_t *name, *provenance = NULL;
     EBB_TRY(text_json(plan->name ? plan->name : "", "name", &name));
     json_object_set_new(root, "name", name);
+    json_object_set_new(root, "checksum", json_string(no_checksum));
     json_object_set_new(root, "format", json_string("ebb-dataset"));
     json_object_set_new(root, "version", json_integer(EBB_MANIFEST_VERSION));
     json_object_set_new(root, "rows", json_integer(plan->rows));
@@ -123,6 +157,9 @@ ebb_status_t ebb_manifest_write(const char *dir, const ebb_dataset_plan_t *plan,
     EBB_TRY(status);
     if (!text)
         return EBB_FAIL(EBB_ENOMEM, "out of memory for a manifest");
+    char digits[CHECKSUM_DIGITS + 1], *at = find_checksum(text);
+    compute_checksum(text, strlen(text), at, digits);
+    memcpy(at, digits, CHECKSUM_DIGITS);
     snprintf(path, sizeof path, "%s/manifest.json", dir);
     status = ebb_file_replace(path, text, strlen(text));
     free(text);
@@ -325,6 +362,8 @@ ebb_status_t ebb_manifest_read(const char *path, ebb_dataset_t *ds)
     snprintf(file, sizeof file, "%s/manifest.json", path);
     EBB_TRY(ebb_file_read_all(file, &text, &bytes));
     ebb_status_t status = ebb_manifest_parse(text, bytes, path, ds);
+    if (status == EBB_OK)
+        status = check_checksum(file, text, bytes); /* last: what is wrong in particular says more */
     ebb_free(text);
     return status;
 }

@@ -10,3 +10,10 @@ foreach(launcher srun mpirun)
   set_tests_properties(faults.slurm_${launcher} PROPERTIES LABELS faults TIMEOUT 600 SKIP_RETURN_CODE 77 PROCESSORS 2
     ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>")
 endforeach()
+
+# All of them: build/release/tests/faults_loader 10000
+add_executable(faults_loader faults/loader_faults.c)
+target_include_directories(faults_loader PRIVATE ${CMAKE_CURRENT_LIST_DIR}/../support)
+target_link_libraries(faults_loader PRIVATE ebb_loader cmocka)
+add_test(NAME faults.loader COMMAND faults_loader)
+set_tests_properties(faults.loader PROPERTIES LABELS faults TIMEOUT 300)
