@@ -11,9 +11,11 @@ foreach(launcher srun mpirun)
     ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>")
 endforeach()
 
-# All of them: build/release/tests/faults_loader 10000
-add_executable(faults_loader faults/loader_faults.c)
-target_include_directories(faults_loader PRIVATE ${CMAKE_CURRENT_LIST_DIR}/../support)
-target_link_libraries(faults_loader PRIVATE ebb_loader cmocka)
-add_test(NAME faults.loader COMMAND faults_loader)
-set_tests_properties(faults.loader PROPERTIES LABELS faults TIMEOUT 300)
+# In full: build/release/tests/faults_loader 10000 and build/release/tests/kills_loader 1000
+foreach(kind faults kills)
+  add_executable(${kind}_loader faults/loader_${kind}.c)
+  target_include_directories(${kind}_loader PRIVATE ${CMAKE_CURRENT_LIST_DIR}/../support)
+  target_link_libraries(${kind}_loader PRIVATE ebb_loader cmocka)
+  add_test(NAME faults.loader_${kind} COMMAND ${kind}_loader)
+  set_tests_properties(faults.loader_${kind} PROPERTIES LABELS faults TIMEOUT 300)
+endforeach()
