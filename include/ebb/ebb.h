@@ -14,4 +14,20 @@
 #include <ebb/train.h>
 #include <ebb/report.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Where a member of a public struct lies, for callers in languages that cannot include these headers. */
+typedef struct ebb_member {
+    const char *name; /* "ebb_batch_t.rows"; "ebb_batch_t" is the whole struct */
+    int64_t offset, size;
+} ebb_member_t;
+
+/* Members of the structs of errors, data sets and the loader; the last entry's name is NULL. */
+EBB_API const ebb_member_t *ebb_members(void);
+
+#ifdef __cplusplus
+}
+#endif
 #endif
