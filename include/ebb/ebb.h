@@ -7,6 +7,7 @@
 #include <ebb/compute.h>
 #include <ebb/shard.h>
 #include <ebb/loader.h>
+#include <ebb/share.h>
 #include <ebb/model.h>
 #include <ebb/sync.h>
 #include <ebb/optim.h>
