@@ -57,6 +57,29 @@ END
 "$cmake" --build "$work/project/build" >"$work/log" || { cat "$work/log"; fail "program built by find_package"; }
 [ "$(LD_LIBRARY_PATH='' "$work/project/build/use")" = "$wanted" ] || fail "program built by find_package"
 
+# the C example, from where it was installed
+example=$(find "$prefix" -path '*/examples/epoch.c')
+[ -s "$example" ] || fail "not installed: examples/epoch.c"
+# shellcheck disable=SC2046,SC2086
+"$cc" $flags -Wall -Wextra -Werror "$example" -o "$work/epoch" $(pkg-config --cflags --libs ebb)
+for kind in sparse dense; do
+    "$work/epoch" "$source/tests/format/shard-1/$kind" 2 | grep -q '^60 rows in 1 batches' || fail "the C example on $kind data"
+done
+! "$work/epoch" "$work/nothing" 2>"$work/log" || fail "the C example takes a data set that is not there"
+grep -q 'no such file' "$work/log" || fail "the C example does not say what is missing"
+
+# the Python module, by the prefix alone; libebb itself is found from where the module lies
+module=$(dirname "$(dirname "$(find "$prefix" -path '*/ebb/__init__.py')")")
+[ -s "$module/ebb/torch.py" ] && [ ! -e "$module/ebb/__pycache__" ] || fail "the Python module is not as it should be installed"
+if command -v python3 >/dev/null && [[ $flags != *thread* ]]; then
+    preload=$(case $flags in *address*) "$cc" -print-file-name=libasan.so ;; esac)
+    rows=$(LD_LIBRARY_PATH='' PYTHONPATH=$module PYTHONDONTWRITEBYTECODE=1 LD_PRELOAD=$preload python3 -c '
+import sys, ebb
+assert ebb.library_path.startswith(sys.argv[1]), ebb.library_path
+print(len(ebb.open(sys.argv[2])))' "$prefix" "$source/tests/format/shard-1/sparse") || fail "import ebb"
+    [ "$rows" = 60 ] || fail "import ebb"
+fi
+
 for header in "$prefix"/include/ebb/*.h; do
     echo "#include <ebb/$(basename "$header")>" >"$work/alone.c"
     "$cc" -std=c17 -Wall -Wextra -Werror -I"$prefix/include" -fsyntax-only "$work/alone.c" || fail "$header alone in C"

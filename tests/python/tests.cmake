@@ -1,0 +1,17 @@
+# The Python module, under a Python that has what a test needs (EBB_TEST_PYTHON, else the usual ones).
+add_executable(dump_batches python/dump_batches.c)
+target_link_libraries(dump_batches PRIVATE Ebb::ebb)
+set(python_environment MODULE=${PROJECT_BINARY_DIR}/python EBB=$<TARGET_FILE:ebb_command>
+  DUMP_BATCHES=$<TARGET_FILE:dump_batches> EXAMPLES=${PROJECT_SOURCE_DIR}/apps/examples)
+if(EBB_SANITIZE MATCHES address)
+  execute_process(COMMAND ${CMAKE_C_COMPILER} -print-file-name=libasan.so OUTPUT_VARIABLE sanitizer OUTPUT_STRIP_TRAILING_WHITESPACE)
+  list(APPEND python_environment SANITIZER=${sanitizer})
+endif()
+if(NOT EBB_SANITIZE MATCHES "thread")
+  foreach(test "loader;numpy" "life;numpy" "torch;numpy,torch")
+    list(GET test 0 name)
+    list(GET test 1 needs)
+    add_test(NAME python.${name} COMMAND ${CMAKE_CURRENT_LIST_DIR}/run ${needs} ${CMAKE_CURRENT_LIST_DIR}/test_${name}.py)
+    set_tests_properties(python.${name} PROPERTIES LABELS python TIMEOUT 300 SKIP_RETURN_CODE 77 ENVIRONMENT "${python_environment}")
+  endforeach()
+endif()
