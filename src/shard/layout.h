@@ -4,6 +4,7 @@
 #define EBB_SHARD_LAYOUT_H
 
 #include <ebb/shard.h>
+#include "base/crew.h"
 
 #define EBB_CHUNK_ELEMENTS 65536 /* of X */
 #define EBB_CHUNK_ROWS                                                                                                 \
@@ -146,6 +147,10 @@ bool ebb_take_i64(ebb_elem_t elem, bool shuffled, const void *in, int64_t n, int
 int64_t ebb_put_f32(ebb_elem_t elem, const float *in, int64_t n, void *out);
 /* For tests: 0 portable, 1 AVX2, 2 AVX-512; not above what the CPU has. Returns the level in force. */
 int ebb_codec_level(int level);
+
+/* A writer whose chunks are compressed by the caller's crew. */
+ebb_status_t ebb_shard_writer_create_with(const char *dir, const ebb_dataset_plan_t *plan, int index, ebb_crew_t *crew,
+                                          ebb_shard_writer_t **w_p);
 
 /* Readers of arrays for verify and the opening of foreign files; see reader.c. */
 ebb_status_t ebb_reader_chunk(ebb_reader_t *reader, int shard, ebb_role_t role, int64_t chunk, bool checksum,

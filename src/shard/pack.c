@@ -41,12 +41,12 @@ static ebb_status_t set_defaults(ebb_pack_t *p, const ebb_pack_options_t *option
 }
 
 /* Pieces have one size on all ranks, from the smallest budget and the largest number of threads. A piece costs its text
- * twice (parsed and fetched) and up to some four times in parsed form; buffers grow by doubling. */
+ * and up to some four times that in parsed form; buffers grow by doubling, and the ring is longer than the crew. */
 static ebb_status_t choose_piece_bytes(ebb_pack_t *p)
 {
     int64_t share = p->o.memory_bytes / p->threads;
     EBB_TRY(ebb_comm_allreduce(p->comm, &share, 1, EBB_COMM_I64, EBB_MIN));
-    int64_t bytes = share / 16;
+    int64_t bytes = share / 32;
     p->piece_bytes = bytes < MIN_PIECE ? MIN_PIECE : bytes > MAX_PIECE ? MAX_PIECE : bytes;
     p->line_limit = share / 4 > 4 * p->piece_bytes ? share / 4 : 4 * p->piece_bytes;
     return EBB_OK;
@@ -130,6 +130,7 @@ static ebb_status_t open_sources(ebb_pack_t *p, const char *const *sources)
     for (int i = 0; i < p->n_sources; i++)
         EBB_TRY(open_source(p, &p->source[i], sources[i]));
     EBB_TRY(ebb_pool_create(p->threads, &p->pool));
+    EBB_TRY(ebb_crew_create(p->threads, &p->crew));
     return ebb_pack_passes_begin(p);
 }
 
@@ -409,6 +410,7 @@ static void cleanup(ebb_pack_t *p)
     for (int i = 0; i < EBB_PACK_MAX_PARTS; i++)
         free_part(&p->part[i]);
     ebb_pool_destroy(p->pool);
+    ebb_crew_destroy(p->crew);
     ebb_block_free(&p->gather);
     ebb_labels_free(&p->scan.labels);
     ebb_labels_free(&p->target.classes);

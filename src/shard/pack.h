@@ -2,17 +2,21 @@
 #ifndef EBB_SHARD_PACK_H
 #define EBB_SHARD_PACK_H
 
+#include "base/crew.h"
 #include "base/progress.h"
 #include "base/threads.h"
 #include "shard/import/import.h"
 
 enum { EBB_PACK_MAX_PARTS = 16 };
 
-/* A piece being parsed. */
+/* A piece on its way through the crew. */
 typedef struct ebb_pack_slot {
     ebb_piece_t piece;
     ebb_block_t block;
-    bool failed;
+    ebb_crew_task_t task;
+    void *run;             /* the pass over its source */
+    bool beyond, unwanted; /* sequential sources: the stream ended before it; only fetched to be passed over */
+    int64_t position;      /* sequential sources: bytes of the file read so far */
 } ebb_pack_slot_t;
 
 /* One data set of the destination: all of it, or a share by --split. */
@@ -40,7 +44,8 @@ typedef struct ebb_pack {
     int n_sources;
     ebb_source_t *source;
     int64_t piece_bytes, line_limit;
-    ebb_pool_t *pool;
+    ebb_pool_t *pool; /* counts */
+    ebb_crew_t *crew; /* parses pieces and compresses chunks */
     ebb_progress_t *progress;
 
     /* pieces of all sources in order */
@@ -49,8 +54,8 @@ typedef struct ebb_pack {
     int64_t *piece_rows;
     int64_t *piece_row0; /* (pieces + 1), after the scan */
 
-    ebb_pack_slot_t *slot; /* (threads): blocks, and texts of the batch being parsed */
-    ebb_piece_t *spare;    /* (threads): texts of the batch being fetched, for sequential sources */
+    int n_slots;
+    ebb_pack_slot_t *slot; /* a ring */
 
     ebb_scan_t scan;
     ebb_target_plan_t target;
@@ -74,7 +79,7 @@ typedef struct ebb_pack {
 /* ---- pack_pass.c ---- */
 ebb_status_t ebb_pack_passes_begin(ebb_pack_t *p);
 void ebb_pack_passes_end(ebb_pack_t *p);
-/* One pass over all sources: pieces for which needed() holds are parsed by all threads and consumed by the caller's
+/* One pass over all sources: pieces for which needed() holds are parsed by the crew and consumed by the caller's
  * thread in order. Not collective, but for the table of pieces, which the scan makes for all ranks
  * (ebb_pack_exchange_rows). */
 ebb_status_t ebb_pack_pass(ebb_pack_t *p, ebb_pass_t pass, bool (*needed)(const ebb_pack_t *p, int64_t piece),

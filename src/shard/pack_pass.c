@@ -1,14 +1,15 @@
 /* A pass over the sources, piece by piece.
  *
- * A piece of a text is the records that begin within a nominal range of piece_bytes; plain files are fetched by
- * whichever thread parses the piece, from any offset. Compressed ones are decoded forwards by one thread, one batch
- * ahead of the threads that parse, and every rank decodes all of it. Pieces of a batch are consumed in order by the
- * caller's thread, so nothing depends on how many threads there are; which rank parses a piece of the scan does not
- * matter because only sums and sets are kept of it.
+ * A piece of a text is the records that begin within a nominal range of piece_bytes. Pieces lie in a ring of slots; the
+ * crew fetches and parses those ahead while the caller's thread consumes the first, in order, so nothing depends on how
+ * many threads there are. Plain files are fetched from any offset. Compressed ones are decoded forwards: the tasks take
+ * turns at the stream, and every rank decodes all of it. Which rank parses a piece of the scan does not matter because
+ * only sums and sets are kept of it.
  */
 #include "shard/pack.h"
 #include "base/alloc.h"
 
+#include <pthread.h>
 #include <string.h>
 
 enum { EXTEND_BYTES = 64 * 1024, CONTEXT_BYTES = 2 };
@@ -20,42 +21,36 @@ typedef struct run {
     ebb_source_t *source;
     int number; /* of the source */
     bool (*needed)(const ebb_pack_t *p, int64_t piece);
-    int64_t next; /* piece to fetch next */
-    int64_t at;   /* sequential: stream offset of the next piece's first byte */
-    char *carry;  /* sequential text: bytes read beyond the last piece */
-    int64_t carry_n, carry_cap;
+    int64_t next;        /* piece to submit next */
+    int64_t first, last; /* slots in use: [first, last), modulo their number */
+    /* sequential: whose turn it is at the stream, and the state that goes with it */
+    pthread_mutex_t lock;
+    pthread_cond_t turn;
+    int64_t turn_of;
     bool ended;
-    int fetched, parsing; /* pieces in the spare and in the current batch */
-    ebb_status_t fetch_status;
-    ebb_error_t fetch_error;
+    int64_t at;  /* stream offset of the next piece's first byte */
+    char *carry; /* text: bytes read beyond the last piece */
+    int64_t carry_n, carry_cap;
 } run_t;
 
 ebb_status_t ebb_pack_passes_begin(ebb_pack_t *p)
 {
-    EBB_TRY(EBB_NEW_ARRAY("piece slots", p->threads, &p->slot));
-    return EBB_NEW_ARRAY("spare pieces", p->threads, &p->spare);
-}
-
-static void free_piece(const ebb_pack_t *p, ebb_piece_t *piece)
-{
-    if (piece->own)
-        p->importer.format->release(piece);
-    ebb_free(piece->buffer);
-    ebb_free(piece->side);
+    p->n_slots = p->threads > 1 ? p->threads + 2 : 1;
+    return EBB_NEW_ARRAY("piece slots", p->n_slots, &p->slot);
 }
 
 void ebb_pack_passes_end(ebb_pack_t *p)
 {
-    for (int i = 0; p->slot && i < p->threads; i++) {
-        free_piece(p, &p->slot[i].piece);
+    for (int i = 0; p->slot && i < p->n_slots; i++) {
+        ebb_piece_t *piece = &p->slot[i].piece;
+        if (piece->own)
+            p->importer.format->release(piece);
+        ebb_free(piece->buffer);
+        ebb_free(piece->side);
         ebb_block_free(&p->slot[i].block);
     }
-    for (int i = 0; p->spare && i < p->threads; i++)
-        free_piece(p, &p->spare[i]);
     ebb_free(p->slot);
-    ebb_free(p->spare);
     p->slot = NULL;
-    p->spare = NULL;
 }
 
 static ebb_status_t grow_buffer(ebb_piece_t *piece, int64_t bytes)
@@ -129,11 +124,11 @@ static bool odd_quotes(const char *text, int64_t n)
     return count & 1;
 }
 
-/* The next piece of a stream that is read forwards. Sets run->ended, with no piece, at its end. */
-static ebb_status_t fetch_forward(run_t *r, ebb_piece_t *piece)
+/* The next piece of a stream that is read forwards. Sets *beyond_p, with no piece, at its end. */
+static ebb_status_t fetch_forward(run_t *r, ebb_piece_t *piece, bool *beyond_p)
 {
     const ebb_format_t *format = r->p->importer.format;
-    int64_t lo = r->at, hi = r->source->begin + (r->next + 1) * r->p->piece_bytes, n = r->carry_n, end = -1;
+    int64_t lo = r->at, hi = r->source->begin + (piece->number + 1) * r->p->piece_bytes, n = r->carry_n, end = -1;
     bool ended = false;
     EBB_TRY(grow_buffer(piece, n));
     if (n > 0)
@@ -156,7 +151,7 @@ static ebb_status_t fetch_forward(run_t *r, ebb_piece_t *piece)
             EBB_TRY(extend(r, piece, lo, &n, n, &ended));
     }
     if (n == 0 && ended) {
-        r->ended = true;
+        *beyond_p = true;
         return EBB_OK;
     }
     EBB_TRY(ebb_grow("bytes of the next piece", (void **)&r->carry, &r->carry_cap, n - end, 1));
@@ -222,28 +217,15 @@ static int64_t known_pieces(const run_t *r)
     return s->sequential ? INT64_MAX : (s->end - s->begin + r->p->piece_bytes - 1) / r->p->piece_bytes;
 }
 
-/* Fetch (sequential sources) or only name the next pieces that are needed. */
-static ebb_status_t fill(run_t *r, int *n_p)
+/* The first piece from `piece` on that goes through the crew: streams of text are passed over piece by piece. */
+static int64_t next_piece(const run_t *r, int64_t piece)
 {
-    bool text = r->p->importer.format->text;
     int64_t count = known_pieces(r);
-    for (*n_p = 0; *n_p < r->p->threads && !r->ended; r->next++) {
-        if (r->next >= count) {
-            r->ended = true;
-            break;
-        }
-        ebb_piece_t *piece = r->source->sequential ? &r->p->spare[*n_p] : &r->p->slot[*n_p].piece;
-        bool needed = r->needed(r->p, global(r, r->next));
-        piece->number = r->next;
-        if (r->source->sequential && text)
-            EBB_TRY(fetch_forward(r, piece));
-        else if (r->source->sequential && needed)
-            EBB_TRY(fetch_rows(r, piece));
-        if (r->ended)
-            break;
-        *n_p += needed;
-    }
-    return EBB_OK;
+    if (r->source->sequential && r->p->importer.format->text)
+        return piece;
+    while (piece < count && !r->needed(r->p, global(r, piece)))
+        piece++;
+    return piece;
 }
 
 /* Lines of the stream before `offset`. */
@@ -301,70 +283,79 @@ static ebb_status_t parse_piece(run_t *r, ebb_pack_slot_t *slot)
     block->cols = r->pass == EBB_PASS_WRITE ? p->scan.cols : 0;
     block->index_base = r->pass == EBB_PASS_WRITE ? p->scan.index_base : 0;
     EBB_TRY(ebb_block_reserve(block, 1, 1));
-    if (!r->source->sequential)
-        EBB_TRY(p->importer.format->text ? fetch_text(r, &slot->piece) : fetch_rows(r, &slot->piece));
     if (p->importer.format->parse(&p->importer, r->source, &slot->piece, block) != EBB_OK)
         return name_place(r, &slot->piece, block);
     return change_layout(p, block);
 }
 
-/* Task 0 of a sequential source fetches the batch to come; its failure waits until the pieces before it are through. */
-static ebb_status_t task(void *user, int thread, int64_t index)
+/* Fetch the piece of a sequential source when all before it were fetched. */
+static ebb_status_t fetch_in_turn(run_t *r, ebb_pack_slot_t *slot)
 {
-    run_t *r = user;
-    bool ahead = r->source->sequential;
-    if (!ahead || index > 0) {
-        ebb_pack_slot_t *slot = &r->p->slot[index - ahead];
-        slot->failed = parse_piece(r, slot) != EBB_OK;
-        return slot->failed ? ebb_error()->status : EBB_OK;
-    }
-    r->fetch_status = fill(r, &r->fetched);
-    if (r->fetch_status != EBB_OK) {
-        r->fetch_error = *ebb_error();
-        ebb_error_clear();
-    }
-    return EBB_OK;
-}
-
-static void swap_spare(run_t *r)
-{
-    for (int i = 0; i < r->fetched; i++) {
-        ebb_piece_t t = r->p->slot[i].piece;
-        r->p->slot[i].piece = r->p->spare[i];
-        r->p->spare[i] = t;
-    }
-    r->parsing = r->fetched;
-    r->fetched = 0;
-}
-
-static ebb_status_t first_batch(run_t *r)
-{
-    if (r->source->sequential) {
-        EBB_TRY(fill(r, &r->fetched));
-        swap_spare(r);
+    pthread_mutex_lock(&r->lock);
+    while (r->turn_of != slot->piece.number && !r->ended)
+        pthread_cond_wait(&r->turn, &r->lock);
+    bool ended = r->ended;
+    pthread_mutex_unlock(&r->lock);
+    slot->beyond = ended;
+    if (ended)
         return EBB_OK;
-    }
-    return fill(r, &r->parsing);
+    ebb_status_t status =
+        r->p->importer.format->text ? fetch_forward(r, &slot->piece, &slot->beyond) : fetch_rows(r, &slot->piece);
+    slot->position = r->source->stream ? ebb_stream_position(r->source->stream) : 0;
+    pthread_mutex_lock(&r->lock);
+    r->ended |= slot->beyond || status != EBB_OK;
+    r->turn_of = next_piece(r, slot->piece.number + 1);
+    pthread_cond_broadcast(&r->turn);
+    pthread_mutex_unlock(&r->lock);
+    return status;
 }
 
-static void note_progress(const run_t *r, int64_t done0)
+static ebb_status_t fetch_and_parse(void *user, int thread)
 {
-    const ebb_source_t *s = r->source;
-    int64_t done = s->stream && ebb_stream_compressed(s->stream) ? ebb_stream_position(s->stream)
-                   : r->p->importer.format->text ? (r->next < known_pieces(r) ? r->next * r->p->piece_bytes : s->end)
-                                                 : 0;
-    ebb_progress_update(r->p->progress, done0 + done);
+    ebb_pack_slot_t *slot = user;
+    run_t *r = slot->run;
+    if (r->source->sequential)
+        EBB_TRY(fetch_in_turn(r, slot));
+    else
+        EBB_TRY(r->p->importer.format->text ? fetch_text(r, &slot->piece) : fetch_rows(r, &slot->piece));
+    return slot->beyond || slot->unwanted ? EBB_OK : parse_piece(r, slot);
 }
 
-static ebb_status_t lowest_failure(run_t *r)
+/* Fill the ring. */
+static void submit_pieces(run_t *r)
 {
     ebb_pack_t *p = r->p;
-    for (int i = 0; i < r->parsing; i++) {
-        int64_t piece = global(r, p->slot[i].piece.number);
-        if (p->slot[i].failed && piece < p->failed_piece)
-            p->failed_piece = piece;
+    int64_t count = known_pieces(r);
+    while (r->last - r->first < p->n_slots && r->next < count) {
+        ebb_pack_slot_t *slot = &p->slot[r->last++ % p->n_slots];
+        slot->run = r;
+        slot->piece.number = r->next;
+        slot->beyond = false;
+        slot->unwanted = !r->needed(p, global(r, r->next));
+        ebb_crew_submit(p->crew, &slot->task, fetch_and_parse, slot);
+        r->next = next_piece(r, r->next + 1);
     }
-    return ebb_error()->status;
+}
+
+static void drop_pieces(run_t *r)
+{
+    pthread_mutex_lock(&r->lock);
+    r->ended = true; /* none waits for its turn any more */
+    pthread_cond_broadcast(&r->turn);
+    pthread_mutex_unlock(&r->lock);
+    for (; r->first < r->last; r->first++)
+        ebb_crew_drop(r->p->crew, &r->p->slot[r->first % r->p->n_slots].task);
+}
+
+static void note_progress(const run_t *r, int64_t done0, const ebb_pack_slot_t *slot)
+{
+    const ebb_source_t *s = r->source;
+    int64_t done = 0, next = slot->piece.number + 1;
+    if (s->stream && ebb_stream_compressed(s->stream))
+        done = slot->position;
+    else if (r->p->importer.format->text)
+        done = next < known_pieces(r) ? next * r->p->piece_bytes : s->end;
+    ebb_progress_update(r->p->progress, done0 + done);
 }
 
 static ebb_status_t stopped(const ebb_pack_t *p)
@@ -383,35 +374,54 @@ static ebb_status_t know_piece(ebb_pack_t *p, int64_t piece)
     return EBB_OK;
 }
 
-static ebb_status_t run_batches(run_t *r, int64_t done0,
-                                ebb_status_t (*consume)(ebb_pack_t *p, int64_t piece, ebb_block_t *block))
+static ebb_status_t changed(const run_t *r)
+{
+    return EBB_FAIL(EBB_EDATA, "%s: the file changed while it was packed; pack it again", r->source->path);
+}
+
+static ebb_status_t take_block(run_t *r, int64_t piece, ebb_block_t *block,
+                               ebb_status_t (*consume)(ebb_pack_t *p, int64_t piece, ebb_block_t *block))
 {
     ebb_pack_t *p = r->p;
-    EBB_TRY(first_batch(r));
-    while (r->parsing > 0) {
-        EBB_TRY(stopped(p));
-        r->fetch_status = EBB_OK;
-        if (ebb_pool_run(p->pool, r->parsing + r->source->sequential, task, r) != EBB_OK)
-            return lowest_failure(r);
-        for (int i = 0; i < r->parsing; i++) {
-            int64_t piece = global(r, p->slot[i].piece.number);
-            if (r->pass == EBB_PASS_SCAN) {
-                EBB_TRY(know_piece(p, piece));
-                p->piece_rows[piece] = p->slot[i].block.rows;
-            } else if (p->piece_rows[piece] != p->slot[i].block.rows) {
-                return EBB_FAIL(EBB_EDATA, "%s: the file changed while it was packed; pack it again", r->source->path);
-            }
-            EBB_TRY(consume(p, piece, &p->slot[i].block));
-        }
-        if (r->fetch_status != EBB_OK)
-            return ebb_error_set(&r->fetch_error);
-        note_progress(r, done0);
-        if (r->source->sequential)
-            swap_spare(r);
-        else
-            EBB_TRY(first_batch(r));
+    if (r->pass == EBB_PASS_SCAN) {
+        EBB_TRY(know_piece(p, piece));
+        p->piece_rows[piece] = block->rows;
+    } else if (p->piece_rows[piece] != block->rows) {
+        return changed(r);
     }
-    return EBB_OK;
+    return consume(p, piece, block);
+}
+
+/* *n_p: pieces of the source. */
+static ebb_status_t run_pieces(run_t *r, int64_t done0, int64_t *n_p,
+                               ebb_status_t (*consume)(ebb_pack_t *p, int64_t piece, ebb_block_t *block))
+{
+    ebb_pack_t *p = r->p;
+    *n_p = known_pieces(r);
+    r->next = r->turn_of = next_piece(r, 0);
+    for (;;) {
+        EBB_TRY(stopped(p));
+        submit_pieces(r);
+        if (r->first == r->last)
+            return EBB_OK;
+        ebb_pack_slot_t *slot = &p->slot[r->first % p->n_slots];
+        int64_t piece = global(r, slot->piece.number);
+        ebb_status_t status = ebb_crew_wait(p->crew, &slot->task);
+        if (status == EBB_OK && slot->beyond && r->pass == EBB_PASS_SCAN) {
+            *n_p = slot->piece.number;
+            return EBB_OK;
+        }
+        if (status == EBB_OK && slot->beyond)
+            status = changed(r);
+        else if (status == EBB_OK && !slot->unwanted)
+            status = take_block(r, piece, &slot->block, consume);
+        if (status != EBB_OK) {
+            p->failed_piece = piece;
+            return status;
+        }
+        note_progress(r, done0, slot);
+        r->first++;
+    }
 }
 
 static ebb_status_t run_source(ebb_pack_t *p, ebb_pass_t pass, int number,
@@ -419,13 +429,19 @@ static ebb_status_t run_source(ebb_pack_t *p, ebb_pass_t pass, int number,
                                ebb_status_t (*consume)(ebb_pack_t *p, int64_t piece, ebb_block_t *block), int64_t done0)
 {
     run_t r = {.p = p, .pass = pass, .source = &p->source[number], .number = number, .needed = needed};
+    int64_t n = 0;
     r.at = r.source->begin;
-    ebb_status_t status = run_batches(&r, done0, consume);
+    pthread_mutex_init(&r.lock, NULL);
+    pthread_cond_init(&r.turn, NULL);
+    ebb_status_t status = run_pieces(&r, done0, &n, consume);
+    drop_pieces(&r);
+    pthread_cond_destroy(&r.turn);
+    pthread_mutex_destroy(&r.lock);
     ebb_free(r.carry);
     if (status != EBB_OK && p->failed_piece == INT64_MAX)
         p->failed_piece = global(&r, r.next);
     if (status == EBB_OK && pass == EBB_PASS_SCAN) {
-        p->first_piece[number + 1] = p->first_piece[number] + r.next;
+        p->first_piece[number + 1] = p->first_piece[number] + n;
         p->n_pieces = p->first_piece[number + 1];
         if (p->n_pieces > 0)
             status = know_piece(p, p->n_pieces - 1);

@@ -8,6 +8,7 @@
 #include "base/alloc.h"
 #include "base/rng.h"
 #include "base/text.h"
+#include "shard/layout.h"
 
 #include <math.h>
 #include <string.h>
@@ -215,7 +216,7 @@ static ebb_status_t append_rows(ebb_pack_t *p, ebb_pack_part_t *part, const ebb_
         int64_t n = end - begin < left ? end - begin : left;
         if (shard_is_mine(p, part, shard)) {
             if (!part->writer)
-                EBB_TRY(ebb_shard_writer_create(part->dir, &part->plan, (int)shard, p->threads, &part->writer));
+                EBB_TRY(ebb_shard_writer_create_with(part->dir, &part->plan, (int)shard, p->crew, &part->writer));
             EBB_TRY(append(p, part, b, begin, begin + n));
             if (n == left || q + n == part->rows) {
                 EBB_TRY(ebb_shard_writer_commit(part->writer, &p->summary[part->first_shard + shard]));

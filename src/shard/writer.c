@@ -1,5 +1,5 @@
-/* Writes one shard. Rows are copied into one open chunk per array; full chunks wait in a queue of a few per thread, are
- * compressed by all threads at once and written in the order in which they filled.
+/* Writes one shard. Rows are copied into one open chunk per array; full chunks go into a ring of a few per thread, are
+ * compressed by a crew while further rows come, and written in the order in which they filled.
  *
  * Invariants. That order depends on rows and chunk sizes alone (rows are taken one by one, arrays in the order of their
  * roles), and libhdf5 is told nothing that varies (no times, fixed format bounds), so equal rows give equal bytes for
@@ -8,9 +8,9 @@
  * libhdf5 under its lock. */
 #include "shard/layout.h"
 #include "base/alloc.h"
+#include "base/crew.h"
 #include "base/file.h"
 #include "base/hash.h"
-#include "base/threads.h"
 #include "shard/h5.h"
 
 #include <errno.h>
@@ -44,6 +44,8 @@ typedef struct stream {
 
 /* A full chunk under way. */
 typedef struct job {
+    ebb_shard_writer_t *writer;
+    ebb_crew_task_t task;
     stream_t *stream;
     int64_t chunk, rows; /* its number; rows of the array up to its end */
     uint8_t *raw, *packed;
@@ -62,19 +64,20 @@ struct ebb_shard_writer {
     int64_t reserved;
     bool created, broken;
     stream_t stream[EBB_ROLES];
-    ebb_pool_t *pool;
-    job_t *job;
-    int jobs, max_jobs;
+    ebb_crew_t *crew, *own_crew;
+    job_t *job; /* a ring; in use: [first_job, last_job), modulo max_jobs */
+    int64_t first_job, last_job;
+    int max_jobs;
     ZSTD_CCtx **cctx; /* per thread */
     uint8_t **scratch;
 };
 
 /* ---- chunks: compress and write ---- */
 
-static ebb_status_t compress_job(void *user, int thread, int64_t index)
+static ebb_status_t compress_job(void *user, int thread)
 {
-    ebb_shard_writer_t *w = user;
-    job_t *job = &w->job[index];
+    job_t *job = user;
+    ebb_shard_writer_t *w = job->writer;
     const ebb_array_t *a = job->stream->array;
     size_t size = ebb_elem_size(a->elem);
     int64_t n = a->chunk_rows * a->chunk_cols;
@@ -139,19 +142,20 @@ static ebb_status_t write_job(ebb_shard_writer_t *w, const job_t *job)
     return EBB_OK;
 }
 
-static ebb_status_t flush_jobs(ebb_shard_writer_t *w)
+/* Write the oldest chunks until at most `most` are under way. */
+static ebb_status_t finish_jobs(ebb_shard_writer_t *w, int64_t most)
 {
-    ebb_status_t status;
-    EBB_TRY_GOTO(status, ebb_pool_run(w->pool, w->jobs, compress_job, w), fail);
-    ebb_h5_lock();
-    for (int i = 0; i < w->jobs && status == EBB_OK; i++)
-        status = write_job(w, &w->job[i]);
-    ebb_h5_unlock();
-    w->jobs = 0;
-    if (status == EBB_OK)
-        return EBB_OK;
-fail:
-    w->broken = true;
+    ebb_status_t status = EBB_OK;
+    while (status == EBB_OK && w->last_job - w->first_job > most) {
+        job_t *job = &w->job[w->first_job++ % w->max_jobs];
+        status = ebb_crew_wait(w->crew, &job->task);
+        if (status != EBB_OK)
+            break;
+        ebb_h5_lock();
+        status = write_job(w, job);
+        ebb_h5_unlock();
+    }
+    w->broken |= status != EBB_OK;
     return status;
 }
 
@@ -162,12 +166,16 @@ static ebb_status_t close_chunk(ebb_shard_writer_t *w, stream_t *s, int64_t rows
     size_t size = ebb_elem_size(a->elem);
     int64_t n = a->chunk_rows * a->chunk_cols;
     memset(s->buf + (size_t)s->fill * size, 0, (size_t)(n - s->fill) * size);
-    job_t *job = &w->job[w->jobs++];
+    job_t *job = &w->job[w->last_job++ % w->max_jobs];
     uint8_t *empty = job->raw;
-    *job = (job_t){.stream = s, .chunk = s->chunks++, .rows = rows, .raw = s->buf, .packed = job->packed};
+    job->stream = s;
+    job->chunk = s->chunks++;
+    job->rows = rows;
+    job->raw = s->buf;
     s->buf = empty;
     s->fill = 0;
-    return w->jobs == w->max_jobs ? flush_jobs(w) : EBB_OK;
+    ebb_crew_submit(w->crew, &job->task, compress_job, job);
+    return finish_jobs(w, w->max_jobs - 1);
 }
 
 /* ---- rows into chunks ---- */
@@ -471,14 +479,15 @@ static ebb_status_t make_file(ebb_shard_writer_t *w)
     return EBB_OK;
 }
 
-static ebb_status_t make_buffers(ebb_shard_writer_t *w, int threads)
+static ebb_status_t make_buffers(ebb_shard_writer_t *w)
 {
+    int threads = ebb_crew_threads(w->crew);
     w->max_jobs = 2 * threads > 4 ? 2 * threads : 4;
-    EBB_TRY(ebb_pool_create(threads, &w->pool));
     EBB_TRY(EBB_NEW_ARRAY("chunk queue", w->max_jobs, &w->job));
     EBB_TRY(EBB_NEW_ARRAY("compressors", threads, &w->cctx));
     EBB_TRY(EBB_NEW_ARRAY("compressors", threads, &w->scratch));
     for (int i = 0; i < w->max_jobs; i++) {
+        w->job[i].writer = w;
         EBB_TRY(ebb_alloc("chunk", CHUNK_BYTES, (void **)&w->job[i].raw));
         EBB_TRY(ebb_alloc("compressed chunk", ZSTD_compressBound(CHUNK_BYTES), (void **)&w->job[i].packed));
     }
@@ -538,8 +547,9 @@ static void take_plan(ebb_shard_writer_t *w, const ebb_dataset_plan_t *plan, int
     }
 }
 
-ebb_status_t ebb_shard_writer_create(const char *dir, const ebb_dataset_plan_t *plan, int index, int threads,
-                                     ebb_shard_writer_t **w_p)
+/* crew: the caller's, or NULL for one of its own with so many threads. */
+static ebb_status_t create(const char *dir, const ebb_dataset_plan_t *plan, int index, int threads, ebb_crew_t *crew,
+                           ebb_shard_writer_t **w_p)
 {
     ebb_shard_writer_t *w;
     ebb_status_t status;
@@ -554,7 +564,10 @@ ebb_status_t ebb_shard_writer_create(const char *dir, const ebb_dataset_plan_t *
     }
     memcpy(w->tmp, w->path, (size_t)n);
     memcpy(w->tmp + n, ".tmp", 5);
-    EBB_TRY_GOTO(status, make_buffers(w, threads), fail);
+    if (!crew)
+        EBB_TRY_GOTO(status, ebb_crew_create(threads, &w->own_crew), fail);
+    w->crew = crew ? crew : w->own_crew;
+    EBB_TRY_GOTO(status, make_buffers(w), fail);
     ebb_h5_lock();
     status = make_file(w);
     ebb_h5_unlock();
@@ -568,6 +581,18 @@ ebb_status_t ebb_shard_writer_create(const char *dir, const ebb_dataset_plan_t *
 fail:
     ebb_shard_writer_destroy(w);
     return status;
+}
+
+ebb_status_t ebb_shard_writer_create(const char *dir, const ebb_dataset_plan_t *plan, int index, int threads,
+                                     ebb_shard_writer_t **w_p)
+{
+    return create(dir, plan, index, threads, NULL, w_p);
+}
+
+ebb_status_t ebb_shard_writer_create_with(const char *dir, const ebb_dataset_plan_t *plan, int index, ebb_crew_t *crew,
+                                          ebb_shard_writer_t **w_p)
+{
+    return create(dir, plan, index, ebb_crew_threads(crew), crew, w_p);
 }
 
 /* ---- the end ---- */
@@ -656,7 +681,7 @@ static ebb_status_t commit(ebb_shard_writer_t *w)
             EBB_TRY(close_chunk(w, s, s->array->rows));
         ebb_array_grid(s->array);
     }
-    EBB_TRY(flush_jobs(w));
+    EBB_TRY(finish_jobs(w, 0));
     if (!w->info.sparse)
         w->shard.nnz = w->shard.rows * w->info.cols;
     ebb_h5_lock();
@@ -698,6 +723,8 @@ void ebb_shard_writer_destroy(ebb_shard_writer_t *w)
 {
     if (!w)
         return;
+    for (; w->first_job < w->last_job; w->first_job++)
+        ebb_crew_drop(w->crew, &w->job[w->first_job % w->max_jobs].task);
     if (w->file >= 0) {
         ebb_h5_lock();
         turn_to_memory(w);
@@ -709,7 +736,7 @@ void ebb_shard_writer_destroy(ebb_shard_writer_t *w)
         unlink(w->tmp);
     if (w->fd >= 0)
         close(w->fd);
-    int threads = w->pool ? ebb_pool_threads(w->pool) : 0;
+    int threads = w->crew ? ebb_crew_threads(w->crew) : 0;
     for (int i = 0; i < threads; i++) {
         if (w->cctx)
             ZSTD_freeCCtx(w->cctx[i]);
@@ -725,7 +752,7 @@ void ebb_shard_writer_destroy(ebb_shard_writer_t *w)
     ebb_free(w->job);
     ebb_free(w->cctx);
     ebb_free(w->scratch);
-    ebb_pool_destroy(w->pool);
+    ebb_crew_destroy(w->own_crew);
     ebb_shard_clear(&w->shard);
     ebb_free(w);
 }

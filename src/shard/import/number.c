@@ -1,9 +1,12 @@
 /* Number parsing. Method: up to 19 digits are gathered into an integer m; where m < 2^53 and the power of ten is at
- * most 22 both are exact doubles, so one multiplication or division rounds correctly (Clinger 1990). Everything else
- * goes to strtod. A float is that double rounded again, except where the double lies on the middle between two floats,
- * when strtof decides. */
+ * most 22 both are exact doubles, so one multiplication or division rounds correctly (Clinger 1990). Where long double
+ * has 64 bits (x86) it takes any m and powers up to 27 exactly, and rounding its result once more is right unless that
+ * lies at the middle between two doubles. Everything else goes to strtod. A float has 29 bits less than a double: there
+ * m may have any 19 digits, because a double that is off by a few units rounds to the same float unless it lies that
+ * near to the middle between two, when strtof decides. */
 #include "shard/import/number.h"
 
+#include <float.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -17,6 +20,12 @@ static inline bool digit(char c)
 {
     return (unsigned char)(c - '0') < 10;
 }
+
+#if LDBL_MANT_DIG == 64
+static const long double long_power10[] = {1e0L,  1e1L,  1e2L,  1e3L,  1e4L,  1e5L,  1e6L,  1e7L,  1e8L,  1e9L,
+                                           1e10L, 1e11L, 1e12L, 1e13L, 1e14L, 1e15L, 1e16L, 1e17L, 1e18L, 1e19L,
+                                           1e20L, 1e21L, 1e22L, 1e23L, 1e24L, 1e25L, 1e26L, 1e27L};
+#endif
 
 typedef struct decimal {
     uint64_t m;
@@ -106,6 +115,41 @@ static inline bool fast(const decimal_t *d, double *value_p)
     return true;
 }
 
+static inline bool fast_long(const decimal_t *d, double *value_p)
+{
+#if LDBL_MANT_DIG == 64
+    uint64_t mantissa;
+    if (!d->exact || d->exponent < -27 || d->exponent > 27)
+        return false;
+    long double v = (long double)d->m;
+    v = d->exponent < 0 ? v / long_power10[-d->exponent] : v * long_power10[d->exponent];
+    memcpy(&mantissa, &v, sizeof mantissa);
+    if (llabs((int64_t)(mantissa & 0x7ff) - 0x400) <= 1)
+        return false;
+    *value_p = d->negative ? -(double)v : (double)v;
+    return true;
+#else
+    return false;
+#endif
+}
+
+/* The float nearest to the number, if a double of it that is off by at most two units in the last place tells: m and
+ * the product or quotient round once each. */
+static inline bool fast_f32(const decimal_t *d, float *value_p)
+{
+    uint64_t bits;
+    if (!d->exact || d->exponent < -22 || d->exponent > 22)
+        return false;
+    double v = (double)d->m;
+    v = d->exponent < 0 ? v / power10[-d->exponent] : v * power10[d->exponent];
+    memcpy(&bits, &v, sizeof bits);
+    /* Below the normal floats the middle lies elsewhere. */
+    if (llabs((int64_t)(bits & 0x1fffffff) - 0x10000000) <= 2 || (v < 0x1p-126 && v != 0))
+        return false;
+    *value_p = d->negative ? -(float)v : (float)v;
+    return true;
+}
+
 bool ebb_number_f64(const char **p_p, double *value_p)
 {
     decimal_t d;
@@ -114,7 +158,7 @@ bool ebb_number_f64(const char **p_p, double *value_p)
         end = special(*p_p, value_p);
         if (!end)
             return false;
-    } else if (!fast(&d, value_p)) {
+    } else if (!fast(&d, value_p) && !fast_long(&d, value_p)) {
         slow(*p_p, end, value_p, NULL);
     }
     *p_p = end;
@@ -125,7 +169,6 @@ bool ebb_number_f32(const char **p_p, float *value_p)
 {
     decimal_t d;
     double v;
-    uint64_t bits;
     const char *p = *p_p;
     if (digit(p[0]) && (p[1] == ' ' || p[1] == '\n')) { /* the most frequent values by far are 1 and small counts */
         *value_p = (float)(p[0] - '0');
@@ -138,15 +181,8 @@ bool ebb_number_f32(const char **p_p, float *value_p)
         if (!end)
             return false;
         *value_p = (float)v;
-    } else {
-        bool ok = fast(&d, &v);
-        memcpy(&bits, &v, sizeof bits);
-        double a = v < 0 ? -v : v;
-        /* Below the normal floats the middle lies elsewhere; let strtof decide there too. */
-        if (ok && (bits & 0x1fffffff) != 0x10000000 && (a >= 0x1p-126 || a == 0))
-            *value_p = (float)v;
-        else
-            slow(*p_p, end, NULL, value_p);
+    } else if (!fast_f32(&d, value_p)) {
+        slow(*p_p, end, NULL, value_p);
     }
     *p_p = end;
     return true;

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_WORD = 256 };
+enum { MAX_WORD = 256, FEW = 40 };
 
 int32_t ebb_hash_column(const ebb_hash_range_t *range, const char *text, int64_t bytes)
 {
@@ -51,12 +51,26 @@ static int ascending(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+static void sort_columns(int32_t *col, int64_t n)
+{
+    if (n > FEW) {
+        qsort(col, (size_t)n, sizeof *col, ascending);
+        return;
+    }
+    for (int64_t i = 1; i < n; i++) {
+        int32_t c = col[i];
+        int64_t k = i;
+        for (; k > 0 && col[k - 1] > c; k--)
+            col[k] = col[k - 1];
+        col[k] = c;
+    }
+}
+
 /* Hashed entries are all 1, so only columns need sorting. */
 ebb_status_t ebb_tokens_merge(ebb_block_t *b, int64_t from, bool binary)
 {
     int64_t n = from;
-    if (b->nnz - from > 1)
-        qsort(b->col + from, (size_t)(b->nnz - from), sizeof *b->col, ascending);
+    sort_columns(b->col + from, b->nnz - from);
     for (int64_t i = from; i < b->nnz; i++) {
         if (n > from && b->col[n - 1] == b->col[i]) {
             b->val[n - 1] += binary ? 0 : 1;

@@ -1,4 +1,5 @@
 ebb_unit_test(base exact)
+ebb_unit_test(base crew)
 ebb_unit_test(base text)
 ebb_unit_test(base json)
 ebb_unit_test(base option)

@@ -69,6 +69,34 @@ static const char *dump(const char *name)
     return text;
 }
 
+static void expect_nearest(const char *text)
+{
+    const char *p = text, *q = text;
+    double d;
+    float f;
+    assert_true(ebb_number_f64(&p, &d) && ebb_number_f32(&q, &f));
+    assert_true(*p == '\n' && *q == '\n');
+    assert_true(d == strtod(text, NULL));
+    assert_true(f == strtof(text, NULL));
+}
+
+/* Integers in the middle between two doubles or floats and their neighbours, as they are and over powers of ten. */
+static void numbers_near_a_middle_are_rounded_once(void **state)
+{
+    char text[64];
+    uint64_t seed = 7;
+    for (int i = 0; i < 100000; i++) {
+        seed = seed * 6364136223846793005u + 1442695040888963407u;
+        int bits = i % 2 ? 54 : 25, left = (int)(seed & 7) % (64 - bits);
+        uint64_t m = (seed >> (64 - bits) | 1ull << (bits - 1) | 1) << left;
+        m += (uint64_t)(i / 2 % 3) - 1;
+        snprintf(text, sizeof text, "%llu\n", (unsigned long long)m);
+        expect_nearest(text);
+        snprintf(text, sizeof text, "-%llue%d\n", (unsigned long long)(seed >> (seed & 15)), i % 64 - 32);
+        expect_nearest(text);
+    }
+}
+
 static void numbers_are_rounded_once(void **state)
 {
     char text[64];
@@ -78,13 +106,7 @@ static void numbers_are_rounded_once(void **state)
         int digits = 1 + (int)(seed >> 60);
         snprintf(text, sizeof text, "%s%.*fe%d\n", seed & 1 ? "-" : "", digits, (double)(seed >> 11) * 0x1p-20,
                  (int)(seed >> 40 & 63) - 40);
-        const char *p = text, *q = text;
-        double d;
-        float f;
-        assert_true(ebb_number_f64(&p, &d) && ebb_number_f32(&q, &f));
-        assert_true(*p == '\n' && *q == '\n');
-        assert_true(d == strtod(text, NULL));
-        assert_true(f == strtof(text, NULL));
+        expect_nearest(text);
     }
     /* just above the middle of two floats: by way of a double it would round to even, downwards */
     const char *middle = "1.00000005960464477540\n", *big = "16777217.0000000001\n";
@@ -307,6 +329,7 @@ int main(void)
     ebb_log_set_level(EBB_LOG_ERROR);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(numbers_are_rounded_once),
+        cmocka_unit_test(numbers_near_a_middle_are_rounded_once),
         cmocka_unit_test_setup_teardown(svmlight_is_read_with_comments_and_any_order, setup, teardown),
         cmocka_unit_test_setup_teardown(bad_svmlight_names_line_and_column, setup, teardown),
         cmocka_unit_test_setup_teardown(missing_empty_and_foreign_files_are_told_apart, setup, teardown),
