@@ -29,7 +29,7 @@ train: {{batch: 130, clip_norm: 1.0, optimizer: {{adam: {{lr: 0.01}}}}}}
     "sparse-unclipped": """
 data: {{train: {data}/sparse, block_rows: 64, window_blocks: 4}}
 model: {{layers: [{{linear: {{out: 20}}}}, {{relu: {{}}}}, {{linear: {{}}}}]}}
-train: {{batch: 130, optimizer: {{adamw: {{lr: 0.01, l2: 1e-3}}}}, rows: sparse}}
+train: {{batch: 130, optimizer: {{adamw: {{lr: 0.01}}}}, rows: sparse}}
 """,
     "dense-mlp": """
 data: {{train: {data}/dense, block_rows: 64, window_blocks: 4}}
