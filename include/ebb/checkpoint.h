@@ -42,6 +42,7 @@ typedef struct ebb_checkpoint_state {
     const ebb_layout_t *layout;
     ebb_weights_t *weights;
     ebb_optim_t *optim;
+    const char *weights_sha256; /* for save: of these very weights, if known already; or NULL */
 } ebb_checkpoint_state_t;
 
 /* SHA-256 (hex) over all weights, and over all optimiser state, in the layout's order: name, shape, values per array;

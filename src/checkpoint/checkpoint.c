@@ -4,7 +4,6 @@
 #include "checkpoint/internal.h"
 
 #include "base/alloc.h"
-#include "base/threads.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -37,13 +36,13 @@ static ebb_status_t describe(const ebb_checkpoint_state_t *state, ebb_ckpt_index
     return EBB_OK;
 }
 
-/* What rank 0 holds while arrays pass: digests always, a writer and two threads when saving, a file's index and
- * descriptor when loading. */
+/* What rank 0 holds while arrays pass: digests always, a writer when saving, a file's index and descriptor when
+ * loading. */
 typedef struct passage {
     const ebb_ckpt_index_t *index;
     ebb_ckpt_digest_t *digest;
     ebb_ckpt_writer_t *writer;
-    ebb_pool_t *pool;
+    bool in_place; /* pieces stay until the end */
     const char *path;
     int fd;
 } passage_t;
@@ -51,38 +50,24 @@ typedef struct passage {
 static ebb_status_t begin(void *user, ebb_ckpt_array_t *array)
 {
     passage_t *p = user;
-    ebb_ckpt_digest_begin(p->digest, p->index, array);
-    return EBB_OK;
+    return ebb_ckpt_digest_begin(p->digest, p->index, array);
 }
 
 static ebb_status_t take(void *user, ebb_ckpt_array_t *array, int64_t first, int64_t n, float *values)
 {
     passage_t *p = user;
-    ebb_ckpt_digest_add(p->digest, values, n);
-    return EBB_OK;
+    return ebb_ckpt_digest_add(p->digest, values, n);
 }
 
-typedef struct piece {
-    passage_t *passage;
-    const ebb_ckpt_array_t *array;
-    int64_t first, n;
-    const float *values;
-} piece_t;
-
-static ebb_status_t write_or_hash(void *user, int thread, int64_t index)
-{
-    const piece_t *p = user;
-    if (index == 0)
-        return ebb_ckpt_write(p->passage->writer, p->array, p->first, p->n, p->values);
-    ebb_ckpt_digest_add(p->passage->digest, p->values, p->n);
-    return EBB_OK;
-}
-
-/* Hashing takes about as long as handing a piece to the kernel, so each has a thread. */
+/* The piece is hashed in the background while the kernel takes it. */
 static ebb_status_t take_and_write(void *user, ebb_ckpt_array_t *array, int64_t first, int64_t n, float *values)
 {
-    piece_t piece = {user, array, first, n, values};
-    return ebb_pool_run(piece.passage->pool, 2, write_or_hash, &piece);
+    passage_t *p = user;
+    EBB_TRY(ebb_ckpt_digest_add(p->digest, values, n));
+    ebb_status_t status = ebb_ckpt_write(p->writer, array, first, n, values);
+    if (!p->in_place)
+        ebb_ckpt_digest_wait(p->digest);
+    return status;
 }
 
 static ebb_status_t took(void *user, ebb_ckpt_array_t *array)
@@ -96,8 +81,7 @@ static ebb_status_t give(void *user, ebb_ckpt_array_t *array, int64_t first, int
 {
     passage_t *p = user;
     EBB_TRY(ebb_ckpt_read(p->fd, p->path, array, first, n, values));
-    ebb_ckpt_digest_add(p->digest, values, n);
-    return EBB_OK;
+    return ebb_ckpt_digest_add(p->digest, values, n);
 }
 
 static ebb_status_t gave(void *user, ebb_ckpt_array_t *array)
@@ -130,7 +114,7 @@ ebb_status_t ebb_checkpoint_hash(const ebb_checkpoint_state_t *state, char weigh
     memset(weights_sha256, 0, 65);
     memset(optimizer_sha256, 0, 65);
     if (status == EBB_OK)
-        status = ebb_ckpt_digest_create(&p.digest);
+        status = ebb_ckpt_digest_create(false, true, &p.digest);
     EBB_TRY_GOTO(status, ebb_comm_agree(state->comm, status), done);
     EBB_TRY_GOTO(status, ebb_ckpt_walk(state, &index, false, &visitor), done);
     if (ebb_comm_rank(state->comm) == 0)
@@ -147,15 +131,15 @@ ebb_status_t ebb_checkpoint_save(const ebb_checkpoint_state_t *state, const char
     bool root = ebb_comm_rank(state->comm) == 0;
     ebb_ckpt_index_t index = {0};
     ebb_ckpt_writer_t writer = {.file = H5I_INVALID_HID, .fd = -1};
-    passage_t p = {.index = &index, .writer = &writer, .path = path, .fd = -1};
+    passage_t p = {.index = &index, .writer = &writer, .path = path, .fd = -1, .in_place = ebb_ckpt_in_place(state)};
     ebb_ckpt_visitor_t visitor = {begin, take_and_write, took, &p};
     ebb_status_t status = describe(state, &index);
+    const char *known = state->weights_sha256;
     memset(meta->weights_sha256, 0, 65);
+    snprintf(meta->weights_sha256, 65, "%s", known ? known : "");
     memset(meta->optimizer_sha256, 0, 65);
     if (status == EBB_OK)
-        status = ebb_ckpt_digest_create(&p.digest);
-    if (status == EBB_OK && root)
-        status = ebb_pool_create(2, &p.pool);
+        status = ebb_ckpt_digest_create(root, !known, &p.digest);
     if (status == EBB_OK && root)
         status = ebb_ckpt_writer_create(path, &index, meta, &writer);
     EBB_TRY_GOTO(status, ebb_comm_agree(state->comm, status), done);
@@ -167,9 +151,8 @@ ebb_status_t ebb_checkpoint_save(const ebb_checkpoint_state_t *state, const char
     EBB_TRY_GOTO(status, ebb_comm_agree(state->comm, status), done);
     status = share_hashes(state->comm, meta->weights_sha256, meta->optimizer_sha256);
 done:
-    ebb_ckpt_writer_destroy(&writer);
-    ebb_pool_destroy(p.pool);
     ebb_ckpt_digest_destroy(p.digest);
+    ebb_ckpt_writer_destroy(&writer);
     ebb_ckpt_index_destroy(&index);
     return status;
 }
@@ -270,7 +253,7 @@ ebb_status_t ebb_checkpoint_load(const ebb_checkpoint_state_t *state, const char
     ebb_status_t status = describe(state, &index);
     *meta = (ebb_checkpoint_meta_t){0};
     if (status == EBB_OK)
-        status = ebb_ckpt_digest_create(&p.digest);
+        status = ebb_ckpt_digest_create(false, true, &p.digest);
     if (status == EBB_OK && root)
         status = open_matching(path, &index, meta, &p.fd);
     EBB_TRY_GOTO(status, ebb_comm_agree(state->comm, status), done);
@@ -318,7 +301,7 @@ ebb_status_t ebb_checkpoint_verify(const char *path)
     ebb_checkpoint_meta_t meta;
     passage_t p = {.index = &index, .path = path, .fd = -1};
     EBB_TRY(ebb_ckpt_open(path, &index, &meta, &p.fd));
-    ebb_status_t status = ebb_ckpt_digest_create(&p.digest);
+    ebb_status_t status = ebb_ckpt_digest_create(false, true, &p.digest);
     if (status == EBB_OK)
         status = read_through(&p, &index);
     if (status == EBB_OK)

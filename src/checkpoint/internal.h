@@ -71,13 +71,16 @@ bool ebb_ckpt_complete(const char *path);
 /* ---- digest.c: the running digests of the arrays ---- */
 
 typedef struct ebb_ckpt_digest ebb_ckpt_digest_t;
-ebb_status_t ebb_ckpt_digest_create(ebb_ckpt_digest_t **d_p) EBB_MUST_CHECK;
+/* background: SHA-256 is computed by threads, and the values given must stay until wait or final. weights false: their
+ * SHA-256 is known and not computed. */
+ebb_status_t ebb_ckpt_digest_create(bool background, bool weights, ebb_ckpt_digest_t **d_p) EBB_MUST_CHECK;
 void ebb_ckpt_digest_destroy(ebb_ckpt_digest_t *d);
 /* begin and end enclose the pieces of each array, in file order; end gives the XXH3 of its values. */
-void ebb_ckpt_digest_begin(ebb_ckpt_digest_t *d, const ebb_ckpt_index_t *index, const ebb_ckpt_array_t *array);
-void ebb_ckpt_digest_add(ebb_ckpt_digest_t *d, const float *values, int64_t n);
+ebb_status_t ebb_ckpt_digest_begin(ebb_ckpt_digest_t *d, const ebb_ckpt_index_t *index, const ebb_ckpt_array_t *array);
+ebb_status_t ebb_ckpt_digest_add(ebb_ckpt_digest_t *d, const float *values, int64_t n);
+void ebb_ckpt_digest_wait(ebb_ckpt_digest_t *d);
 uint64_t ebb_ckpt_digest_end(ebb_ckpt_digest_t *d);
-/* After the last array. optimizer stays empty for a model. */
+/* After the last array. weights is left as it is when it is known; optimizer stays empty for a model. */
 void ebb_ckpt_digest_final(ebb_ckpt_digest_t *d, const ebb_ckpt_index_t *index, char weights[65], char optimizer[65]);
 
 /* ---- walk.c: collective ---- */
@@ -93,6 +96,9 @@ typedef struct ebb_ckpt_visitor {
 
 /* Bring every array to rank 0 (gather), or give weights to all and states to their owners (scatter), piece by piece in
  * file order. An error of one rank is agreed upon at the end. */
+/* Whether gathered pieces are the state's own memory, which stays as it is until the state changes, and not a buffer.
+ */
+bool ebb_ckpt_in_place(const ebb_checkpoint_state_t *state);
 ebb_status_t ebb_ckpt_walk(const ebb_checkpoint_state_t *state, ebb_ckpt_index_t *index, bool scatter,
                            const ebb_ckpt_visitor_t *visitor);
 /* Floats per piece; tests make it small. */

@@ -184,6 +184,23 @@ static int64_t piece_rows(int64_t cols)
     return power;
 }
 
+bool ebb_ckpt_in_place(const ebb_checkpoint_state_t *state)
+{
+    return ebb_comm_size(state->comm) == 1 && state->backend->ops->caps & EBB_CAP_HOST_MEMORY;
+}
+
+/* Values [first, ...) of an array where they lie, all on this rank. */
+static float *values_at(const walk_t *w, const ebb_ckpt_array_t *array, int param, int64_t first)
+{
+    const ebb_param_t *p = &w->layout->params[param];
+    const ebb_weights_t *weights = w->state->weights;
+    if (array->state < 0)
+        return (p->kind == EBB_PARAM_DENSE ? weights->dense + p->offset : weights->table[p->offset]) + first;
+    if (p->kind == EBB_PARAM_DENSE)
+        return ebb_optim_state_dense(w->state->optim, array->state) + p->offset + first;
+    return ebb_optim_state_table(w->state->optim, array->state, (int)p->offset) + first;
+}
+
 static ebb_status_t move_piece(walk_t *w, const ebb_ckpt_array_t *array, int param, int64_t first, int64_t n)
 {
     if (array->state < 0)
@@ -206,8 +223,13 @@ static ebb_status_t walk_array(walk_t *w, ebb_ckpt_array_t *array, int param, co
     if (array->state >= 0 && w->layout->params[param].kind == EBB_PARAM_ROWS && floats > 0)
         step = piece_rows(array->cols) * array->cols;
     VISIT(w, v->begin(v->user, array));
+    bool in_place = !w->scatter && ebb_ckpt_in_place(w->state);
     for (int64_t first = 0; first < floats; first += step) {
         int64_t n = floats - first < step ? floats - first : step;
+        if (in_place) {
+            VISIT(w, v->piece(v->user, array, first, n, values_at(w, array, param, first)));
+            continue;
+        }
         if (w->scatter)
             VISIT(w, v->piece(v->user, array, first, n, w->piece));
         EBB_TRY(move_piece(w, array, param, first, n));

@@ -74,8 +74,8 @@ extern volatile int ebb_run_stop_asked;
 /* Checkpoints of the run. Collective. */
 ebb_status_t ebb_run_save(ebb_run_t *run);
 ebb_status_t ebb_run_restore(ebb_run_t *run);
-/* Weights alone, to path. Collective. */
-ebb_status_t ebb_run_save_model(ebb_run_t *run, const char *path);
+/* Weights alone, to path. weights_sha256: theirs where it is known, or NULL. Collective. */
+ebb_status_t ebb_run_save_model(ebb_run_t *run, const char *path, const char *weights_sha256);
 ebb_status_t ebb_run_load_model(ebb_run_t *run, const char *path);
 ebb_checkpoint_state_t ebb_run_state(ebb_run_t *run, bool with_optim);
 

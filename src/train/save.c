@@ -74,10 +74,11 @@ static ebb_status_t fill_meta(ebb_run_t *run, ebb_checkpoint_meta_t *meta)
                                                            : EBB_FAIL(EBB_ENOMEM, "out of memory for a checkpoint");
 }
 
-static ebb_status_t save_to(ebb_run_t *run, const char *path, bool with_optim)
+static ebb_status_t save_to(ebb_run_t *run, const char *path, bool with_optim, const char *weights_sha256)
 {
     ebb_checkpoint_meta_t meta;
     ebb_checkpoint_state_t state = ebb_run_state(run, with_optim);
+    state.weights_sha256 = weights_sha256;
     ebb_status_t status = ebb_comm_agree(run->comm, fill_meta(run, &meta));
     if (status == EBB_OK)
         status = ebb_checkpoint_save(&state, path, &meta);
@@ -97,7 +98,7 @@ ebb_status_t ebb_run_save(ebb_run_t *run)
     snprintf(folder, sizeof folder, "%s/checkpoints", run->config->dir);
     EBB_TRY(ebb_comm_agree(run->comm, first ? ebb_file_mkdirs(folder) : EBB_OK));
     EBB_TRY(ebb_checkpoint_path(folder, run->step, path, sizeof path));
-    EBB_TRY(save_to(run, path, true));
+    EBB_TRY(save_to(run, path, true, NULL));
     EBB_TRY(
         ebb_comm_agree(run->comm, first ? ebb_checkpoint_prune(folder, (int)run->config->checkpoint_keep) : EBB_OK));
     run->last_save_ns = ebb_now_ns();
@@ -126,9 +127,9 @@ ebb_status_t ebb_run_restore(ebb_run_t *run)
     return ebb_comm_agree(run->comm, status);
 }
 
-ebb_status_t ebb_run_save_model(ebb_run_t *run, const char *path)
+ebb_status_t ebb_run_save_model(ebb_run_t *run, const char *path, const char *weights_sha256)
 {
-    return save_to(run, path, false);
+    return save_to(run, path, false, weights_sha256);
 }
 
 ebb_status_t ebb_run_load_model(ebb_run_t *run, const char *path)

@@ -88,7 +88,7 @@ static ebb_status_t judge(ebb_run_t *run, const evaluation_t *e, bool *best_p)
     run->progress.best = m->value;
     run->progress.since_best = 0;
     snprintf(path, sizeof path, "%s/best.h5", run->config->dir);
-    return ebb_run_save_model(run, path);
+    return ebb_run_save_model(run, path, NULL);
 }
 
 static ebb_status_t end_epoch(ebb_run_t *run, evaluation_t *e)
@@ -177,10 +177,11 @@ static ebb_status_t finish(ebb_run_t *run, evaluation_t *e, ebb_train_result_t *
     memcpy(result->weights_sha256, run->weights_sha256, sizeof result->weights_sha256);
     memcpy(result->optimizer_sha256, run->optimizer_sha256, sizeof result->optimizer_sha256);
     snprintf(best, sizeof best, "%s/best.h5", run->config->dir);
-    if (run->config->early_metric && !isnan(run->progress.best))
+    bool other = run->config->early_metric && !isnan(run->progress.best); /* weights than the last checkpoint's */
+    if (other)
         EBB_TRY(ebb_run_load_model(run, best));
     snprintf(result->model_path, sizeof result->model_path, "%s/model.h5", run->config->dir);
-    EBB_TRY(ebb_run_save_model(run, result->model_path));
+    EBB_TRY(ebb_run_save_model(run, result->model_path, other ? NULL : run->weights_sha256));
     result->steps = run->step;
     result->epochs = run->step / run->epoch_steps;
     result->seconds = (double)(ebb_now_ns() - run->start_ns) * 1e-9;
