@@ -1,10 +1,14 @@
-/* A pool of threads. Workers sleep on a condition between runs; within a run tasks are claimed from one counter. */
+/* A pool of threads. Within a run tasks are claimed from one counter. Between runs workers look out for the next one
+ * for some microseconds, since runs often follow each other closely, and then sleep on a condition; the caller waits
+ * for the last worker alike. Nobody looks out where there are more threads than cores. */
 #include "base/threads.h"
 #include "base/alloc.h"
 
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+
+#define LOOKS 1000 /* 10 microseconds or so */
 
 typedef struct worker {
     ebb_pool_t *pool;
@@ -18,8 +22,9 @@ struct ebb_pool {
     worker_t *worker;
     pthread_mutex_t lock;
     pthread_cond_t work, done;
-    uint64_t run; /* number of the current run; guarded by lock */
-    int busy;     /* workers that have not finished it; guarded by lock */
+    int looks;
+    atomic_ullong run; /* number of the current run; written with the lock held */
+    atomic_int busy;   /* workers that have not finished it; written with the lock held */
     bool quit;
     ebb_task_t task;
     void *user;
@@ -51,6 +56,25 @@ static void take_tasks(ebb_pool_t *pool, int thread)
     }
 }
 
+static inline void rest(void)
+{
+#ifdef __x86_64__
+    __builtin_ia32_pause();
+#endif
+}
+
+static void look_out_for_work(const ebb_pool_t *pool, uint64_t seen)
+{
+    for (int i = 0; i < pool->looks && atomic_load_explicit(&pool->run, memory_order_relaxed) == seen; i++)
+        rest();
+}
+
+static void look_out_for_end(const ebb_pool_t *pool)
+{
+    for (int i = 0; i < pool->looks && atomic_load_explicit(&pool->busy, memory_order_relaxed) > 0; i++)
+        rest();
+}
+
 static void *worker_main(void *arg)
 {
     worker_t *me = arg;
@@ -66,8 +90,13 @@ static void *worker_main(void *arg)
         pthread_mutex_unlock(&pool->lock);
         take_tasks(pool, me->number);
         pthread_mutex_lock(&pool->lock);
-        if (--pool->busy == 0)
+        if (atomic_fetch_sub(&pool->busy, 1) == 1)
             pthread_cond_signal(&pool->done);
+        if (pool->quit)
+            break;
+        pthread_mutex_unlock(&pool->lock);
+        look_out_for_work(pool, seen);
+        pthread_mutex_lock(&pool->lock);
     }
     pthread_mutex_unlock(&pool->lock);
     return NULL;
@@ -85,6 +114,7 @@ ebb_status_t ebb_pool_create(int n, ebb_pool_t **pool_p)
     pthread_cond_init(&pool->work, NULL);
     pthread_cond_init(&pool->done, NULL);
     pool->threads = n;
+    pool->looks = n <= ebb_cores() ? LOOKS : 0;
     EBB_TRY_GOTO(status, EBB_NEW_ARRAY("thread pool", n, &pool->worker), fail);
     for (int i = 1; i < n; i++) {
         pool->worker[i] = (worker_t){.pool = pool, .number = i};
@@ -139,6 +169,8 @@ ebb_status_t ebb_pool_run(ebb_pool_t *pool, int64_t count, ebb_task_t task, void
     }
     pthread_mutex_unlock(&pool->lock);
     take_tasks(pool, 0);
+    if (!alone)
+        look_out_for_end(pool);
     pthread_mutex_lock(&pool->lock);
     while (!alone && pool->busy > 0)
         pthread_cond_wait(&pool->done, &pool->lock);

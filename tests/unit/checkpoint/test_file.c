@@ -126,6 +126,29 @@ static void weights_sha256_is_that_of_names_shapes_and_values(void **p)
     assert_string_equal(hex, w);
 }
 
+static void a_known_digest_of_the_weights_gives_the_same_file(void **p)
+{
+    fixture_t *f = *p;
+    char path[2][4096], *bytes[2];
+    size_t n[2];
+    ebb_checkpoint_state_t model = f->state;
+    model.optim = NULL;
+    ebb_checkpoint_meta_t meta = some_meta(2);
+    for (int i = 0; i < 2; i++) {
+        char known[65];
+        snprintf(path[i], sizeof path[i], "%s/model%d.h5", f->dir, i);
+        memcpy(known, meta.weights_sha256, 65);
+        model.weights_sha256 = i == 1 ? known : NULL;
+        assert_ok(ebb_checkpoint_save(&model, path[i], &meta));
+        assert_ok(ebb_checkpoint_verify(path[i]));
+        assert_ok(ebb_file_read_all(path[i], &bytes[i], &n[i]));
+    }
+    assert_int_equal(n[0], n[1]);
+    assert_memory_equal(bytes[0], bytes[1], n[0]);
+    ebb_free(bytes[0]);
+    ebb_free(bytes[1]);
+}
+
 static void a_model_has_no_state_and_training_does_not_go_on_from_it(void **p)
 {
     fixture_t *f = *p;
@@ -390,6 +413,7 @@ int main(void)
         TEST(what_is_saved_is_loaded),
         TEST(equal_state_gives_equal_hashes_and_bytes_and_other_state_does_not),
         TEST(weights_sha256_is_that_of_names_shapes_and_values),
+        TEST(a_known_digest_of_the_weights_gives_the_same_file),
         TEST(a_model_has_no_state_and_training_does_not_go_on_from_it),
         TEST(other_shapes_and_optimisers_are_named),
         TEST(every_flipped_bit_and_every_cut_is_detected),
