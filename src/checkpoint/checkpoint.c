@@ -1,5 +1,6 @@
-/* Checkpoints: save, load, hash and verify; see walk.c for the way between ranks and file.c for the file. Rank 0 alone
- * touches files; every collective function ends in an agreement, so that all ranks return the same outcome.
+/* Checkpoints: save, load, hash and verify; see walk.c for the way between ranks and writer.c and reader.c for the
+ * file. Rank 0 alone touches files; every collective function ends in an agreement, so that all ranks return the same
+ * outcome.
  */
 #include "checkpoint/internal.h"
 

@@ -37,7 +37,7 @@ static inline int64_t ebb_ckpt_floats(const ebb_ckpt_array_t *array)
 ebb_status_t ebb_ckpt_index_create(int n_params, int n_states, ebb_ckpt_index_t *index) EBB_MUST_CHECK;
 void ebb_ckpt_index_destroy(ebb_ckpt_index_t *index);
 
-/* ---- file.c: rank 0 alone ---- */
+/* ---- writer.c, reader.c: rank 0 alone ---- */
 
 /* A file under construction: its skeleton is libhdf5's, the values are written beside it to the offsets in the index.
  */

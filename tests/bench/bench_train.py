@@ -5,8 +5,9 @@
 
 The peers (PyTorch, h5py, hdf5plugin: the newest that install) go into a virtual environment of this script's own in DIR (default
 build/peers). Sparse: this machine's Debian package index, 2^18 hashed columns, MLP of 64 hidden units. Dense: Fashion-MNIST
-784-512-256-10 where the data is there (EBB_SHARED or ../shared/data), else noise of that shape. Ebb's time is the whole process from
-start to exit, with its checkpoint and model on disk; PyTorch's leaves its imports and compilation out and saves nothing. Prints medians, spread and the ratio to PyTorch's best way.
+784-512-256-10 where the data is there (EBB_SHARED or ../shared/data), else noise of that shape. Three times of each, like for like:
+the run alone (first read to last step); the work (the same, and checkpoint and model synced to disk); the whole process (with start-up:
+imports and compilation of PyTorch, loading and exit of Ebb). Prints medians, spread and the ratios to PyTorch's best way.
 """
 import argparse
 import json
@@ -67,16 +68,26 @@ def ebb_run(work, data, hidden, o, scale, repeat):
     t.run(["train", path], timeout=3600)
     seconds = time.perf_counter() - start
     epochs = [m for m in t.metrics(f"{work}/runs/r{repeat}") if "train_loss" in m]
-    return {"seconds": seconds, "rows": o.epochs * t.record(f"{work}/runs/r{repeat}")["data"]["rows"], "loss": epochs[-1]["train_loss"]}
+    record = t.record(f"{work}/runs/r{repeat}")
+    return {"process": seconds, "run": epochs[-1]["seconds"], "work": record["seconds"], "rows": o.epochs * record["data"]["rows"],
+            "loss": epochs[-1]["train_loss"]}
 
 
-def torch_run(python, data, way, info, hidden, o, scale):
+def torch_run(python, work, data, way, info, hidden, o, scale):
+    os.makedirs(f"{work}/torch", exist_ok=True)
+    start = time.perf_counter()
     done = subprocess.run([python, f"{HERE}/torch_train.py", data, "--way", way, "--cols", str(info["cols"]), "--classes", str(info["classes"]),
                            "--hidden", ",".join(map(str, hidden)), "--batch", str(o.batch), "--epochs", str(o.epochs), "--threads", str(o.threads),
-                           "--scale", str(scale), "--max-steps", "20" if way in ("densified",) else "0"], capture_output=True, text=True)
+                           "--scale", str(scale), "--save", f"{work}/torch", "--max-steps", "20" if way in ("densified",) else "0"],
+                          capture_output=True, text=True)
+    seconds = time.perf_counter() - start
     if done.returncode != 0:
         return {"failed": done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no message"}
-    return json.loads(done.stdout.splitlines()[-1])
+    r = json.loads(done.stdout.splitlines()[-1])
+    return {"process": seconds, "run": r["seconds"], "work": r["seconds"] + r["save_seconds"], "rows": r["rows"], "loss": r["loss"]}
+
+
+SPANS = ["run", "work", "process"]
 
 
 def table(title, python, work, data, hidden, ways, o, scale=1.0):
@@ -87,20 +98,22 @@ def table(title, python, work, data, hidden, ways, o, scale=1.0):
     rates = {}
     for repeat in range(o.repeats):
         results = {"ebb": ebb_run(work, data, hidden, o, scale, repeat)}
-        results.update({f"torch {way}": torch_run(python, data, way, info, hidden, o, scale) for way in ways})
+        results.update({f"torch {way}": torch_run(python, work, data, way, info, hidden, o, scale) for way in ways})
         for name, r in results.items():
             if "failed" in r:
                 print(f"  {name:20} cannot run: {r['failed']}")
                 ways = [w for w in ways if f"torch {w}" != name]
             else:
-                rates.setdefault(name, []).append((r["rows"] / r["seconds"], r["loss"]))
-    best = max((statistics.median(x[0] for x in v) for k, v in rates.items() if k != "ebb"), default=float("nan"))
+                rates.setdefault(name, []).append(r)
+    medians = {name: {span: statistics.median(r["rows"] / r[span] for r in v) for span in SPANS} for name, v in rates.items()}
+    print(f"  rows/s, median (least .. most): {', '.join(SPANS)}")
     for name, v in rates.items():
-        speed = [x[0] for x in v]
-        print(f"  {name:20} {statistics.median(speed):12.0f} rows/s   ({min(speed):.0f} .. {max(speed):.0f})   last loss {v[-1][1]:.4f}")
-    ours = statistics.median(x[0] for x in rates["ebb"])
-    print(f"  ebb / best of PyTorch: {ours / best:.2f}x")
-    return {"title": title, "ebb_rows_per_s": ours, "torch_best_rows_per_s": best, "ratio": ours / best}
+        speeds = [f"{medians[name][span]:9.0f} ({min(r['rows'] / r[span] for r in v):.0f} .. {max(r['rows'] / r[span] for r in v):.0f})" for span in SPANS]
+        print(f"  {name:20} {'  '.join(speeds)}   last loss {v[-1]['loss']:.4f}")
+    best = {span: max((m[span] for name, m in medians.items() if name != "ebb"), default=float("nan")) for span in SPANS}
+    ratio = {span: medians["ebb"][span] / best[span] for span in SPANS}
+    print("  ebb / best of PyTorch: " + ", ".join(f"{span} {ratio[span]:.2f}x" for span in SPANS))
+    return {"title": title, "ebb_rows_per_s": medians["ebb"], "torch_best_rows_per_s": best, "ratio": ratio}
 
 
 def main():

@@ -2,11 +2,14 @@
 """PyTorch's side of bench_train.py: the same model on the same packed data, in one of PyTorch's own ways.
 
 Reads the shards with h5py + hdf5plugin into memory once (its best: the data fits), then trains `epochs` epochs over shuffled batches.
-Prints JSON: seconds from the first read to the last step, rows, final training loss. Imports and warm-up are not counted.
+Prints JSON: seconds from the first read to the last step, rows, final training loss; with --save also the seconds that torch.save of
+model and optimiser states and then of the model takes, each synced to disk. Imports and warm-up are not counted; whoever starts this
+process can time it whole.
 """
 import argparse
 import glob
 import json
+import os
 import time
 
 import h5py
@@ -74,6 +77,18 @@ def optimizers(model, way, lr):
     return [torch.optim.Adam(model.parameters(), lr=lr, fused=True)]
 
 
+def save(state, path):
+    """As durable as Ebb's: a temporary file, synced, renamed, the folder synced."""
+    with open(path + ".tmp", "wb") as f:
+        torch.save(state, f)
+        f.flush()
+        os.fsync(f.fileno())
+    os.rename(path + ".tmp", path)
+    folder = os.open(os.path.dirname(path), os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)
+
+
 def main():
     p = argparse.ArgumentParser()
     p.add_argument("data")
@@ -87,6 +102,7 @@ def main():
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--scale", type=float, default=1.0)
     p.add_argument("--lr", type=float, default=0.001)
+    p.add_argument("--save", help="folder for the checkpoint and the model")
     o = p.parse_args()
     torch.set_num_threads(o.threads)
     torch.manual_seed(1)
@@ -127,7 +143,13 @@ def main():
                 break
         if o.max_steps and done >= o.max_steps * o.batch:
             break
-    print(json.dumps({"way": o.way, "seconds": time.perf_counter() - start, "rows": done, "loss": float(last)}))
+    result = {"way": o.way, "seconds": time.perf_counter() - start, "rows": done, "loss": float(last)}
+    if o.save:
+        start = time.perf_counter()
+        save({"model": model.state_dict(), "optimizers": [opt.state_dict() for opt in optims]}, f"{o.save}/checkpoint.pt")
+        save(model.state_dict(), f"{o.save}/model.pt")
+        result["save_seconds"] = time.perf_counter() - start
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":
