@@ -1,8 +1,9 @@
 /* Subcommands: one table row each, from which dispatch, help, man pages and completion are made.
  *
  * A subcommand VERB is a file cmd_VERB.c that defines `const ebb_command_t cmd_VERB`, a declaration here, a row in
- * ebb.c and its name in apps/CMakeLists.txt. main() allocates the option structure, fills in defaults, parses the
- * command line, checks the number of operands, calls run, prints the error and frees. */
+ * ebb.c and its name in apps/CMakeLists.txt. A name of two words ("bench loader") makes one of a group, here all that
+ * begin with "bench"; its file is cmd_bench_loader.c. main() allocates the option structure, fills in defaults, parses
+ * the command line, checks the number of operands, calls run, prints the error and frees. */
 #ifndef EBB_APPS_COMMANDS_H
 #define EBB_APPS_COMMANDS_H
 
@@ -18,7 +19,7 @@ typedef struct ebb_example {
 } ebb_example_t;
 
 typedef struct ebb_command {
-    const char *name;
+    const char *name;     /* one word, or two of a group */
     const char *help;     /* one line, no final full stop */
     const char *operands; /* "SOURCE... DEST"; "" if none */
     const char *about;    /* paragraphs of running text, each ended by \n */
@@ -48,6 +49,7 @@ extern const ebb_command_t cmd_doctor;
 extern const ebb_command_t cmd_inspect;
 extern const ebb_command_t cmd_pack;
 extern const ebb_command_t cmd_verify;
+extern const ebb_command_t cmd_bench_loader;
 extern const ebb_command_t cmd_generate_docs;
 
 /* All subcommands, NULL-terminated, in the order of `ebb help`. */

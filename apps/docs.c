@@ -88,11 +88,20 @@ static ebb_status_t write_text(const char *folder, const char *name, ebb_text_t 
     return status;
 }
 
+/* "ebb-bench-loader" */
+static void page_name(const ebb_command_t *command, char name[64])
+{
+    snprintf(name, 64, "ebb-%s", command->name);
+    for (char *c = name; *c; c++)
+        if (*c == ' ')
+            *c = '-';
+}
+
 static ebb_status_t write_command_page(const char *folder, const ebb_command_t *command)
 {
     ebb_text_t out = {0};
-    char name[64];
-    snprintf(name, sizeof name, "ebb-%s", command->name);
+    char name[64], file[80];
+    page_name(command, name);
     add_title(&out, name, command->help);
     ebb_text_add(&out, ".SH SYNOPSIS\n\\fBebb %s\\fR [\\fIOPTION\\fR]... ", command->name);
     add_troff(&out, command->operands);
@@ -113,8 +122,8 @@ static ebb_status_t write_command_page(const char *folder, const ebb_command_t *
     }
     add_exit_codes(&out);
     ebb_text_add(&out, ".SH SEE ALSO\n.BR ebb (1)\n");
-    snprintf(name, sizeof name, "ebb-%s.1", command->name);
-    return write_text(folder, name, &out);
+    snprintf(file, sizeof file, "%s.1", name);
+    return write_text(folder, file, &out);
 }
 
 static ebb_status_t write_main_page(const char *folder)
@@ -126,10 +135,12 @@ static ebb_status_t write_main_page(const char *folder)
     add_paragraphs(&out, ebb_about);
     ebb_text_add(&out, ".SH COMMANDS\n");
     for (const ebb_command_t *const *c = ebb_commands; *c; c++) {
+        char name[64];
         if ((*c)->hidden)
             continue;
-        ebb_text_add(&out, ".TP\n.BR ebb\\-");
-        add_troff(&out, (*c)->name);
+        page_name(*c, name);
+        ebb_text_add(&out, ".TP\n.BR ");
+        add_troff(&out, name);
         ebb_text_add(&out, " (1)\n");
         add_troff(&out, (*c)->help);
         ebb_text_add(&out, ".\n");
@@ -157,25 +168,56 @@ static void add_choices(ebb_text_t *out, const ebb_command_t *command)
     for (const ebb_option_t *o = command->options; o->name; o++) {
         if (o->type != EBB_OPT_CHOICE)
             continue;
-        ebb_text_add(out, "    %s:--%s) words=\"", command->name, o->name);
+        ebb_text_add(out, "    \"%s:--%s\") words=\"", command->name, o->name);
         for (int i = 0; o->choices[i]; i++)
             ebb_text_add(out, "%s%s", i ? " " : "", o->choices[i]);
         ebb_text_add(out, "\" ;;\n");
     }
 }
 
+/* First words: commands and groups; a group stands once. */
+static void add_first_words(ebb_text_t *out)
+{
+    const char *last = "";
+    for (const ebb_command_t *const *c = ebb_commands; *c; c++) {
+        size_t n = strcspn((*c)->name, " ");
+        if (!(*c)->hidden && (strncmp(last, (*c)->name, n) != 0 || last[n] != ' '))
+            ebb_text_add(out, "%.*s ", (int)n, (*c)->name);
+        last = (*c)->name;
+    }
+}
+
+/* Second words of groups, which then belong to the verb. */
+static void add_second_words(ebb_text_t *out)
+{
+    for (const ebb_command_t *const *c = ebb_commands; *c; c++) {
+        size_t n = strcspn((*c)->name, " ");
+        bool begins = c == ebb_commands || strncmp(c[-1]->name, (*c)->name, n + 1) != 0;
+        if ((*c)->hidden || (*c)->name[n] != ' ')
+            continue;
+        if (begins)
+            ebb_text_add(out, "    %.*s) second=\"", (int)n, (*c)->name);
+        ebb_text_add(out, "%s%s", begins ? "" : " ", (*c)->name + n + 1);
+        if (!c[1] || strncmp(c[1]->name, (*c)->name, n + 1) != 0)
+            ebb_text_add(out, "\" ;;\n");
+    }
+}
+
 static ebb_status_t write_completion(const char *folder)
 {
     ebb_text_t out = {0};
-    ebb_text_add(
-        &out, "# bash completion for ebb; made from its option tables\n_ebb()\n{\n"
-              "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} verb=${COMP_WORDS[1]} words=\n"
-              "    COMPREPLY=()\n    if [[ $COMP_CWORD -eq 1 || ( $COMP_CWORD -eq 2 && $verb == help ) ]]; then\n"
-              "        COMPREPLY=( $(compgen -W \"");
-    for (const ebb_command_t *const *c = ebb_commands; *c; c++)
-        if (!(*c)->hidden)
-            ebb_text_add(&out, "%s ", (*c)->name);
-    ebb_text_add(&out, "help\" -- \"$cur\") )\n        return\n    fi\n    case $verb:$prev in\n");
+    ebb_text_add(&out,
+                 "# bash completion for ebb; made from its option tables\n_ebb()\n{\n"
+                 "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} verb=${COMP_WORDS[1]} at=1\n"
+                 "    local words= second=\n    COMPREPLY=()\n"
+                 "    if [[ $COMP_CWORD -gt 1 && $verb == help ]]; then verb=${COMP_WORDS[2]} at=2; fi\n"
+                 "    if [[ $COMP_CWORD -eq $at ]]; then\n        COMPREPLY=( $(compgen -W \"");
+    add_first_words(&out);
+    ebb_text_add(&out, "help\" -- \"$cur\") )\n        return\n    fi\n    case $verb in\n");
+    add_second_words(&out);
+    ebb_text_add(&out, "    esac\n    if [[ $second && $COMP_CWORD -eq $((at + 1)) ]]; then\n"
+                       "        COMPREPLY=( $(compgen -W \"$second\" -- \"$cur\") )\n        return\n    fi\n"
+                       "    if [[ $second ]]; then verb+=\" ${COMP_WORDS[at+1]}\"; fi\n    case $verb:$prev in\n");
     for (const ebb_command_t *const *c = ebb_commands; *c; c++)
         if (!(*c)->hidden)
             add_choices(&out, *c);
@@ -183,7 +225,7 @@ static ebb_status_t write_completion(const char *folder)
     for (const ebb_command_t *const *c = ebb_commands; *c; c++) {
         if ((*c)->hidden)
             continue;
-        ebb_text_add(&out, "        %s) words=\"", (*c)->name);
+        ebb_text_add(&out, "        \"%s\") words=\"", (*c)->name);
         add_option_words(&out, (*c)->options);
         ebb_text_add(&out, "\" ;;\n");
     }

@@ -14,8 +14,8 @@
 #include <unistd.h>
 
 const ebb_command_t *const ebb_commands[] = {
-    &cmd_pack,   &cmd_inspect,     &cmd_verify, &cmd_train,         &cmd_eval, &cmd_predict,
-    &cmd_export, &cmd_check_model, &cmd_doctor, &cmd_generate_docs, NULL,
+    &cmd_pack,   &cmd_inspect,     &cmd_verify, &cmd_train,        &cmd_eval,          &cmd_predict,
+    &cmd_export, &cmd_check_model, &cmd_doctor, &cmd_bench_loader, &cmd_generate_docs, NULL,
 };
 
 const char ebb_about[] =
@@ -70,23 +70,55 @@ static ebb_status_t print_help(void)
     return print(&out);
 }
 
-static ebb_status_t find_command(const char *name, const ebb_command_t **command_p)
+/* Is it a command of the group: "bench loader" of "bench"? */
+static bool in_group(const ebb_command_t *command, const char *group)
+{
+    size_t n = strlen(group);
+    return strncmp(command->name, group, n) == 0 && command->name[n] == ' ';
+}
+
+static bool is_group(const char *name)
+{
+    for (const ebb_command_t *const *c = ebb_commands; *c; c++)
+        if (in_group(*c, name))
+            return true;
+    return false;
+}
+
+static ebb_status_t print_group_help(const char *group)
+{
+    ebb_text_t out = {0};
+    ebb_text_add(&out, "usage: ebb %s NAME [OPTION]... [OPERAND]...\n\ncommands:\n", group);
+    for (const ebb_command_t *const *c = ebb_commands; *c; c++)
+        if (in_group(*c, group))
+            ebb_text_add(&out, "  %s %-14s%s\n", group, (*c)->name + strlen(group) + 1, (*c)->help);
+    ebb_text_add(&out, "\n`ebb %s NAME --help` lists a command's options.\n", group);
+    return print(&out);
+}
+
+/* Up to two words of the command line; *words_p: how many of them are the command's name. */
+static ebb_status_t find_command(int n, char **word, const ebb_command_t **command_p, int *words_p)
 {
     const char *names[64] = {0};
-    int n = 0;
+    char full[128];
+    int known = 0;
+    *words_p = n > 1 && is_group(word[0]) ? 2 : 1;
+    snprintf(full, sizeof full, "%.60s%s%.60s", word[0], *words_p > 1 ? " " : "", *words_p > 1 ? word[1] : "");
     for (const ebb_command_t *const *c = ebb_commands; *c; c++) {
-        if (strcmp((*c)->name, name) == 0) {
+        if (strcmp((*c)->name, full) == 0) {
             *command_p = *c;
             return EBB_OK;
         }
-        if (!(*c)->hidden && n < 62)
-            names[n++] = (*c)->name;
+        if (!(*c)->hidden && known < 62)
+            names[known++] = (*c)->name;
     }
-    names[n] = "help";
-    const char *near = ebb_text_nearest(name, names);
+    names[known] = "help";
+    const char *near = ebb_text_nearest(full, names);
+    if (is_group(word[0]) && n < 2)
+        return EBB_FAIL(EBB_EUSAGE, "%s: a name must follow; `ebb help %s` lists them", word[0], word[0]);
     if (near)
-        return EBB_FAIL(EBB_EUSAGE, "unknown command \"%.60s\"; did you mean %s?", name, near);
-    return EBB_FAIL(EBB_EUSAGE, "unknown command \"%.60s\"; `ebb help` lists the commands", name);
+        return EBB_FAIL(EBB_EUSAGE, "unknown command \"%.60s\"; did you mean %s?", full, near);
+    return EBB_FAIL(EBB_EUSAGE, "unknown command \"%.60s\"; `ebb help` lists the commands", full);
 }
 
 static ebb_status_t check_operands(const ebb_command_t *command, int n)
@@ -123,23 +155,33 @@ static ebb_status_t run_command(const ebb_command_t *command, int argc, char **a
     return status;
 }
 
+static bool asks_for_help(const char *word)
+{
+    return strcmp(word, "help") == 0 || strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
+}
+
 static ebb_status_t run(int argc, char **argv)
 {
     const ebb_command_t *command = NULL;
+    int words;
     if (argc < 2)
         return EBB_FAIL(EBB_EUSAGE, "a command must follow; `ebb help` lists the commands");
     const char *name = argv[1];
-    bool help = strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0;
+    bool help = asks_for_help(name);
     if (help && argc == 2)
         return print_help();
+    if (help && argc == 3 && is_group(argv[2]))
+        return print_group_help(argv[2]);
+    if (is_group(name) && argc == 3 && asks_for_help(argv[2]))
+        return print_group_help(name);
     if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0) {
         printf("ebb %s\n", ebb_version());
         return EBB_OK;
     }
     if (!help && name[0] == '-')
         return EBB_FAIL(EBB_EUSAGE, "unknown option %.60s before a command; `ebb help` lists the commands", name);
-    EBB_TRY(find_command(help ? argv[2] : name, &command));
-    return help ? print_command_help(command) : run_command(command, argc - 1, argv + 1);
+    EBB_TRY(find_command(argc - 1 - help, argv + 1 + help, &command, &words));
+    return help ? print_command_help(command) : run_command(command, argc - words, argv + words);
 }
 
 /* Rank according to the launcher, for errors found before the ranks know each other; 0 without a launcher. */

@@ -8,6 +8,7 @@
 #include <ebb/shard.h>
 #include <ebb/loader.h>
 #include <ebb/share.h>
+#include <ebb/bench.h>
 #include <ebb/model.h>
 #include <ebb/sync.h>
 #include <ebb/optim.h>

@@ -1,3 +1,3 @@
-add_executable(bench_loader bench/bench_loader.c)
-target_link_libraries(bench_loader PRIVATE ebb_loader)
+add_executable(make_data bench/make_data.c)
+target_link_libraries(make_data PRIVATE ebb_shard m)
 ebb_bench(shuffle LIBS ebb_loader m)
