@@ -58,6 +58,11 @@ def several_targets():
     return _pack("several", f"{WORK.name}/x2.npy", "--target", f"{WORK.name}/y2.npy")
 
 
+def without_targets():
+    np.save(f"{WORK.name}/x3.npy", np.arange(ROWS * 3, dtype=np.float32).reshape(ROWS, 3))
+    return _pack("bare", f"{WORK.name}/x3.npy")
+
+
 def from_c(path, batch, lanes, seed, rank, ranks, epochs):
     """Batches as the C program has them: lists of ten arrays' bytes, None for NULL."""
     out = subprocess.run([DUMP, path, *map(str, (batch, lanes, seed, rank, ranks, epochs))], check=True,

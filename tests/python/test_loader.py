@@ -62,6 +62,10 @@ class SameAsC(unittest.TestCase):
     def test_so_are_several_targets_per_row(self):
         self.check(s.several_targets())
 
+    def test_so_is_data_without_targets(self):
+        self.check(s.without_targets())
+        self.assertEqual((ebb.open(s.without_targets()).target, ebb.open(s.without_targets())[3:5].y), (None, None))
+
     def test_so_is_every_rank_s_share(self):
         for rank in range(4):
             self.check(s.sparse(), rank=rank, ranks=4)
