@@ -70,7 +70,8 @@ grep -q 'no such file' "$work/log" || fail "the C example does not say what is m
 
 # the Python module, by the prefix alone; libebb itself is found from where the module lies
 module=$(dirname "$(dirname "$(find "$prefix" -path '*/ebb/__init__.py')")")
-[ -s "$module/ebb/torch.py" ] && [ ! -e "$module/ebb/__pycache__" ] || fail "the Python module is not as it should be installed"
+[ -s "$module/ebb/torch.py" ] || fail "not installed: ebb/torch.py"
+[ ! -e "$module/ebb/__pycache__" ] || fail "__pycache__ is installed"
 if command -v python3 >/dev/null && [[ $flags != *thread* ]]; then
     preload=$(case $flags in *address*) "$cc" -print-file-name=libasan.so ;; esac)
     rows=$(LD_LIBRARY_PATH='' PYTHONPATH=$module PYTHONDONTWRITEBYTECODE=1 LD_PRELOAD=$preload python3 -c '

@@ -1,5 +1,6 @@
-/* dump_batches DATA BATCH LANES SEED RANK RANKS EPOCHS: every batch of the loader as raw bytes on stdout, in the order
- * of ebb_batch_t, each array after its size in bytes: what the Python module must hand out. */
+/* dump_batches DATA BATCH LANES SEED RANK RANKS EPOCHS [CURSOR]: every batch of the loader, from the cursor (bytes in
+ * hexadecimal) on, as raw bytes on stdout, in the order of ebb_batch_t, each array after its size in bytes: what the
+ * Python module must hand out. */
 #include <ebb/ebb.h>
 
 #include <stdio.h>
@@ -28,12 +29,23 @@ static void put_batch(const ebb_batch_t *b, const ebb_dataset_info_t *info)
     put(b->lanes, b->n_lanes, sizeof b->lanes[0]);
 }
 
-static ebb_status_t dump(const ebb_dataset_t *ds, const ebb_loader_options_t *options, int epochs)
+static ebb_status_t restore(ebb_loader_t *loader, const char *hex)
+{
+    ebb_cursor_t cursor;
+    for (size_t i = 0; i < sizeof cursor; i++)
+        if (sscanf(hex + 2 * i, "%2hhx", (unsigned char *)&cursor + i) != 1)
+            return EBB_FAIL(EBB_EUSAGE, "cursor %s has not %zu bytes", hex, sizeof cursor);
+    return ebb_loader_restore(loader, &cursor);
+}
+
+static ebb_status_t dump(const ebb_dataset_t *ds, const ebb_loader_options_t *options, int epochs, const char *cursor)
 {
     const ebb_batch_t *batch;
     ebb_loader_t *loader;
-    ebb_status_t status = EBB_OK;
     EBB_TRY(ebb_loader_create(ds, options, &loader));
+    ebb_status_t status = cursor ? restore(loader, cursor) : EBB_OK;
+    if (status != EBB_OK)
+        epochs = 0;
     for (int e = 0; e < epochs; e++) {
         while ((status = ebb_loader_acquire(loader, &batch)) == EBB_OK) {
             put_batch(batch, ebb_dataset_info(ds));
@@ -49,7 +61,7 @@ static ebb_status_t dump(const ebb_dataset_t *ds, const ebb_loader_options_t *op
 int main(int argc, char **argv)
 {
     ebb_dataset_t *ds;
-    if (argc != 8 || ebb_dataset_open(argv[1], NULL, &ds) != EBB_OK) {
+    if (argc < 8 || ebb_dataset_open(argv[1], NULL, &ds) != EBB_OK) {
         fprintf(stderr, "dump_batches: %s\n", ebb_error()->message);
         return 1;
     }
@@ -61,7 +73,7 @@ int main(int argc, char **argv)
     for (int32_t i = 0; i < options.n_lanes; i++)
         lane[i] = first + i;
     options.lanes = lane;
-    ebb_status_t status = dump(ds, &options, atoi(argv[7]));
+    ebb_status_t status = dump(ds, &options, atoi(argv[7]), argc > 8 ? argv[8] : NULL);
     if (status != EBB_OK)
         fprintf(stderr, "dump_batches: %s\n", ebb_error()->message);
     ebb_dataset_close(ds);

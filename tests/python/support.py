@@ -63,10 +63,10 @@ def without_targets():
     return _pack("bare", f"{WORK.name}/x3.npy")
 
 
-def from_c(path, batch, lanes, seed, rank, ranks, epochs):
+def from_c(path, batch, lanes, seed, rank, ranks, epochs, cursor=b""):
     """Batches as the C program has them: lists of ten arrays' bytes, None for NULL."""
-    out = subprocess.run([DUMP, path, *map(str, (batch, lanes, seed, rank, ranks, epochs))], check=True,
-                         stdout=subprocess.PIPE).stdout
+    arguments = [*map(str, (batch, lanes, seed, rank, ranks, epochs)), *([cursor.hex()] if cursor else [])]
+    out = subprocess.run([DUMP, path, *arguments], check=True, stdout=subprocess.PIPE).stdout
     arrays, at = [], 0
     while at < len(out):
         size = int(np.frombuffer(out, np.int64, 1, at)[0])

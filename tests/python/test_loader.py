@@ -211,6 +211,13 @@ class Cursors(unittest.TestCase):
                      for r in range(ranks)]
             self.assertEqual([sum(step, []) for step in zip(*parts)], wanted[loader.epoch][loader.step:])
 
+    def test_c_goes_on_from_a_cursor_of_python(self):
+        loader = ebb.Loader(s.sparse(), batch=70, lanes=12, seed=9, rank=1, ranks=2)
+        for epoch, step in ((0, 5), (1, 0), (3, 2)):
+            loader.seek(epoch, step)
+            wanted = s.from_c(s.sparse(), 70, 12, 9, 1, 2, 1, loader.cursor)
+            self.assertEqual([raw(b) for b in loader], [batch[1:9] for batch in wanted])
+
     def test_a_state_taken_in_the_loop_is_of_the_next_batch(self):
         loader = ebb.Loader(s.dense(), batch=70, lanes=12)
         whole = rows_of(loader)

@@ -98,11 +98,7 @@ class IterableDataset(torch.utils.data.IterableDataset):
         return len(self.loader)
 
     def __iter__(self):
-        for batch in self.loader:
-            tensors_ = tensors(batch)
-            del batch
-            yield tensors_
-            del tensors_
+        return map(tensors, self.loader)
 
     def set_epoch(self, epoch):
         self.loader.set_epoch(epoch)
