@@ -30,7 +30,8 @@ enum {
     CHUNK_BYTES = EBB_CHUNK_ELEMENTS * 8,
     RESERVE_AHEAD = 16 << 20,
     RESERVE_METADATA = 256 << 10,
-    ASKED_CHUNKS = 2048
+    ASKED_CHUNKS = 2048,
+    EMPTY_FILE_STEP = 4096
 };
 
 /* One array being written. */
@@ -444,6 +445,27 @@ static ebb_status_t make_targets(ebb_shard_writer_t *w)
     return status == EBB_OK ? write_class_names(w) : status;
 }
 
+/* An HDF5 file with nothing in it, made in memory and written into reserved space: where H5Fcreate fails for lack of
+ * space, libhdf5 crashes the process at its exit, and where it does not, it has given the reserved space back. */
+static ebb_status_t write_empty_file(ebb_shard_writer_t *w, hid_t fcpl, hid_t fapl)
+{
+    hsize_t bytes = 0;
+    void **image = NULL; /* where the driver holds it */
+    hid_t in_memory = H5Pcopy(fapl);
+    H5Pset_fapl_core(in_memory, EMPTY_FILE_STEP, false);
+    hid_t file = H5Fcreate(w->tmp, H5F_ACC_TRUNC, fcpl, in_memory);
+    ebb_status_t status = EBB_OK;
+    if (file < 0 || H5Fflush(file, H5F_SCOPE_LOCAL) < 0 || H5Fget_filesize(file, &bytes) < 0 ||
+        H5Fget_vfd_handle(file, H5P_DEFAULT, (void **)&image) < 0)
+        status = ebb_h5_error(w->tmp, "create");
+    if (status == EBB_OK)
+        status = ebb_file_pwrite(w->fd, w->tmp, *image, bytes, 0);
+    if (file >= 0)
+        H5Fclose(file);
+    H5Pclose(in_memory);
+    return status;
+}
+
 /* Lock held. */
 static ebb_status_t make_file(ebb_shard_writer_t *w)
 {
@@ -455,13 +477,12 @@ static ebb_status_t make_file(ebb_shard_writer_t *w)
     H5Pset_meta_block_size(fapl, 0);
     H5Pset_small_data_block_size(fapl, 0);
     H5Pset_obj_track_times(fcpl, false);
-    w->file = H5Fcreate(w->tmp, H5F_ACC_TRUNC, fcpl, fapl);
-    ebb_status_t created = w->file < 0 ? ebb_h5_error(w->tmp, "create") : EBB_OK;
+    ebb_status_t created = write_empty_file(w, fcpl, fapl);
+    if (created == EBB_OK && (w->file = H5Fopen(w->tmp, H5F_ACC_RDWR, fapl)) < 0)
+        created = ebb_h5_error(w->tmp, "open");
     H5Pclose(fapl);
     H5Pclose(fcpl);
     EBB_TRY(created);
-    w->reserved = 0; /* creating has cut the file */
-    EBB_TRY(reserve(w, RESERVE_METADATA));
     root = H5Gopen2(w->file, "/", H5P_DEFAULT);
     ebb_status_t status = ebb_h5_write_encoding(root, w->tmp, "anndata", "0.1.0");
     if (status == EBB_OK)
