@@ -1,10 +1,12 @@
 /* The loader: shuffled batches of a data set, cut into lanes, read ahead by threads within a memory budget.
  *
- * Order. order(seed, epoch, position) -> row is a pure function (see ebb_order_row): blocks of `block_rows` rows are
- * permuted over the data set by a keyed Feistel network, the permuted sequence is cut into `lanes` spans whose lengths
- * differ by at most one row, and within a lane rows are permuted inside windows of `window_blocks` blocks. No row is
- * dropped or repeated in an epoch. Step s takes share(l) rows of lane l, where share(l) = batch*(l+1)/lanes -
- * batch*l/lanes; the tail step is shorter. Nothing depends on ranks or threads.
+ * Order. order(seed, epoch, position) -> row is a pure function (see ebb_order_row): blocks of rows are permuted over
+ * the data set, the permuted sequence is cut into `lanes` spans whose lengths differ by at most one row, and within a
+ * lane rows are permuted inside windows of `window_blocks` blocks. A block is what the data set says is cheapest to
+ * read together (the rows that begin in one chunk; of unequal numbers of rows), or `block_rows` rows where it cannot
+ * say, or is so small that chunks would mix badly, or where block_rows is given. No row is dropped or repeated in an
+ * epoch. Step s takes share(l) rows of lane l, where share(l) = batch*(l+1)/lanes - batch*l/lanes; the tail step is
+ * shorter. Nothing depends on ranks or threads.
  *
  * Threads. create, acquire, release, seek and destroy belong to one thread; read-ahead threads are the loader's own.
  * Not collective: each rank loads its lanes alone.
@@ -24,15 +26,17 @@ typedef struct ebb_order {
     int64_t rows;
     int32_t lanes;         /* default 24 */
     int64_t batch;         /* global rows per step, >= lanes */
-    int64_t block_rows;    /* 0: rows that fill four chunks, fewer where a lane would have under 12 blocks */
-    int32_t window_blocks; /* default 8 */
+    int64_t block_rows;    /* 0: see above; then set to the rows of the largest block */
+    int32_t window_blocks; /* default 48, fewer (down to 8) where that would be more than 384 MiB over all lanes */
     uint64_t seed;
-    bool shuffle; /* false: rows in storage order, still cut into lanes */
+    bool shuffle;                   /* false: rows in storage order, still cut into lanes */
+    const ebb_row_blocks_t *blocks; /* of the data set, set by ebb_order_init; NULL: blocks of block_rows rows */
 } ebb_order_t;
 
 /* Fill what is 0 from the data set; EBB_EINVAL (batch < lanes, more lanes than rows ...) says what to do. */
 EBB_API ebb_status_t ebb_order_init(ebb_order_t *order, const ebb_dataset_info_t *info);
-/* Row at position p (0 .. lane length - 1) of a lane in an epoch. O(1) time and memory. */
+/* Row at position p (0 .. lane length - 1) of a lane in an epoch. No memory; O(1) time, or with blocks of unequal
+ * numbers of rows a pass over one group of them (see ebb_row_blocks). */
 EBB_API int64_t ebb_order_row(const ebb_order_t *order, int64_t epoch, int32_t lane, int64_t p);
 EBB_API int64_t ebb_order_lane_rows(const ebb_order_t *order, int32_t lane);
 EBB_API int64_t ebb_order_lane_share(const ebb_order_t *order, int32_t lane); /* rows a step takes of it */

@@ -38,6 +38,20 @@ typedef struct ebb_field {
     bool categorical;   /* else numeric */
 } ebb_field_t;
 
+/* Runs of rows that are cheapest to read together, because reading one decodes chunks that no other needs. In data sets
+ * of more than some ten thousand blocks, groups cut a fixed random order of the blocks into equal parts, whose rows are
+ * counted here: an order over all blocks then needs a pass over one group at most. */
+typedef struct ebb_row_blocks {
+    int64_t n;
+    const int64_t *row; /* (n + 1) first row of each; row[n]: the rows of the data set */
+    int64_t min_rows, max_rows;
+    int64_t max_entries;       /* at least those of the largest block */
+    int64_t groups;            /* group g: blocks ebb_group_block(i), i from ebb_group_first(g) to that of g + 1 */
+    const int64_t *group_rows; /* (groups) */
+} ebb_row_blocks_t;
+EBB_API int64_t ebb_group_first(const ebb_row_blocks_t *blocks, int64_t g);
+EBB_API int64_t ebb_group_block(const ebb_row_blocks_t *blocks, int64_t i);
+
 /* What a data set is. Borrowed from the data set that gives it. */
 typedef struct ebb_dataset_info {
     const char *name;
@@ -54,9 +68,10 @@ typedef struct ebb_dataset_info {
     int n_fields;
     const ebb_field_t *fields; /* ascending; 0 of them when the source had none */
     int64_t bytes;             /* of all shards; of a foreign file, what the arrays in use take */
-    int64_t chunk_elements;    /* nominal; 65536 */
+    int64_t chunk_elements;    /* nominal */
     int n_shards;
     const char *hash; /* hex SHA-256 that identifies the data: of the manifest, or of a foreign file's index */
+    const ebb_row_blocks_t *blocks; /* NULL: not known (foreign files, older shards) */
 } ebb_dataset_info_t;
 
 typedef struct ebb_dataset ebb_dataset_t;

@@ -163,7 +163,7 @@ static ebb_status_t place_rows(const ebb_plan_t *p, ebb_slot_t *slot, const ebb_
         }
         slot->block[at] = block;
         slot->in_block[at] = row;
-        slot->row[at] = block->id * block_rows + row;
+        slot->row[at] = block->row0 + row;
         if (block->rowptr)
             __builtin_prefetch(block->rowptr + row, 0, 2);
         if (block->label)

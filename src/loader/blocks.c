@@ -20,13 +20,14 @@ static int64_t real_cols(const ebb_dataset_info_t *info)
     return info->target == EBB_TARGET_REAL ? info->target_cols : 0;
 }
 
-/* A quarter more than the mean. */
+/* A quarter more than the mean; where blocks are whole chunks, as many as the largest has, if that is not far more. */
 static int64_t usual_entries(const ebb_order_t *order, const ebb_dataset_info_t *info)
 {
     if (!info->sparse)
         return 0;
-    double mean = (double)info->nnz / (double)info->rows;
-    return (int64_t)(mean * (double)order->block_rows * 1.25) + 64;
+    double mean = (double)info->nnz / (double)ebb_order_blocks(order);
+    int64_t usual = (int64_t)(mean * 1.25) + 64;
+    return order->blocks && order->blocks->max_entries < 2 * usual ? order->blocks->max_entries : usual;
 }
 
 static int64_t fixed_bytes(const ebb_order_t *order, const ebb_dataset_info_t *info)
@@ -227,6 +228,7 @@ static void assign(ebb_blocks_t *b, ebb_block_t *block, int64_t id)
     ebb_block_t **link = bucket_of(b, id);
     block->id = id;
     block->rows = (int32_t)ebb_order_block_rows(b->order, id);
+    block->row0 = ebb_order_block_row(b->order, id);
     block->state = EBB_BLOCK_QUEUED;
     block->chain = *link;
     *link = block;
@@ -281,7 +283,7 @@ static ebb_status_t decode_sparse(ebb_blocks_t *b, ebb_block_t *block, int64_t r
 
 ebb_status_t ebb_block_decode(ebb_blocks_t *b, ebb_block_t *block, ebb_reader_t *reader)
 {
-    int64_t row0 = block->id * b->order->block_rows;
+    int64_t row0 = block->row0;
     if (b->info->sparse) {
         EBB_TRY(decode_sparse(b, block, row0, reader));
         atomic_fetch_add(&b->decoded_bytes, block->nnz * 8 + (block->rows + 1) * 8);

@@ -16,6 +16,7 @@ typedef struct ebb_block {
     ebb_block_state_t state;
     int32_t pins;
     int32_t rows;
+    int64_t row0;                    /* its first row */
     int64_t nnz, capacity;           /* entries held, entries there is room for */
     int64_t *rowptr;                 /* (block_rows + 1) */
     int32_t *col;                    /* (capacity + slack) */

@@ -177,9 +177,9 @@ static ebb_status_t copy_lanes(ebb_loader_t *l, const ebb_loader_options_t *opti
 static ebb_status_t block_limit(const ebb_loader_t *l, int32_t n_lanes, int64_t max_rows, int depth, int64_t budget,
                                 int64_t *limit_p)
 {
-    int64_t all = (l->order.rows + l->order.block_rows - 1) / l->order.block_rows;
+    int64_t all = ebb_order_blocks(&l->order), rows = ebb_order_usual_rows(&l->order);
     int64_t share = (l->order.batch + l->order.lanes - 1) / l->order.lanes;
-    int64_t window = n_lanes * (l->order.window_blocks + (share + l->order.block_rows - 1) / l->order.block_rows);
+    int64_t window = n_lanes * (l->order.window_blocks + (share + rows - 1) / rows);
     int64_t least = window < all ? window : all;
     int64_t block = ebb_block_bytes(&l->order, l->info), batches = ebb_batch_bytes(l->info, max_rows) * depth;
     int64_t need = least * block + batches;
@@ -202,7 +202,7 @@ static ebb_status_t block_limit(const ebb_loader_t *l, int32_t n_lanes, int64_t 
  * share. Otherwise the reader's own choice. */
 static size_t cache_bytes(const ebb_loader_t *l, int64_t limit)
 {
-    int64_t all = (l->order.rows + l->order.block_rows - 1) / l->order.block_rows;
+    int64_t all = ebb_order_blocks(&l->order);
     int64_t decoded = l->info->nnz * (l->info->sparse ? 8 : 4), least = 8 << 20, most = 32 << 20;
     if (limit < all)
         return 0;

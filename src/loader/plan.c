@@ -9,8 +9,26 @@ enum { AHEAD = 3 }; /* windows a lane may be ahead of the step that is planned *
 int64_t ebb_plan_windows_per_step(const ebb_order_t *order)
 {
     int64_t share = (order->batch + order->lanes - 1) / order->lanes;
-    int64_t window = order->block_rows * order->window_blocks;
-    return (share + window - 1) / window + 3; /* a part at either end, and one with the short block */
+    int64_t window = (order->blocks ? order->blocks->min_rows : order->block_rows) * order->window_blocks;
+    int64_t n =
+        (share + window - 1) / window; /* and a part at either end, and those that a short block or a group ends */
+    return n + 3 + (order->blocks ? 1 + n * order->window_blocks / 1024 : 0);
+}
+
+static ebb_status_t make_groups(ebb_plan_t *p)
+{
+    const ebb_order_t *o = p->order;
+    int64_t most = ebb_order_group_most(o), n = o->blocks && o->blocks->groups > 1 ? p->n_lanes : 1;
+    EBB_TRY(EBB_NEW_ARRAY("groups of blocks", n, &p->groups));
+    if (most > 0)
+        EBB_TRY(EBB_NEW_ARRAY("groups of blocks", n * (most + 1), &p->group_starts));
+    for (int64_t i = 0; i < n; i++) {
+        p->groups[i].place = -1;
+        p->groups[i].start = most > 0 ? p->group_starts + i * (most + 1) : NULL;
+    }
+    for (int32_t l = 0; l < p->n_lanes; l++)
+        p->lane[l].group = &p->groups[n > 1 ? l : 0];
+    return EBB_OK;
 }
 
 ebb_status_t ebb_plan_init(ebb_plan_t *p, const ebb_order_t *order, ebb_blocks_t *blocks, const int32_t *lanes,
@@ -31,15 +49,19 @@ ebb_status_t ebb_plan_init(ebb_plan_t *p, const ebb_order_t *order, ebb_blocks_t
     EBB_TRY(EBB_NEW_ARRAY("planned blocks", pins, &p->storage));
     p->queue_size = pins;
     EBB_TRY(EBB_NEW_ARRAY("decode queue", pins, &p->queue));
-    for (int64_t i = 0; i < windows; i++)
+    if (order->blocks)
+        EBB_TRY(EBB_NEW_ARRAY("planned blocks", windows * (order->window_blocks + 1), &p->starts));
+    for (int64_t i = 0; i < windows; i++) {
         window[i].block = p->storage + i * order->window_blocks;
+        window[i].start = order->blocks ? p->starts + i * (order->window_blocks + 1) : NULL;
+    }
     for (int32_t l = 0; l < n_lanes; l++) {
         p->lane[l].ring = window + l * p->ring_size;
         p->lane[l].lane = lanes[l];
         p->lane[l].rows = ebb_order_lane_rows(order, lanes[l]);
         p->lane[l].share = ebb_order_lane_share(order, lanes[l]);
     }
-    return EBB_OK;
+    return make_groups(p);
 }
 
 void ebb_plan_cleanup(ebb_plan_t *p)
@@ -48,6 +70,9 @@ void ebb_plan_cleanup(ebb_plan_t *p)
         ebb_free(p->lane[0].ring);
     ebb_free(p->lane);
     ebb_free(p->storage);
+    ebb_free(p->starts);
+    ebb_free(p->groups);
+    ebb_free(p->group_starts);
     ebb_free(p->queue);
 }
 
@@ -79,7 +104,7 @@ void ebb_plan_reset(ebb_plan_t *p, int64_t epoch, int64_t step)
 static void begin_window(ebb_plan_t *p, ebb_plan_lane_t *lane)
 {
     ebb_plan_window_t *w = ebb_plan_window(p, lane, lane->tail++);
-    ebb_order_window_at(&p->epoch, lane->lane, lane->end, &w->at);
+    ebb_order_window_at(&p->epoch, lane->group, w->start, lane->lane, lane->end, &w->at);
     lane->end = w->at.begin + w->at.rows;
     w->epoch = p->epoch.epoch;
     w->last_seq = p->epoch.epoch * p->steps + (lane->end - 1) / lane->share - p->base;
@@ -94,7 +119,7 @@ static ebb_status_t pin_window(ebb_plan_t *p, ebb_plan_window_t *w, bool beyond,
     while (w->pinned < w->at.places) {
         ebb_block_t *block;
         bool fresh;
-        int64_t id = ebb_order_block(&p->epoch, w->at.place + w->pinned);
+        int64_t id = ebb_order_window_block(&p->epoch, &w->at, w->pinned);
         EBB_TRY(ebb_blocks_pin(p->blocks, id, beyond, &block, &fresh));
         if (!block)
             return EBB_OK;

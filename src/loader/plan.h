@@ -14,6 +14,7 @@ typedef struct ebb_plan_window {
     int32_t pinned;          /* blocks pinned so far, of at.places */
     bool ready;              /* none of them is waiting to be decoded */
     ebb_block_t **block;     /* (window_blocks) in the order of places */
+    uint32_t *start;         /* (window_blocks + 1) for at.start */
 } ebb_plan_window_t;
 
 /* Windows [head, tail) of a lane are held; window i in ring[i % size]. */
@@ -23,6 +24,7 @@ typedef struct ebb_plan_lane {
     int64_t epoch, end; /* windows are planned up to position `end` of `epoch` */
     int64_t head, tail;
     ebb_plan_window_t *ring;
+    ebb_order_group_t *group; /* what the order remembers; one for all lanes where there is one group */
 } ebb_plan_lane_t;
 
 typedef struct ebb_plan {
@@ -32,11 +34,14 @@ typedef struct ebb_plan {
     ebb_plan_lane_t *lane;
     int64_t ring_size;
     ebb_block_t **storage; /* all windows' block pointers */
-    int64_t steps;         /* per epoch */
-    uint32_t missing;      /* rows by which the last block is shorter */
-    int64_t base;          /* epoch * steps + step of seq 0 */
-    int64_t seq;           /* the step being planned: all before it are */
-    int32_t at_lane;       /* and the lane */
+    uint32_t *starts;      /* all windows' starts of places */
+    ebb_order_group_t *groups;
+    uint32_t *group_starts;
+    int64_t steps;    /* per epoch */
+    uint32_t missing; /* rows by which the last block is shorter */
+    int64_t base;     /* epoch * steps + step of seq 0 */
+    int64_t seq;      /* the step being planned: all before it are */
+    int32_t at_lane;  /* and the lane */
     ebb_order_epoch_t epoch;
     ebb_block_t **queue; /* blocks to decode, a ring */
     int64_t queue_size, queue_head, queue_tail;

@@ -392,6 +392,9 @@ bool ebb_take_i32(ebb_elem_t elem, bool shuffled, const void *in, int64_t n, int
         take_planes4(p, n, count, (uint32_t *)out);
     else if (elem == EBB_ELEM_I32)
         memcpy(out, (const int32_t *)in + first, (size_t)count * 4);
+    else if (elem == EBB_ELEM_U16)
+        for (int64_t i = 0; i < count; i++)
+            out[i] = ((const uint16_t *)in)[first + i];
     else
         return slow_i32(elem, shuffled, in, n, first, count, out);
     return true;
@@ -423,6 +426,9 @@ bool ebb_take_f32(ebb_elem_t elem, bool shuffled, const void *in, int64_t n, int
         take_planes4(p, n, count, (uint32_t *)out);
     else if (shuffled && (elem == EBB_ELEM_U16 || elem == EBB_ELEM_I16 || elem == EBB_ELEM_F16))
         take_planes2(elem, p, p + n, count, true, out);
+    else if (elem == EBB_ELEM_U16)
+        for (int64_t i = 0; i < count; i++)
+            out[i] = ((const uint16_t *)in)[first + i];
     else
         return slow_f32(elem, shuffled, in, n, first, count, out);
     return elem == EBB_ELEM_I32 && shuffled ? settle_i32(count, out) : true;

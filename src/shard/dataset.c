@@ -3,6 +3,7 @@
 #include "shard/layout.h"
 #include "base/alloc.h"
 #include "base/file.h"
+#include "shard/bands.h"
 
 #include <dirent.h>
 #include <limits.h>
@@ -39,7 +40,7 @@ static ebb_status_t open_folder(const char *path, ebb_dataset_t *ds)
     EBB_TRY(ebb_manifest_read(path, ds));
     for (int i = 0; i < ds->info.n_shards; i++)
         EBB_TRY(ebb_shard_read_index(&ds->shard[i], i, &ds->info));
-    return EBB_OK;
+    return ebb_bands_blocks(ds);
 }
 
 ebb_status_t ebb_dataset_open(const char *path, const char *dataset, ebb_dataset_t **ds_p)
@@ -80,6 +81,8 @@ void ebb_dataset_close(ebb_dataset_t *ds)
     for (int64_t i = 0; ds->class_names && i < ds->info.classes; i++)
         ebb_free(ds->class_names[i]);
     ebb_free(ds->shard);
+    ebb_free((void *)(uintptr_t)ds->blocks.row);
+    ebb_free((void *)(uintptr_t)ds->blocks.group_rows);
     ebb_free(ds->class_names);
     ebb_free(ds->class_rows);
     ebb_free(ds->fields);

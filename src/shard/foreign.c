@@ -142,7 +142,7 @@ static bool cut_pieces(ebb_array_t *a)
 {
     a->padded = false;
     a->chunk_cols = a->cols;
-    a->chunk_rows = a->cols < EBB_CHUNK_ELEMENTS ? EBB_CHUNK_ELEMENTS / a->cols : 1;
+    a->chunk_rows = a->cols < EBB_MOST_CHUNK_ELEMENTS ? EBB_MOST_CHUNK_ELEMENTS / a->cols : 1;
     return ebb_array_grid(a);
 }
 

@@ -4,6 +4,7 @@
 #include "base/alloc.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "shard/bands.h"
 
 #include <endian.h>
 #include <fcntl.h>
@@ -96,6 +97,7 @@ static ebb_elem_t code_elem(int64_t classes)
 bool ebb_array_plan(ebb_array_t *array, ebb_role_t role, const ebb_dataset_info_t *info)
 {
     bool has_y = info->target != EBB_TARGET_NONE;
+    int64_t elements = info->chunk_elements;
     *array = (ebb_array_t){.name = ebb_role_name(role, info->target, info->target_cols),
                            .cols = 1,
                            .chunk_cols = 1,
@@ -110,18 +112,18 @@ bool ebb_array_plan(ebb_array_t *array, ebb_role_t role, const ebb_dataset_info_
     switch (role) {
     case EBB_ROLE_DATA:
         array->elem = ebb_value_elem(info->value_type);
-        array->chunk_rows = EBB_CHUNK_ELEMENTS;
+        array->chunk_rows = elements;
         return info->sparse;
     case EBB_ROLE_INDICES:
         array->elem = info->cols <= 65536 ? EBB_ELEM_U16 : EBB_ELEM_I32;
-        array->chunk_rows = EBB_CHUNK_ELEMENTS;
+        array->chunk_rows = elements;
         return info->sparse;
     case EBB_ROLE_INDPTR: array->elem = EBB_ELEM_I64; return info->sparse;
     case EBB_ROLE_X:
         array->elem = ebb_value_elem(info->value_type);
         array->cols = info->cols;
-        array->chunk_cols = info->cols < EBB_CHUNK_ELEMENTS ? info->cols : EBB_CHUNK_ELEMENTS;
-        array->chunk_rows = EBB_CHUNK_ELEMENTS / array->chunk_cols;
+        array->chunk_cols = info->cols < elements ? info->cols : elements;
+        array->chunk_rows = elements / array->chunk_cols;
         return !info->sparse;
     case EBB_ROLE_Y:
         array->elem = info->target == EBB_TARGET_CLASS ? code_elem(info->classes) : EBB_ELEM_F32;
@@ -148,7 +150,8 @@ ebb_status_t ebb_index_encode(const ebb_shard_t *shard, int number, int64_t cols
         arrays += a->present;
         chunks += a->present ? a->grid_rows * a->grid_cols : 0;
     }
-    int64_t table = HEAD_WORDS + arrays * ARRAY_WORDS, n = table + chunks * CHUNK_WORDS + 1;
+    int64_t table = HEAD_WORDS + arrays * ARRAY_WORDS;
+    int64_t n = table + chunks * CHUNK_WORDS + EBB_BAND_HEAD_WORDS + shard->bands * EBB_BAND_WORDS + 1;
     uint64_t *w;
     EBB_TRY(EBB_NEW_ARRAY("shard index", n, &w));
     const int64_t head[HEAD_WORDS] = {
@@ -170,6 +173,7 @@ ebb_status_t ebb_index_encode(const ebb_shard_t *shard, int number, int64_t cols
             w[table + 2] = htole64(a->chunk[c].xxh3);
         }
     }
+    ebb_bands_encode(shard, w + table);
     w[n - 1] = htole64(ebb_xxh3(w, (size_t)(n - 1) * 8));
     *words_p = w;
     *n_p = n;
@@ -247,14 +251,19 @@ ebb_status_t ebb_index_decode(ebb_shard_t *shard, int number, const ebb_dataset_
     uint64_t arrays = le64toh(words[7]);
     if (arrays > EBB_ROLES || (int64_t)(HEAD_WORDS + arrays * ARRAY_WORDS) > n - 1)
         return BAD_INDEX(shard, "%llu arrays", (unsigned long long)arrays);
-    for (uint64_t i = 0; i < arrays; i++)
-        EBB_TRY(decode_array(shard, info, words, n - 1, words + HEAD_WORDS + i * ARRAY_WORDS));
+    int64_t end = HEAD_WORDS + (int64_t)arrays * ARRAY_WORDS;
+    for (uint64_t i = 0; i < arrays; i++) {
+        const uint64_t *entry = words + HEAD_WORDS + i * ARRAY_WORDS;
+        EBB_TRY(decode_array(shard, info, words, n - 1, entry));
+        int64_t after = (int64_t)le64toh(entry[6]) + (int64_t)le64toh(entry[7]) * CHUNK_WORDS;
+        end = after > end ? after : end;
+    }
     for (int role = 0; role < EBB_ROLES; role++) {
         ebb_array_t plan;
         if (ebb_array_plan(&plan, (ebb_role_t)role, info) && !shard->array[role].present)
             return BAD_INDEX(shard, "lacks %s", plan.name);
     }
-    return EBB_OK;
+    return ebb_bands_decode(shard, info, words + end, n - 1 - end);
 }
 
 ebb_status_t ebb_shard_read_index(ebb_shard_t *shard, int number, const ebb_dataset_info_t *info)
@@ -283,5 +292,6 @@ void ebb_shard_clear(ebb_shard_t *shard)
 {
     for (int role = 0; role < EBB_ROLES; role++)
         ebb_free(shard->array[role].chunk);
+    ebb_free(shard->band);
     ebb_free(shard->path);
 }

@@ -322,14 +322,13 @@ static ebb_status_t read_root(const json_t *root, const char *origin, const char
     EBB_TRY(get_choice(root, "layout", origin, layouts, 2, &layout));
     EBB_TRY(get_choice(root, "value_type", origin, value_names, 7, &type));
     EBB_TRY(get_choice(root, "target", origin, target_names, 3, &target));
-    EBB_TRY(
-        get_count(root, "chunk_elements", origin, EBB_CHUNK_ELEMENTS, EBB_CHUNK_ELEMENTS, &ds->info.chunk_elements));
+    EBB_TRY(get_count(root, "chunk_elements", origin, 1, EBB_MOST_CHUNK_ELEMENTS, &ds->info.chunk_elements));
     ds->info.sparse = layout == 0;
     ds->info.value_type = (ebb_value_type_t)type;
     ds->info.target = (ebb_target_kind_t)target;
     ds->info.weighted = json_is_true(json_object_get(root, "weighted"));
     if (ds->info.target == EBB_TARGET_REAL)
-        EBB_TRY(get_count(root, "target_cols", origin, 1, EBB_CHUNK_ELEMENTS, &ds->info.target_cols));
+        EBB_TRY(get_count(root, "target_cols", origin, 1, EBB_MOST_CHUNK_ELEMENTS, &ds->info.target_cols));
     if (ds->info.target == EBB_TARGET_CLASS) {
         ds->info.target_cols = 1;
         EBB_TRY(read_classes(root, origin, ds));

@@ -9,6 +9,7 @@
 #include "base/alloc.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "shard/bands.h"
 #include "shard/unpack.h"
 
 #include <fcntl.h>
@@ -40,6 +41,10 @@ struct ebb_reader {
     bool checksum; /* of zstd frames; XXH3 has spoken already, so only verify wants both */
     uint8_t *packed;
     int64_t packed_bytes;
+    slot_t hot;      /* the chunk of a band; always the same memory, so that it stays in the CPU's cache */
+    uint8_t *record; /* of the band read last */
+    int64_t hot_bytes, record_bytes, record_band;
+    int record_shard;
     struct {
         int shard, fd;
     } file[OPEN_FILES];
@@ -82,6 +87,24 @@ static ebb_status_t make_caches(ebb_reader_t *r, int64_t budget)
     return r->packed_bytes > 0 ? ebb_alloc("compressed chunk", (size_t)r->packed_bytes, (void **)&r->packed) : EBB_OK;
 }
 
+static ebb_status_t make_band_room(ebb_reader_t *r)
+{
+    bool banded = false;
+    r->record_band = -1;
+    for (int s = 0; s < r->ds->info.n_shards; s++) {
+        const ebb_shard_t *shard = &r->ds->shard[s];
+        banded |= shard->bands > 0;
+        for (int64_t b = 0; b < shard->bands; b++)
+            r->record_bytes = shard->band[b].bytes > r->record_bytes ? shard->band[b].bytes : r->record_bytes;
+    }
+    for (int role = EBB_ROLE_DATA; role <= EBB_ROLE_X; role++)
+        r->hot_bytes = r->cache[role].bytes > r->hot_bytes ? r->cache[role].bytes : r->hot_bytes;
+    if (!banded)
+        return EBB_OK;
+    EBB_TRY(ebb_alloc("chunk", (size_t)r->hot_bytes, (void **)&r->hot.buf));
+    return ebb_alloc("record of a band", (size_t)r->record_bytes, (void **)&r->record);
+}
+
 ebb_status_t ebb_reader_create(const ebb_dataset_t *ds, size_t cache_bytes, ebb_reader_t **reader_p)
 {
     ebb_reader_t *r;
@@ -93,6 +116,7 @@ ebb_status_t ebb_reader_create(const ebb_dataset_t *ds, size_t cache_bytes, ebb_
         r->file[i].fd = -1;
     EBB_TRY_GOTO(status, ebb_unpack_create(&r->unpack), fail);
     EBB_TRY_GOTO(status, make_caches(r, cache_bytes ? (int64_t)cache_bytes : DEFAULT_CACHE), fail);
+    EBB_TRY_GOTO(status, make_band_room(r), fail);
     *reader_p = r;
     return EBB_OK;
 fail:
@@ -114,6 +138,8 @@ void ebb_reader_destroy(ebb_reader_t *r)
             close(r->file[i].fd);
     ebb_unpack_destroy(r->unpack);
     ebb_free(r->packed);
+    ebb_free(r->hot.buf);
+    ebb_free(r->record);
     ebb_free(r);
 }
 
@@ -272,6 +298,93 @@ ebb_status_t ebb_reader_take(ebb_reader_t *r, int shard, ebb_role_t role, int64_
     return EBB_OK;
 }
 
+/* ---- bands ---- */
+
+/* Do rows [first, first + n) of a shard consist of whole bands? *band_p: the first. */
+static bool whole_bands(const ebb_reader_t *r, int shard, int64_t first, int64_t n, int64_t *band_p)
+{
+    const ebb_shard_t *s = &r->ds->shard[shard];
+    if (!r->hot.buf || n == 0)
+        return false;
+    *band_p = ebb_band_at(s, first);
+    return *band_p >= 0 && (first + n == s->rows || ebb_band_at(s, first + n) > *band_p);
+}
+
+static ebb_status_t name_band(const ebb_reader_t *r, int shard, int64_t b)
+{
+    return ebb_error_prefix("%s: uns/ebb/bands: band %lld (read for rows %lld to %lld): ", r->ds->shard[shard].file,
+                            (long long)b, (long long)r->row0, (long long)r->row1 - 1);
+}
+
+/* The record of a band, checked, in r->record. */
+static ebb_status_t load_record(ebb_reader_t *r, int shard, int64_t b, ebb_band_parts_t *parts)
+{
+    const ebb_shard_t *s = &r->ds->shard[shard];
+    const ebb_band_t *band = &s->band[b];
+    int fd;
+    if (!ebb_band_parts(s, &r->ds->info, b, parts))
+        return EBB_FAIL(EBB_EBUG, "band %lld of %s was not checked", (long long)b, s->file);
+    if ((r->record_band == b && r->record_shard == shard) || band->bytes == 0)
+        return EBB_OK;
+    r->record_band = -1;
+    EBB_TRY(shard_fd(r, shard, &fd));
+    ebb_status_t status = ebb_file_pread(fd, s->path, r->record, band->bytes, band->offset);
+#ifndef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION
+    if (status == EBB_OK && ebb_xxh3(r->record, band->bytes) != band->xxh3)
+        status = EBB_FAIL(EBB_ECORRUPT,
+                          "stored bytes do not match their checksum: the file is damaged; restore it or pack again");
+#endif
+    if (status != EBB_OK)
+        return name_band(r, shard, b);
+    r->record_band = b;
+    r->record_shard = shard;
+    return EBB_OK;
+}
+
+static ebb_status_t load_hot(ebb_reader_t *r, int shard, ebb_role_t role, int64_t c)
+{
+    const ebb_array_t *a = &r->ds->shard[shard].array[role];
+    return decode(r, shard, a, c, &r->hot) == EBB_OK ? EBB_OK : name_chunk(r, shard, a, c);
+}
+
+/* Row pointers of the band's rows: out[0] is there already. */
+static ebb_status_t band_rowptr(ebb_reader_t *r, int shard, int64_t b, const ebb_band_parts_t *p, int64_t *out)
+{
+    const uint8_t *length = r->record + p->length;
+    int64_t at = out[0];
+    for (int64_t i = 0; i < p->rows; i++) {
+        at += p->wide ? ((const uint32_t *)(const void *)length)[i] : ((const uint16_t *)(const void *)length)[i];
+        out[i + 1] = at;
+    }
+    if (at - out[0] == p->end - p->begin)
+        return EBB_OK;
+    EBB_FAIL(EBB_ECORRUPT, "rows of %lld entries where there are %lld", (long long)(at - out[0]),
+             (long long)(p->end - p->begin));
+    return name_band(r, shard, b);
+}
+
+/* One array's entries of the band's rows. A long row's end is in the chunks that follow. */
+static ebb_status_t band_entries(ebb_reader_t *r, int shard, ebb_role_t role, int64_t b, const ebb_band_parts_t *p,
+                                 ebb_elem_t as, void *out)
+{
+    const ebb_array_t *a = &r->ds->shard[shard].array[role];
+    int64_t n = p->end - p->begin, elements = a->chunk_rows;
+    if (p->here + p->tail != n)
+        return ebb_reader_take(r, shard, role, p->begin, n, as, out);
+    bool good = true;
+    if (p->here > 0) {
+        EBB_TRY(load_hot(r, shard, role, b));
+        good = widen(a, &r->hot, elements, p->begin - b * elements, p->here, as, out, 0);
+    }
+    const slot_t tail = {.buf = r->record + (role == EBB_ROLE_DATA ? p->val : p->col)};
+    if (p->tail > 0)
+        good &= widen(a, &tail, p->tail, 0, p->tail, as, out, p->here);
+    if (good)
+        return EBB_OK;
+    EBB_FAIL(EBB_EDATA, "values of type %s beyond what %s can hold", ebb_elem_name(a->elem), ebb_elem_name(as));
+    return name_chunk(r, shard, a, b);
+}
+
 /* ---- rows ---- */
 
 static ebb_status_t begin_rows(ebb_reader_t *r, int64_t row0, int64_t n)
@@ -308,6 +421,18 @@ static int64_t find_piece(ebb_reader_t *r, int64_t row, int64_t end, int *shard_
     return end - row < left ? end - row : left;
 }
 
+/* Row pointers of the bands from b up to local row `end`. */
+static ebb_status_t bands_rowptr(ebb_reader_t *r, int shard, int64_t b, int64_t end, int64_t *rowptr)
+{
+    ebb_band_parts_t p;
+    for (; b < r->ds->shard[shard].bands && r->ds->shard[shard].band[b].row < end; b++, rowptr += p.rows) {
+        EBB_TRY(load_record(r, shard, b, &p));
+        if (p.rows > 0)
+            EBB_TRY(band_rowptr(r, shard, b, &p, rowptr));
+    }
+    return EBB_OK;
+}
+
 ebb_status_t ebb_reader_rowptr(ebb_reader_t *r, int64_t row0, int64_t n, int64_t base, int64_t *rowptr)
 {
     if (!r->ds->info.sparse)
@@ -316,8 +441,12 @@ ebb_status_t ebb_reader_rowptr(ebb_reader_t *r, int64_t row0, int64_t n, int64_t
     rowptr[0] = base;
     for (int64_t done = 0, m; done < n; done += m) {
         int shard;
-        int64_t first, start = rowptr[done];
+        int64_t first, band, start = rowptr[done];
         m = find_piece(r, row0 + done, row0 + n, &shard, &first);
+        if (whole_bands(r, shard, first, m, &band)) {
+            EBB_TRY(bands_rowptr(r, shard, band, first + m, rowptr + done));
+            continue;
+        }
         EBB_TRY(ebb_reader_take(r, shard, EBB_ROLE_INDPTR, first, m + 1, EBB_ELEM_I64, rowptr + done));
         int64_t low = rowptr[done], last = low;
         bool good = low >= 0;
@@ -350,6 +479,27 @@ static ebb_status_t check_columns(const ebb_reader_t *r, int shard, const int32_
                     col[i], cols - 1);
 }
 
+/* Entries of the bands from b up to local row `end`; *n_p: how many. */
+static ebb_status_t bands_csr(ebb_reader_t *r, int shard, int64_t b, int64_t end, int32_t *col, float *val,
+                              int64_t *n_p)
+{
+    ebb_band_parts_t p;
+    *n_p = 0;
+    for (; b < r->ds->shard[shard].bands && r->ds->shard[shard].band[b].row < end; b++) {
+        EBB_TRY(load_record(r, shard, b, &p));
+        if (p.rows == 0)
+            continue;
+        if (col) {
+            EBB_TRY(band_entries(r, shard, EBB_ROLE_INDICES, b, &p, EBB_ELEM_I32, col + *n_p));
+            EBB_TRY(check_columns(r, shard, col + *n_p, p.end - p.begin));
+        }
+        if (val)
+            EBB_TRY(band_entries(r, shard, EBB_ROLE_DATA, b, &p, EBB_ELEM_F32, val + *n_p));
+        *n_p += p.end - p.begin;
+    }
+    return EBB_OK;
+}
+
 ebb_status_t ebb_reader_csr(ebb_reader_t *r, int64_t row0, int64_t n, int32_t *col, float *val)
 {
     if (!r->ds->info.sparse)
@@ -358,8 +508,13 @@ ebb_status_t ebb_reader_csr(ebb_reader_t *r, int64_t row0, int64_t n, int32_t *c
     int64_t out = 0;
     for (int64_t done = 0, m; done < n; done += m) {
         int shard;
-        int64_t first, begin, end;
+        int64_t first, begin, end, band;
         m = find_piece(r, row0 + done, row0 + n, &shard, &first);
+        if (whole_bands(r, shard, first, m, &band)) {
+            EBB_TRY(bands_csr(r, shard, band, first + m, col ? col + out : NULL, val ? val + out : NULL, &end));
+            out += end;
+            continue;
+        }
         EBB_TRY(ebb_reader_take(r, shard, EBB_ROLE_INDPTR, first, 1, EBB_ELEM_I64, &begin));
         EBB_TRY(ebb_reader_take(r, shard, EBB_ROLE_INDPTR, first + m, 1, EBB_ELEM_I64, &end));
         if (begin < 0 || end < begin || end > r->ds->shard[shard].nnz)
@@ -377,6 +532,20 @@ ebb_status_t ebb_reader_csr(ebb_reader_t *r, int64_t row0, int64_t n, int32_t *c
     return EBB_OK;
 }
 
+/* Rows of the bands from b up to local row `end`. */
+static ebb_status_t bands_dense(ebb_reader_t *r, int shard, int64_t b, int64_t end, float *x)
+{
+    const ebb_array_t *a = &r->ds->shard[shard].array[EBB_ROLE_X];
+    for (; b * a->chunk_rows < end; b++, x += a->chunk_rows * a->cols) {
+        int64_t n = end - b * a->chunk_rows < a->chunk_rows ? end - b * a->chunk_rows : a->chunk_rows;
+        for (int64_t c = b * a->grid_cols; c < (b + 1) * a->grid_cols; c++) {
+            EBB_TRY(load_hot(r, shard, EBB_ROLE_X, c));
+            (void)take_chunk(a, &r->hot, c, 0, n, EBB_ELEM_F32, x, 0); /* no type of ours is too wide */
+        }
+    }
+    return EBB_OK;
+}
+
 ebb_status_t ebb_reader_dense(ebb_reader_t *r, int64_t row0, int64_t n, float *x)
 {
     if (r->ds->info.sparse)
@@ -384,14 +553,36 @@ ebb_status_t ebb_reader_dense(ebb_reader_t *r, int64_t row0, int64_t n, float *x
     EBB_TRY(begin_rows(r, row0, n));
     for (int64_t done = 0, m; done < n; done += m) {
         int shard;
-        int64_t first;
+        int64_t first, band;
         m = find_piece(r, row0 + done, row0 + n, &shard, &first);
-        EBB_TRY(ebb_reader_take(r, shard, EBB_ROLE_X, first, m, EBB_ELEM_F32, x + done * r->ds->info.cols));
+        float *out = x + done * r->ds->info.cols;
+        if (whole_bands(r, shard, first, m, &band))
+            EBB_TRY(bands_dense(r, shard, band, first + m, out));
+        else
+            EBB_TRY(ebb_reader_take(r, shard, EBB_ROLE_X, first, m, EBB_ELEM_F32, out));
     }
     return EBB_OK;
 }
 
 /* ---- targets ---- */
+
+/* Targets and weights: of an array, or of the band's records, which hold them as the array does. */
+static ebb_status_t take_small(ebb_reader_t *r, int shard, ebb_role_t role, int64_t first, int64_t n, ebb_elem_t as,
+                               void *out)
+{
+    const ebb_array_t *a = &r->ds->shard[shard].array[role];
+    ebb_band_parts_t p;
+    int64_t b;
+    if (!whole_bands(r, shard, first, n, &b))
+        return ebb_reader_take(r, shard, role, first, n, as, out);
+    for (int64_t done = 0; done < n; b++, done += p.rows) {
+        EBB_TRY(load_record(r, shard, b, &p));
+        const slot_t slot = {.buf = r->record + (role == EBB_ROLE_Y ? p.y : p.weight)};
+        if (p.rows > 0)
+            (void)widen(a, &slot, p.rows * a->cols, 0, p.rows * a->cols, as, out, done * a->cols);
+    }
+    return EBB_OK;
+}
 
 static ebb_status_t take_labels(ebb_reader_t *r, int shard, int64_t first, int64_t n, int32_t *label)
 {
@@ -399,7 +590,7 @@ static ebb_status_t take_labels(ebb_reader_t *r, int shard, int64_t first, int64
         memcpy(label, r->ds->labels + first, (size_t)n * sizeof *label);
         return EBB_OK;
     }
-    EBB_TRY(ebb_reader_take(r, shard, EBB_ROLE_Y, first, n, EBB_ELEM_I32, label));
+    EBB_TRY(take_small(r, shard, EBB_ROLE_Y, first, n, EBB_ELEM_I32, label));
     for (int64_t i = 0; i < n; i++)
         if (label[i] < 0 || label[i] >= r->ds->info.classes)
             return EBB_FAIL(EBB_ECORRUPT, "%s: %s: row %lld: class %d is not in 0 .. %lld", r->ds->shard[shard].file,
@@ -427,7 +618,7 @@ static ebb_status_t take_reals(ebb_reader_t *r, int shard, int64_t first, int64_
 {
     int64_t cols = r->ds->info.target_cols;
     if (!r->ds->reals)
-        return ebb_reader_take(r, shard, EBB_ROLE_Y, first, n, EBB_ELEM_F32, y);
+        return take_small(r, shard, EBB_ROLE_Y, first, n, EBB_ELEM_F32, y);
     memcpy(y, r->ds->reals + first * cols, (size_t)(n * cols) * sizeof *y);
     return EBB_OK;
 }
@@ -449,7 +640,7 @@ ebb_status_t ebb_reader_targets(ebb_reader_t *r, int64_t row0, int64_t n, int32_
         else if (y)
             EBB_TRY(take_reals(r, shard, first, m, y + done * info->target_cols));
         if (weight && info->weighted)
-            EBB_TRY(ebb_reader_take(r, shard, EBB_ROLE_WEIGHT, first, m, EBB_ELEM_F32, weight + done));
+            EBB_TRY(take_small(r, shard, EBB_ROLE_WEIGHT, first, m, EBB_ELEM_F32, weight + done));
     }
     for (int64_t i = 0; weight && !info->weighted && i < n; i++)
         weight[i] = 1;

@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/threads.h"
+#include "shard/bands.h"
 #include "shard/h5.h"
 
 #include <math.h>
@@ -36,6 +37,10 @@ typedef struct check {
     int32_t *col;
     float *val;
     int64_t col_room, val_room;
+    int64_t *band_ptr, band_ptr_room; /* the same rows, read through their band */
+    int32_t *band_col;
+    float *band_val;
+    int64_t band_col_room, band_val_room;
     int64_t *class_rows; /* of this shard */
 } check_t;
 
@@ -289,6 +294,87 @@ static ebb_status_t check_block(check_t *c, int64_t first, int64_t n)
     return info->target == EBB_TARGET_CLASS && !c->v->foreign ? check_labels(c, first, n) : EBB_OK;
 }
 
+/* ---- bands: what shuffled reading gives must be what the arrays hold ---- */
+
+static ebb_status_t band_room(check_t *c, int64_t rows, int64_t n)
+{
+    EBB_TRY(ebb_grow("row pointers", (void **)&c->ptr, &c->ptr_room, rows + 1, sizeof *c->ptr));
+    EBB_TRY(ebb_grow("row pointers", (void **)&c->band_ptr, &c->band_ptr_room, rows + 1, sizeof *c->band_ptr));
+    EBB_TRY(ebb_grow("columns", (void **)&c->col, &c->col_room, n + 1, sizeof *c->col));
+    EBB_TRY(ebb_grow("columns", (void **)&c->band_col, &c->band_col_room, n + 1, sizeof *c->band_col));
+    EBB_TRY(ebb_grow("values", (void **)&c->val, &c->val_room, n + 1, sizeof *c->val));
+    return ebb_grow("values", (void **)&c->band_val, &c->band_val_room, n + 1, sizeof *c->band_val);
+}
+
+static ebb_status_t compare_sparse(check_t *c, int64_t first, int64_t rows, bool *same_p)
+{
+    bool good;
+    EBB_TRY(band_room(c, rows, 0));
+    EBB_TRY(take(c, EBB_ROLE_INDPTR, first, rows + 1, EBB_ELEM_I64, c->ptr, &good));
+    if (!good)
+        return EBB_OK; /* reported before */
+    int64_t begin = c->ptr[0], n = c->ptr[rows] - begin;
+    EBB_TRY(ebb_reader_rowptr(c->reader, c->s->row0 + first, rows, begin, c->band_ptr));
+    *same_p = memcmp(c->ptr, c->band_ptr, (size_t)(rows + 1) * 8) == 0;
+    if (!*same_p)
+        return EBB_OK;
+    EBB_TRY(band_room(c, rows, n));
+    EBB_TRY(ebb_reader_csr(c->reader, c->s->row0 + first, rows, c->band_col, c->band_val));
+    EBB_TRY(take(c, EBB_ROLE_INDICES, begin, n, EBB_ELEM_I32, c->col, &good));
+    *same_p = !good || memcmp(c->col, c->band_col, (size_t)n * 4) == 0;
+    EBB_TRY(take(c, EBB_ROLE_DATA, begin, n, EBB_ELEM_F32, c->val, &good));
+    *same_p &= !good || memcmp(c->val, c->band_val, (size_t)n * 4) == 0;
+    return EBB_OK;
+}
+
+static ebb_status_t compare_targets(check_t *c, int64_t first, int64_t rows, bool *same_p)
+{
+    const ebb_dataset_info_t *info = &c->v->ds->info;
+    bool good, classes = info->target == EBB_TARGET_CLASS, reals = info->target == EBB_TARGET_REAL;
+    int64_t row = c->s->row0 + first, n = rows * (reals ? info->target_cols : 1);
+    EBB_TRY(band_room(c, rows, n));
+    if (classes || reals) {
+        EBB_TRY(
+            ebb_reader_targets(c->reader, row, rows, classes ? c->band_col : NULL, reals ? c->band_val : NULL, NULL));
+        EBB_TRY(take(c, EBB_ROLE_Y, first, rows, classes ? EBB_ELEM_I32 : EBB_ELEM_F32,
+                     classes ? (void *)c->col : (void *)c->val, &good));
+        *same_p &= !good || memcmp(classes ? (void *)c->col : (void *)c->val,
+                                   classes ? (void *)c->band_col : (void *)c->band_val, (size_t)n * 4) == 0;
+    }
+    if (info->weighted) {
+        EBB_TRY(ebb_reader_targets(c->reader, row, rows, NULL, NULL, c->band_val));
+        EBB_TRY(take(c, EBB_ROLE_WEIGHT, first, rows, EBB_ELEM_F32, c->val, &good));
+        *same_p &= !good || memcmp(c->val, c->band_val, (size_t)rows * 4) == 0;
+    }
+    return EBB_OK;
+}
+
+static ebb_status_t check_bands(check_t *c)
+{
+    for (int64_t b = 0; b < c->s->bands; b++) {
+        int64_t first = c->s->band[b].row, rows = ebb_band_end(c->s, b) - first;
+        bool same = true;
+        ebb_status_t status = EBB_OK;
+        if (rows == 0)
+            continue;
+        if (c->v->ds->info.sparse)
+            status = compare_sparse(c, first, rows, &same);
+        if (status == EBB_OK)
+            status = compare_targets(c, first, rows, &same);
+        if (status != EBB_OK && !strstr(ebb_error()->message, "uns/ebb/bands")) {
+            if (status == EBB_ENOMEM || status == EBB_EIO || status == EBB_EBUG)
+                return status;
+            ebb_error_clear(); /* a chunk that was reported before */
+            continue;
+        }
+        if (status != EBB_OK)
+            EBB_TRY(fault_of_error(c->v, c->shard, "uns/ebb/bands", b, c->s->row0 + first, status));
+        else if (!same)
+            fault(c->v, c->shard, "uns/ebb/bands", b, c->s->row0 + first, "rows are not those of the arrays");
+    }
+    return EBB_OK;
+}
+
 /* ---- a shard, all shards ---- */
 
 static ebb_status_t check_rows(check_t *c)
@@ -312,7 +398,8 @@ static ebb_status_t check_contents(check_t *c)
     EBB_TRY(ebb_reader_create(c->v->ds, 0, &c->reader));
     for (int role = 0; role < EBB_ROLES; role++)
         EBB_TRY(check_chunks(c, (ebb_role_t)role));
-    return check_rows(c);
+    EBB_TRY(check_rows(c));
+    return check_bands(c);
 }
 
 /* First pass. A shard whose index cannot be trusted takes no part in the second. */
@@ -326,6 +413,8 @@ static ebb_status_t check_file_task(void *user, int thread, int64_t index)
         ebb_free(a->chunk);
         *a = (ebb_array_t){0};
     }
+    if (!v->index_good[index])
+        v->ds->shard[index].bands = 0;
     return EBB_OK;
 }
 
@@ -339,6 +428,9 @@ static ebb_status_t check_contents_task(void *user, int thread, int64_t index)
     ebb_free(c.ptr);
     ebb_free(c.col);
     ebb_free(c.val);
+    ebb_free(c.band_ptr);
+    ebb_free(c.band_col);
+    ebb_free(c.band_val);
     ebb_free(c.class_rows);
     return status;
 }

@@ -11,6 +11,7 @@
 #include "base/crew.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "shard/bands.h"
 #include "shard/h5.h"
 
 #include <errno.h>
@@ -65,6 +66,7 @@ struct ebb_shard_writer {
     int64_t reserved;
     bool created, broken;
     stream_t stream[EBB_ROLES];
+    ebb_band_maker_t bands;
     ebb_crew_t *crew, *own_crew;
     job_t *job; /* a ring; in use: [first_job, last_job), modulo max_jobs */
     int64_t first_job, last_job;
@@ -278,11 +280,15 @@ static ebb_status_t append_row(ebb_shard_writer_t *w, int64_t i, const int64_t *
                                const float *val, const float *x, const int32_t *label, const float *y,
                                const float *weight)
 {
-    if (w->info.sparse) {
-        int64_t n = rowptr[i + 1] - rowptr[i];
-        if (n < 0)
-            return EBB_FAIL(EBB_EINVAL, "row pointers descend at row %lld", (long long)i);
+    int64_t n = w->info.sparse ? rowptr[i + 1] - rowptr[i] : 0;
+    if (n < 0)
+        return EBB_FAIL(EBB_EINVAL, "row pointers descend at row %lld", (long long)i);
+    if (w->info.sparse)
         EBB_TRY(check_columns(w, col + rowptr[i], n));
+    EBB_TRY(ebb_band_maker_row(&w->bands, n, n > 0 ? col + rowptr[i] : NULL, n > 0 ? val + rowptr[i] : NULL,
+                               label ? label + i : NULL, y ? y + i * w->info.target_cols : NULL,
+                               weight ? weight + i : NULL));
+    if (w->info.sparse) {
         EBB_TRY(push(w, EBB_ROLE_DATA, put_floats, 4, val + rowptr[i], n));
         EBB_TRY(push(w, EBB_ROLE_INDICES, put_i32, 4, col + rowptr[i], n));
         w->shard.nnz += n;
@@ -554,6 +560,7 @@ static void take_plan(ebb_shard_writer_t *w, const ebb_dataset_plan_t *plan, int
                                    .target = plan->target,
                                    .target_cols = plan->target == EBB_TARGET_CLASS ? 1 : plan->target_cols,
                                    .classes = plan->classes,
+                                   .chunk_elements = EBB_CHUNK_ELEMENTS,
                                    .class_names = plan->class_names,
                                    .weighted = plan->weighted};
     w->shard.row0 = (int64_t)index * plan->shard_rows;
@@ -566,6 +573,7 @@ static void take_plan(ebb_shard_writer_t *w, const ebb_dataset_plan_t *plan, int
         w->stream[role].array = &w->shard.array[role];
         ebb_array_grid(w->stream[role].array);
     }
+    ebb_band_maker_init(&w->bands, &w->shard, &w->info);
 }
 
 /* crew: the caller's, or NULL for one of its own with so many threads. */
@@ -622,6 +630,7 @@ static ebb_status_t finish_file(ebb_shard_writer_t *w)
 {
     uint64_t *words = NULL;
     int64_t n = 0;
+    hsize_t eof = 0;
     ebb_status_t status = EBB_OK;
     if (w->info.sparse) {
         hid_t group = H5Gopen2(w->file, "X", H5P_DEFAULT);
@@ -629,8 +638,14 @@ static ebb_status_t finish_file(ebb_shard_writer_t *w)
         H5Gclose(group);
         EBB_TRY(status);
     }
+    if (w->bands.bytes > 0) {
+        int64_t offset;
+        H5Fget_filesize(w->file, &eof);
+        EBB_TRY(reserve(w, (int64_t)eof + w->bands.bytes + RESERVE_METADATA));
+        EBB_TRY(write_plain(w, "uns/ebb/bands", "array", H5T_STD_U8LE, w->bands.bytes, w->bands.data, &offset));
+        ebb_bands_place(&w->shard, offset);
+    }
     EBB_TRY(ebb_index_encode(&w->shard, w->number, w->info.cols, &words, &n));
-    hsize_t eof = 0;
     H5Fget_filesize(w->file, &eof);
     EBB_TRY_GOTO(status, reserve(w, (int64_t)eof + n * 8 + RESERVE_METADATA), done);
     w->shard.index_bytes = n * 8;
@@ -705,6 +720,7 @@ static ebb_status_t commit(ebb_shard_writer_t *w)
     EBB_TRY(finish_jobs(w, 0));
     if (!w->info.sparse)
         w->shard.nnz = w->shard.rows * w->info.cols;
+    EBB_TRY(ebb_band_maker_finish(&w->bands));
     ebb_h5_lock();
     ebb_status_t status = finish_file(w);
     if (status == EBB_OK)
@@ -773,6 +789,7 @@ void ebb_shard_writer_destroy(ebb_shard_writer_t *w)
     ebb_free(w->job);
     ebb_free(w->cctx);
     ebb_free(w->scratch);
+    ebb_band_maker_clear(&w->bands);
     ebb_crew_destroy(w->own_crew);
     ebb_shard_clear(&w->shard);
     ebb_free(w);

@@ -30,9 +30,10 @@ static const ebb_option_t run_table[] = {
     {KEY("data.scale", EBB_OPT_F64, scale, "1", NULL, 0, 0, NULL, "multiply all values; pixels: 0.00392157")},
     {KEY("data.shuffle", EBB_OPT_FLAG, shuffle, "true", NULL, 0, 0, NULL, "draw rows in random order")},
     {KEY("data.block_rows", EBB_OPT_I64, block_rows, "0", "rows", 0, 1 << 30, NULL,
-         "rows that stay together on disk in the shuffle; 0: about one chunk")},
-    {KEY("data.window_blocks", EBB_OPT_I64, window_blocks, "8", "blocks", 1, 1 << 20, NULL,
-         "blocks whose rows are mixed; more mixes better and takes more memory")},
+         "rows that stay together in the shuffle; 0: those that share a chunk")},
+    {KEY("data.window_blocks", EBB_OPT_I64, window_blocks, "0", "blocks", 0, 1 << 20, NULL,
+         "blocks of a lane whose rows are mixed; more mixes better and takes more memory; 0: 48, or "
+         "fewer where that takes much memory")},
     {KEY("data.memory", EBB_OPT_BYTES, memory_bytes, "1GiB", "bytes", 1 << 20, INFINITY, NULL,
          "budget of the loader, per rank")},
     {KEY("data.threads", EBB_OPT_I64, loader_threads, "1", "threads", 1, 256, NULL,

@@ -141,7 +141,7 @@ int main(int argc, char **argv)
     char what[64];
     b.col = malloc((size_t)65536 * ENTRIES * 4);
     b.val = malloc((size_t)65536 * ENTRIES * 4);
-    b.out = malloc(EBB_CHUNK_ELEMENTS * 8);
+    b.out = malloc(EBB_MOST_CHUNK_ELEMENTS * 8);
     write_data(&b);
     bench_ok(ebb_dataset_open(b.dir, NULL, &b.ds));
     bench_ok(ebb_reader_create(b.ds, 0, &b.reader));

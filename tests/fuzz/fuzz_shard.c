@@ -36,6 +36,7 @@ static ebb_dataset_t *made(bool sparse, const char *path, const uint8_t *data, s
                                     .target_cols = 1,
                                     .classes = 3,
                                     .weighted = true,
+                                    .chunk_elements = EBB_MOST_CHUNK_ELEMENTS,
                                     .n_shards = 1};
     ds->shard[0] = (ebb_shard_t){.path = ebb_strdup(path),
                                  .rows = ROWS,

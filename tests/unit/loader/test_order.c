@@ -1,5 +1,6 @@
 /* The order: exact for sizes that divide nothing, frozen, and as good a shuffle as a real one. */
 #include "support.h"
+#include "base/alloc.h"
 #include "base/rng.h"
 #include "loader/order.h"
 
@@ -61,6 +62,94 @@ static void every_row_comes_once_an_epoch_for_sizes_that_divide_nothing(void **s
                 }
 }
 
+/* Blocks of 1 to 40 rows. */
+static ebb_row_blocks_t *unequal_blocks(int64_t n, int64_t groups)
+{
+    ebb_row_blocks_t *blocks = calloc(1, sizeof *blocks);
+    int64_t *row = calloc((size_t)n + 1, 8), *sum = calloc((size_t)groups, 8);
+    *blocks =
+        (ebb_row_blocks_t){.n = n, .row = row, .groups = groups, .group_rows = sum, .min_rows = 1, .max_rows = 40};
+    for (int64_t i = 0; i < n; i++)
+        row[i + 1] = row[i] + 1 + (int64_t)(ebb_mix64((uint64_t)i) % 40);
+    for (int64_t g = 0; g < groups; g++)
+        for (int64_t i = ebb_group_first(blocks, g); i < ebb_group_first(blocks, g + 1); i++)
+            sum[g] += row[ebb_group_block(blocks, i) + 1] - row[ebb_group_block(blocks, i)];
+    return blocks;
+}
+
+static void free_blocks(ebb_row_blocks_t *blocks)
+{
+    free((void *)(uintptr_t)blocks->row);
+    free((void *)(uintptr_t)blocks->group_rows);
+    free(blocks);
+}
+
+static void every_row_comes_once_with_blocks_of_unequal_rows(void **state)
+{
+    for (int64_t n = 1; n <= 101; n += 25 + n)
+        for (int64_t groups = 1; groups <= (n < 4 ? n : 4); groups += 2)
+            for (int32_t lanes = 1; lanes <= 5; lanes += 4)
+                for (int32_t window = 1; window <= 9; window += 4) {
+                    ebb_row_blocks_t *blocks = unequal_blocks(n, groups);
+                    ebb_order_t o = {.rows = blocks->row[n],
+                                     .lanes = lanes,
+                                     .batch = lanes + 61,
+                                     .block_rows = 40,
+                                     .window_blocks = window,
+                                     .seed = 3,
+                                     .blocks = blocks};
+                    char slow[33], again[33];
+                    for (int shuffle = 0; shuffle < 2 && o.rows >= lanes; shuffle++) {
+                        o.shuffle = shuffle;
+                        visit(&o, 2);
+                        ebb_order_hash(&o, 2, again);
+                        ebb_alloc_fail_after(0); /* without memory: the same by adding up */
+                        ebb_order_hash(&o, 2, slow);
+                        ebb_alloc_fail_after(-1);
+                        assert_string_equal(slow, again);
+                    }
+                    free_blocks(blocks);
+                }
+}
+
+static void windows_of_unequal_blocks_tile_their_lane(void **state)
+{
+    ebb_row_blocks_t *blocks = unequal_blocks(900, 3);
+    ebb_order_t o = {.rows = blocks->row[900],
+                     .lanes = 5,
+                     .batch = 64,
+                     .block_rows = 40,
+                     .window_blocks = 7,
+                     .seed = 3,
+                     .shuffle = true,
+                     .blocks = blocks};
+    uint32_t start[8], *room = calloc((size_t)ebb_order_group_most(&o) + 1, 4);
+    ebb_order_epoch_t e;
+    ebb_order_group_t group = {.place = -1, .start = room};
+    ebb_order_epoch_init(&o, 4, &e);
+    for (int32_t l = 0; l < o.lanes; l++) {
+        ebb_order_window_t w = {0}, inside;
+        for (int64_t p = 0; p < ebb_order_lane_rows(&o, l); p += w.rows) {
+            ebb_order_window_at(&e, &group, start, l, p, &w);
+            assert_int_equal(w.begin, p);
+            assert_in_range(w.places, 1, 7);
+            assert_true(w.rows >= 1 && w.rows + w.head <= start[w.places]);
+            ebb_order_window_at(&e, NULL, NULL, l, p + w.rows - 1, &inside);
+            assert_int_equal(inside.begin, w.begin);
+            assert_int_equal(inside.rows, w.rows);
+            assert_int_equal(inside.mix.add[3], w.mix.add[3]);
+            for (uint32_t i = 0; i < w.rows; i += 13) {
+                uint32_t rank, row;
+                ebb_order_locate(&w, 0, 0, i, &rank, &row);
+                assert_int_equal(blocks->row[ebb_order_window_block(&e, &w, rank)] + row,
+                                 ebb_order_row(&o, 4, l, p + i));
+            }
+        }
+    }
+    free(room);
+    free_blocks(blocks);
+}
+
 static void windows_tile_their_lane_and_hold_whole_blocks(void **state)
 {
     for (int32_t window = 1; window <= 8; window++) {
@@ -72,7 +161,7 @@ static void windows_tile_their_lane_and_hold_whole_blocks(void **state)
             int64_t number = 0;
             for (int64_t p = 0; p < ebb_order_lane_rows(&o, l); p += w.rows, number++) {
                 int64_t place = w.place + w.places, left = 0;
-                ebb_order_window_at(&e, l, p, &w);
+                ebb_order_window_at(&e, NULL, NULL, l, p, &w);
                 assert_int_equal(w.begin, p);
                 assert_int_equal(w.number, number);
                 assert_in_range(w.places, 1, window);
@@ -81,10 +170,10 @@ static void windows_tile_their_lane_and_hold_whole_blocks(void **state)
                     assert_int_equal(w.head, 0);
                 }
                 for (int32_t k = 0; k < w.places; k++)
-                    left += ebb_order_block_rows(&o, ebb_order_block(&e, w.place + k));
+                    left += ebb_order_block_rows(&o, ebb_order_window_block(&e, &w, k));
                 assert_true(w.rows <= left - w.head);
                 ebb_order_window_t last;
-                ebb_order_window_at(&e, l, p + w.rows - 1, &last);
+                ebb_order_window_at(&e, NULL, NULL, l, p + w.rows - 1, &last);
                 assert_int_equal(last.begin, w.begin);
                 assert_int_equal(last.number, w.number);
                 assert_int_equal(last.mix.add[3], w.mix.add[3]);
@@ -100,7 +189,7 @@ static void first_windows_are_staggered_over_the_lanes(void **state)
     ebb_order_epoch_init(&o, 0, &e);
     for (int32_t l = 0; l < 24; l++) {
         ebb_order_window_t w;
-        ebb_order_window_at(&e, l, 0, &w);
+        ebb_order_window_at(&e, NULL, NULL, l, 0, &w);
         assert_int_equal(w.places, l + 1);
     }
 }
@@ -244,7 +333,7 @@ static void windows_are_shuffled_evenly(void **state)
         ebb_order_epoch_t e;
         ebb_order_window_t w;
         ebb_order_epoch_init(&o, epoch, &e);
-        ebb_order_window_at(&e, 0, 0, &w);
+        ebb_order_window_at(&e, NULL, NULL, 0, 0, &w);
         uint32_t last = 0;
         for (uint32_t i = 0; i < N; i++) {
             uint32_t at = ebb_order_mix(&w.mix, i);
@@ -312,6 +401,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_row_comes_once_an_epoch_for_sizes_that_divide_nothing),
+        cmocka_unit_test(every_row_comes_once_with_blocks_of_unequal_rows),
+        cmocka_unit_test(windows_of_unequal_blocks_tile_their_lane),
         cmocka_unit_test(windows_tile_their_lane_and_hold_whole_blocks),
         cmocka_unit_test(first_windows_are_staggered_over_the_lanes),
         cmocka_unit_test(unshuffled_lanes_are_runs_of_consecutive_rows),

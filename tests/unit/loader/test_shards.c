@@ -18,7 +18,8 @@ static void check_row(const ebb_dataset_plan_t *plan, const ebb_batch_t *b, int6
     assert_int_equal(b->label[r], made_label(plan, row));
 }
 
-static void check(bool sparse, ebb_value_type_t type, int threads, bool kept)
+/* own: blocks as the data set has them. */
+static void check(bool sparse, ebb_value_type_t type, int threads, bool kept, bool own)
 {
     char *dir = test_mkdir();
     ebb_dataset_plan_t plan = made_plan(sparse, type, 4001, sparse ? 5000 : 37);
@@ -35,11 +36,21 @@ static void check(bool sparse, ebb_value_type_t type, int threads, bool kept)
     plan.shard_rows = 1300;
     make_dataset(dir, &plan, 1, 500);
     assert_ok(ebb_dataset_open(dir, NULL, &ds));
+    if (own) {
+        options.order.blocks = ebb_dataset_info(ds)->blocks;
+        options.order.block_rows = options.order.blocks->max_rows;
+        options.memory_bytes = kept ? 0 : 16 << 20;
+    }
     assert_ok(ebb_loader_create(ds, &options, &l));
+    options.order.rows = 4001;
     for (int epoch = 0; epoch < 2; epoch++) {
         int64_t rows = 0;
         ebb_status_t status;
         while ((status = ebb_loader_acquire(l, &b)) == EBB_OK) {
+            for (int32_t k = 0; k < b->n_lanes; k++)
+                for (int64_t i = 0; i < b->lanes[k].n; i++)
+                    assert_int_equal(b->row[b->lanes[k].first + i],
+                                     ebb_order_row(&options.order, epoch, k, b->step * 50 + i));
             for (int64_t r = 0; r < b->rows; r++, rows++) {
                 check_row(&plan, b, r, col, val);
                 assert_int_equal(seen[b->row[r]], epoch);
@@ -60,14 +71,17 @@ static void check(bool sparse, ebb_value_type_t type, int threads, bool kept)
 
 static void sparse_rows_arrive_as_they_were_written(void **state)
 {
-    check(true, EBB_F32, 1, true);
-    check(true, EBB_U8, 2, false);
+    check(true, EBB_F32, 1, true, false);
+    check(true, EBB_U8, 2, false, false);
+    check(true, EBB_F32, 1, true, true);
+    check(true, EBB_U16, 2, false, true);
 }
 
 static void dense_rows_arrive_as_they_were_written(void **state)
 {
-    check(false, EBB_F16, 2, true);
-    check(false, EBB_F32, 1, false);
+    check(false, EBB_F16, 2, true, false);
+    check(false, EBB_F32, 1, false, false);
+    check(false, EBB_I8, 1, false, true);
 }
 
 int main(void)

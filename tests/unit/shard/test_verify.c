@@ -156,7 +156,7 @@ static void damage_in_a_chunk_is_named_with_its_row(void **state)
     flip(path, offset + 100, 3);
     made_t m = make_rows(&plan, 0, 5500);
     int64_t row = 0;
-    while (m.rowptr[row + 1] <= 65536)
+    while (m.rowptr[row + 1] <= EBB_CHUNK_ELEMENTS)
         row++;
     made_free(&m);
     expect_fault(dir, "X/data", row, "checksum");

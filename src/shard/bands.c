@@ -1,0 +1,381 @@
+/* Bands: made by the writer, described by the index, checked before they are used.
+ *
+ * A row belongs to the band of its first entry; a row without entries that stands at a chunk's beginning belongs to the
+ * band before. The end of a row that begins in a band is in the band's record if it is no longer than half a chunk;
+ * longer ones are read from the chunks they lie in. Invariant: sizes and offsets in memory follow from the table by
+ * ebb_band_parts, which bounds them all. */
+#include "shard/bands.h"
+#include "base/alloc.h"
+#include "base/hash.h"
+#include "base/rng.h"
+
+#include <endian.h>
+#include <string.h>
+
+#define BANDS_MAGIC 0x53444e4142424245ull /* "EBBBANDS" */
+
+enum { LEAST_ROWS = 16, MOST_ROWS = 8192, FEW_BLOCKS = 32768, GROUP = 1024 };
+
+static const ebb_array_t *main_array(const ebb_shard_t *shard, const ebb_dataset_info_t *info)
+{
+    return &shard->array[info->sparse ? EBB_ROLE_DATA : EBB_ROLE_X];
+}
+
+static int64_t up8(int64_t n)
+{
+    return (n + 7) / 8 * 8;
+}
+
+bool ebb_band_parts(const ebb_shard_t *shard, const ebb_dataset_info_t *info, int64_t b, ebb_band_parts_t *p)
+{
+    const ebb_array_t *a = main_array(shard, info);
+    const ebb_band_t *band = &shard->band[b];
+    int64_t chunk = a->chunk_rows;
+    *p = (ebb_band_parts_t){.rows = ebb_band_end(shard, b) - band->row};
+    if (p->rows < 0 || (!info->sparse && band->tail != 0))
+        return false;
+    if (info->sparse) {
+        int64_t edge = (b + 1) * chunk < shard->nnz ? (b + 1) * chunk : shard->nnz;
+        p->begin = b > 0 ? b * chunk + shard->band[b - 1].tail : 0;
+        p->end = edge + band->tail;
+        if (p->end > shard->nnz || (p->rows > 0 && p->begin > edge))
+            return false;
+        p->here = p->begin < edge ? edge - p->begin : 0;
+        p->tail = p->rows > 0 && band->tail <= chunk / 2 ? band->tail : 0;
+        p->wide = p->end - p->begin > UINT16_MAX;
+        p->bytes = p->rows * (p->wide ? 4 : 2);
+        p->col = up8(p->bytes);
+        p->val = up8(p->col + p->tail * (int64_t)ebb_elem_size(shard->array[EBB_ROLE_INDICES].elem));
+        p->bytes = p->val + p->tail * (int64_t)ebb_elem_size(a->elem);
+    }
+    if (p->rows == 0) {
+        p->bytes = 0;
+        return true;
+    }
+    const ebb_array_t *y = &shard->array[EBB_ROLE_Y];
+    p->y = up8(p->bytes);
+    p->weight = up8(p->y + (y->present ? p->rows * y->cols * (int64_t)ebb_elem_size(y->elem) : 0));
+    p->bytes = p->weight + (info->weighted ? p->rows * 4 : 0);
+    return p->bytes <= UINT32_MAX;
+}
+
+int64_t ebb_band_at(const ebb_shard_t *shard, int64_t row)
+{
+    int64_t low = 0, high = shard->bands; /* the last band that begins at or before row */
+    while (low + 1 < high) {
+        int64_t middle = low + (high - low) / 2;
+        if (shard->band[middle].row <= row)
+            low = middle;
+        else
+            high = middle;
+    }
+    return shard->bands > 0 && shard->band[low].row == row ? low : -1;
+}
+
+/* ---- the table in the index ---- */
+
+void ebb_bands_encode(const ebb_shard_t *shard, uint64_t *w)
+{
+    *w++ = htole64(BANDS_MAGIC);
+    *w++ = htole64((uint64_t)shard->bands);
+    *w++ = htole64(shard->bands > 0 ? (uint64_t)shard->band[0].offset : 0);
+    for (int64_t b = 0; b < shard->bands; b++) {
+        const ebb_band_t *band = &shard->band[b];
+        *w++ = htole64((uint64_t)band->row);
+        *w++ = htole64(band->bytes | (uint64_t)band->tail << 32);
+        *w++ = htole64(band->xxh3);
+    }
+}
+
+void ebb_bands_place(ebb_shard_t *shard, int64_t offset)
+{
+    for (int64_t b = 0; b < shard->bands; b++) {
+        shard->band[b].offset = offset;
+        offset += shard->band[b].bytes;
+    }
+}
+
+static ebb_status_t bad(const ebb_shard_t *shard, int64_t b, const char *what)
+{
+    return EBB_FAIL(EBB_ECORRUPT, "%s: chunk table: band %lld %s", shard->file, (long long)b, what);
+}
+
+static ebb_status_t check_bands(const ebb_shard_t *shard, const ebb_dataset_info_t *info, int64_t offset)
+{
+    ebb_band_parts_t parts;
+    int64_t row = 0;
+    for (int64_t b = 0; b < shard->bands; b++) {
+        const ebb_band_t *band = &shard->band[b];
+        if (band->row < row || band->row > shard->rows || (b == 0 && band->row != 0))
+            return bad(shard, b, "begins at no row that it can");
+        row = band->row;
+        if (!ebb_band_parts(shard, info, b, &parts) || parts.bytes != band->bytes)
+            return bad(shard, b, "has not the size that its rows need");
+        if (offset < 0 || band->bytes > shard->bytes || offset > shard->bytes - band->bytes)
+            return bad(shard, b, "lies beyond the end of the file");
+        offset += band->bytes;
+    }
+    return EBB_OK;
+}
+
+ebb_status_t ebb_bands_decode(ebb_shard_t *shard, const ebb_dataset_info_t *info, const uint64_t *words, int64_t n)
+{
+    if (n == 0)
+        return EBB_OK;
+    if (n < EBB_BAND_HEAD_WORDS || le64toh(words[0]) != BANDS_MAGIC)
+        return EBB_FAIL(EBB_ECORRUPT, "%s: chunk table: what follows the chunks is no table of bands", shard->file);
+    int64_t bands = main_array(shard, info)->grid_rows;
+    if (le64toh(words[1]) != (uint64_t)bands || (n - EBB_BAND_HEAD_WORDS) / EBB_BAND_WORDS != bands ||
+        le64toh(words[2]) > (uint64_t)shard->bytes)
+        return EBB_FAIL(EBB_ECORRUPT, "%s: chunk table: %llu bands where there are %lld", shard->file,
+                        (unsigned long long)le64toh(words[1]), (long long)bands);
+    EBB_TRY(EBB_NEW_ARRAY("bands", bands, &shard->band));
+    shard->bands = bands;
+    int64_t offset = (int64_t)le64toh(words[2]);
+    words += EBB_BAND_HEAD_WORDS;
+    for (int64_t b = 0; b < bands; b++, words += EBB_BAND_WORDS) {
+        uint64_t row = le64toh(words[0]), size = le64toh(words[1]);
+        shard->band[b].row = row > (uint64_t)INT64_MAX ? -1 : (int64_t)row;
+        shard->band[b].bytes = (uint32_t)size;
+        shard->band[b].tail = (uint32_t)(size >> 32);
+        shard->band[b].xxh3 = le64toh(words[2]);
+    }
+    EBB_TRY(check_bands(shard, info, offset));
+    ebb_bands_place(shard, offset);
+    return EBB_OK;
+}
+
+/* ---- blocks of a data set ---- */
+
+/* A block under construction: bands [band, next) of a shard. */
+typedef struct cut {
+    int shard;
+    int64_t band, next;
+    int64_t row, end; /* of the shard */
+} cut_t;
+
+/* The next whole bands with at least LEAST_ROWS rows (the last of a shard may have fewer). False: none are left. */
+static bool next_cut(const ebb_dataset_t *ds, cut_t *c)
+{
+    for (; c->shard < ds->info.n_shards; *c = (cut_t){.shard = c->shard + 1}) {
+        const ebb_shard_t *s = &ds->shard[c->shard];
+        c->band = c->next;
+        c->row = c->end;
+        while (c->next < s->bands) {
+            c->end = ebb_band_end(s, c->next++);
+            if (c->end > c->row && (c->end - c->row >= LEAST_ROWS || c->end == s->rows))
+                return true;
+        }
+    }
+    return false;
+}
+
+static int64_t entries_of(const ebb_dataset_t *ds, const cut_t *c)
+{
+    const ebb_shard_t *s = &ds->shard[c->shard];
+    int64_t chunk = ds->info.chunk_elements, edge = c->next * chunk < s->nnz ? c->next * chunk : s->nnz;
+    if (!ds->info.sparse)
+        return (c->end - c->row) * ds->info.cols;
+    return edge + s->band[c->next - 1].tail - (c->band > 0 ? c->band * chunk + s->band[c->band - 1].tail : 0);
+}
+
+/* Counts the blocks and notes their first rows. Bands of very many rows (short ones, or empty) are cut up. */
+static void cut_blocks(const ebb_dataset_t *ds, ebb_row_blocks_t *blocks, int64_t *row)
+{
+    *blocks = (ebb_row_blocks_t){.min_rows = INT64_MAX};
+    for (cut_t c = {0}; next_cut(ds, &c);)
+        for (int64_t from = c.row; from < c.end; from += MOST_ROWS) {
+            int64_t rows = c.end - from < MOST_ROWS ? c.end - from : MOST_ROWS, entries = entries_of(ds, &c);
+            if (row)
+                row[blocks->n] = ds->shard[c.shard].row0 + from;
+            blocks->n++;
+            blocks->min_rows = rows < blocks->min_rows ? rows : blocks->min_rows;
+            blocks->max_rows = rows > blocks->max_rows ? rows : blocks->max_rows;
+            blocks->max_entries = entries > blocks->max_entries ? entries : blocks->max_entries;
+        }
+}
+
+static ebb_status_t sum_groups(ebb_row_blocks_t *blocks, int64_t *sum)
+{
+    for (int64_t g = 0; g < blocks->groups; g++)
+        for (int64_t i = ebb_group_first(blocks, g); i < ebb_group_first(blocks, g + 1); i++) {
+            int64_t block = ebb_group_block(blocks, i);
+            sum[g] += blocks->row[block + 1] - blocks->row[block];
+        }
+    blocks->group_rows = sum;
+    return EBB_OK;
+}
+
+ebb_status_t ebb_bands_blocks(ebb_dataset_t *ds)
+{
+    int64_t *row, *sum;
+    for (int s = 0; s < ds->info.n_shards; s++)
+        if (ds->shard[s].bands == 0 && ds->shard[s].rows > 0)
+            return EBB_OK;
+    ebb_row_blocks_t *blocks = &ds->blocks;
+    cut_blocks(ds, blocks, NULL);
+    if (blocks->n == 0)
+        return EBB_OK;
+    EBB_TRY(EBB_NEW_ARRAY("blocks of rows", blocks->n + 1, &row));
+    cut_blocks(ds, blocks, row);
+    row[blocks->n] = ds->info.rows;
+    blocks->row = row;
+    blocks->groups = blocks->n <= FEW_BLOCKS ? 1 : blocks->n / GROUP;
+    EBB_TRY(EBB_NEW_ARRAY("groups of blocks", blocks->groups, &sum));
+    EBB_TRY(sum_groups(blocks, sum));
+    ds->info.blocks = blocks;
+    return EBB_OK;
+}
+
+int64_t ebb_group_first(const ebb_row_blocks_t *blocks, int64_t g)
+{
+    return (int64_t)((__int128)blocks->n * g / blocks->groups);
+}
+
+int64_t ebb_group_block(const ebb_row_blocks_t *blocks, int64_t i)
+{
+    return blocks->groups == 1 ? i : (int64_t)ebb_permute(BANDS_MAGIC, (uint64_t)blocks->n, (uint64_t)i);
+}
+
+/* ---- writing ---- */
+
+void ebb_band_maker_init(ebb_band_maker_t *m, ebb_shard_t *shard, const ebb_dataset_info_t *info)
+{
+    *m = (ebb_band_maker_t){.shard = shard, .info = info};
+}
+
+void ebb_band_maker_clear(ebb_band_maker_t *m)
+{
+    ebb_free(m->data);
+    ebb_free(m->length);
+    ebb_free(m->col);
+    ebb_free(m->val);
+    ebb_free(m->y);
+    ebb_free(m->weight);
+}
+
+static void copy_part(ebb_band_maker_t *m, int64_t at, const void *from, int64_t bytes)
+{
+    if (bytes > 0)
+        memcpy(m->data + m->bytes + at, from, (size_t)bytes);
+}
+
+/* Write the record of the last band, whose rows and tail are known. */
+static ebb_status_t close_band(ebb_band_maker_t *m)
+{
+    ebb_shard_t *s = m->shard;
+    int64_t b = s->bands - 1;
+    ebb_band_parts_t p;
+    if (!ebb_band_parts(s, m->info, b, &p))
+        return EBB_FAIL(EBB_EBUG, "%s: band %lld of %lld rows", s->file ? s->file : "shard", (long long)b,
+                        (long long)p.rows);
+    EBB_TRY(ebb_grow("bands", (void **)&m->data, &m->room, m->bytes + p.bytes, 1));
+    if (p.bytes > 0)
+        memset(m->data + m->bytes, 0, (size_t)p.bytes);
+    if (m->info->sparse && p.rows > 0) {
+        for (int64_t i = 0; i < p.rows; i++)
+            if (p.wide)
+                memcpy(m->data + m->bytes + i * 4, &m->length[i], 4);
+            else
+                memcpy(m->data + m->bytes + i * 2, &(uint16_t){(uint16_t)m->length[i]}, 2);
+        copy_part(m, p.col, m->col, p.tail * (int64_t)ebb_elem_size(s->array[EBB_ROLE_INDICES].elem));
+        copy_part(m, p.val, m->val, p.tail * (int64_t)ebb_elem_size(s->array[EBB_ROLE_DATA].elem));
+    }
+    const ebb_array_t *y = &s->array[EBB_ROLE_Y];
+    if (y->present)
+        copy_part(m, p.y, m->y, p.rows * y->cols * (int64_t)ebb_elem_size(y->elem));
+    if (m->info->weighted)
+        copy_part(m, p.weight, m->weight, p.rows * 4);
+    s->band[b].bytes = (uint32_t)p.bytes;
+    s->band[b].xxh3 = ebb_xxh3(m->data + m->bytes, (size_t)p.bytes);
+    m->bytes += p.bytes;
+    return EBB_OK;
+}
+
+/* Open band b, closing those before it; a row that spans several leaves empty ones between. */
+static ebb_status_t open_band(ebb_band_maker_t *m, int64_t b)
+{
+    ebb_shard_t *s = m->shard;
+    while (s->bands <= b) {
+        uint32_t tail = 0;
+        if (s->bands > 0) {
+            int64_t edge = s->bands * s->array[EBB_ROLE_DATA].chunk_rows;
+            if (m->info->sparse && s->nnz > edge)
+                tail = (uint32_t)(s->nnz - edge < UINT32_MAX ? s->nnz - edge : UINT32_MAX);
+            s->band[s->bands - 1].tail = tail;
+            EBB_TRY(close_band(m));
+        }
+        EBB_TRY(ebb_grow("bands", (void **)&s->band, &m->capacity, s->bands + 1, sizeof *s->band));
+        s->band[s->bands++] = (ebb_band_t){.row = s->rows};
+    }
+    return EBB_OK;
+}
+
+static int64_t band_of_row(const ebb_band_maker_t *m, int64_t n)
+{
+    const ebb_shard_t *s = m->shard;
+    if (!m->info->sparse)
+        return s->rows / s->array[EBB_ROLE_X].chunk_rows;
+    return (n == 0 && s->nnz > 0 ? s->nnz - 1 : s->nnz) / s->array[EBB_ROLE_DATA].chunk_rows;
+}
+
+/* Keep the end of a row that reaches into the next chunk. */
+static ebb_status_t keep_tail(ebb_band_maker_t *m, int64_t b, int64_t n, const int32_t *col, const float *val)
+{
+    const ebb_array_t *data = &m->shard->array[EBB_ROLE_DATA], *indices = &m->shard->array[EBB_ROLE_INDICES];
+    int64_t tail = m->shard->nnz + n - (b + 1) * data->chunk_rows;
+    if (tail <= 0 || tail > data->chunk_rows / 2)
+        return EBB_OK;
+    EBB_TRY(ebb_grow("bands", (void **)&m->col, &m->col_room, tail * 4, 1));
+    EBB_TRY(ebb_grow("bands", (void **)&m->val, &m->val_room, tail * 4, 1));
+    for (int64_t i = 0; i < tail; i++)
+        if (indices->elem == EBB_ELEM_U16)
+            ((uint16_t *)(void *)m->col)[i] = (uint16_t)col[n - tail + i];
+        else
+            ((int32_t *)(void *)m->col)[i] = col[n - tail + i];
+    (void)ebb_put_f32(data->elem, val + n - tail, tail, m->val); /* the same values went into the chunk */
+    return EBB_OK;
+}
+
+static ebb_status_t keep_targets(ebb_band_maker_t *m, int64_t i, const int32_t *label, const float *y,
+                                 const float *weight)
+{
+    const ebb_array_t *a = &m->shard->array[EBB_ROLE_Y];
+    if (a->present) {
+        int64_t size = (int64_t)ebb_elem_size(a->elem) * a->cols;
+        EBB_TRY(ebb_grow("bands", (void **)&m->y, &m->y_room, (i + 1) * size, 1));
+        const void *from = m->info->target == EBB_TARGET_CLASS ? (const void *)label : (const void *)y;
+        memcpy(m->y + i * size, from, (size_t)size); /* little-endian: the first bytes of an i32 are its i8 and i16 */
+    }
+    if (m->info->weighted) {
+        EBB_TRY(ebb_grow("bands", (void **)&m->weight, &m->weight_room, (i + 1) * 4, 1));
+        memcpy(m->weight + i * 4, weight, 4);
+    }
+    return EBB_OK;
+}
+
+ebb_status_t ebb_band_maker_row(ebb_band_maker_t *m, int64_t n, const int32_t *col, const float *val,
+                                const int32_t *label, const float *y, const float *weight)
+{
+    ebb_shard_t *s = m->shard;
+    int64_t b = band_of_row(m, n);
+    EBB_TRY(open_band(m, b));
+    int64_t i = s->rows - s->band[b].row;
+    if (m->info->sparse) {
+        EBB_TRY(ebb_grow("bands", (void **)&m->length, &m->length_room, i + 1, sizeof *m->length));
+        m->length[i] = (uint32_t)n;
+        EBB_TRY(keep_tail(m, b, n, col, val));
+    }
+    return keep_targets(m, i, label, y, weight);
+}
+
+ebb_status_t ebb_band_maker_finish(ebb_band_maker_t *m)
+{
+    int64_t bands = main_array(m->shard, m->info)->grid_rows;
+    if (bands == 0) { /* no entries at all */
+        m->shard->bands = m->bytes = 0;
+        return EBB_OK;
+    }
+    EBB_TRY(open_band(m, bands - 1));
+    return close_band(m);
+}
