@@ -108,7 +108,8 @@ class Loader:
     seed, shuffle   of the order; shuffle=False: storage order, still cut into lanes
     rank, ranks     deliver this rank's share of every step. All ranks together deliver what one rank would
     threads         read-ahead threads; memory: budget in bytes or as "256MiB"; depth: batches at once, at least 3
-    block_rows, window_blocks   of the shuffle: rows are permuted in blocks over the data set, then one by one in windows
+    block_rows, window_blocks   of the shuffle: rows are permuted in blocks over the data set, then one by one in windows; 0:
+                    what suits the data
     row_sum, log1p, row_l2, scale   changes to each row's values, in this order: sum, logarithm, length 1, factor
     start           a cursor, or what state_dict() gave: go on there
 
@@ -121,7 +122,7 @@ class Loader:
     """
 
     def __init__(self, data, batch=4096, *, lanes=24, seed=1, shuffle=True, rank=0, ranks=1, threads=2, memory="1GiB",
-                 depth=4, block_rows=0, window_blocks=8, row_sum=0.0, log1p=False, row_l2=False, scale=0.0, start=None,
+                 depth=4, block_rows=0, window_blocks=0, row_sum=0.0, log1p=False, row_l2=False, scale=0.0, start=None,
                  dataset=None):
         numpy()
         self._core = None
@@ -131,7 +132,7 @@ class Loader:
                 ("batch", batch, 1, 2**62), ("lanes", lanes, 1, 2**31 - 1), ("seed", seed, 0, 2**64 - 1),
                 ("rank", rank, 0, 2**31 - 1), ("ranks", ranks, 1, 2**31 - 1), ("threads", threads, 1, 256),
                 ("depth", depth, 3, 1024), ("block_rows", block_rows, 0, 2**62),
-                ("window_blocks", window_blocks, 1, 2**31 - 1)))
+                ("window_blocks", window_blocks, 0, 2**31 - 1)))
         if rank >= ranks:
             raise InvalidError(f"rank {rank} is not one of {ranks} ranks, which are counted from 0")
         if ranks > lanes:
