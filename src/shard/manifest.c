@@ -35,12 +35,12 @@ static void compute_checksum(char *text, size_t bytes, char *digits_in_text, cha
 
 static ebb_status_t check_checksum(const char *file, char *text, size_t bytes)
 {
-    char stored[CHECKSUM_DIGITS + 1] = "", digits[CHECKSUM_DIGITS + 1] = "none";
+    char stored[CHECKSUM_DIGITS + 1] = "", digits[CHECKSUM_DIGITS + 1];
     char *at = find_checksum(text);
-    if (at) {
-        memcpy(stored, at, CHECKSUM_DIGITS);
-        compute_checksum(text, bytes, at, digits);
-    }
+    if (!at) /* written before there was one */
+        return EBB_OK;
+    memcpy(stored, at, CHECKSUM_DIGITS);
+    compute_checksum(text, bytes, at, digits);
     return strcmp(stored, digits) == 0
                ? EBB_OK
                : EBB_FAIL(EBB_ECORRUPT,
