@@ -39,7 +39,10 @@ EBB_API ebb_status_t ebb_shared_loader_restore(ebb_shared_loader_t *loader, cons
 EBB_API ebb_status_t ebb_lease_create(ebb_lease_t **lease_p) EBB_MUST_CHECK;
 /* Fill an empty lease with the loader's next batch, as ebb_loader_acquire does. */
 EBB_API ebb_status_t ebb_lease_acquire(ebb_lease_t *lease, ebb_shared_loader_t *loader);
-EBB_API const ebb_batch_t *ebb_lease_batch(const ebb_lease_t *lease); /* NULL while empty */
+/* Or make a loader that the empty lease owns a reference of: one call, so that no interrupt comes between. */
+EBB_API ebb_status_t ebb_lease_create_loader(ebb_lease_t *lease, ebb_shared_dataset_t *ds,
+                                             const ebb_loader_options_t *options, ebb_shared_loader_t **loader_p);
+EBB_API const ebb_batch_t *ebb_lease_batch(const ebb_lease_t *lease); /* NULL if it holds none */
 EBB_API void ebb_lease_drop(ebb_lease_t *lease);
 /* The lease as a DLPack tensor of one byte (DLManagedTensor of DLPack 0.x), whose deleter drops the lease: the object
  * of any language that imports DLPack then owns it. Call once; drop no more. */

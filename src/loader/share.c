@@ -45,8 +45,8 @@ struct ebb_shared_loader {
 
 struct ebb_lease {
     ebb_shared_loader_t *loader; /* NULL while empty */
-    const ebb_batch_t *batch;
-    ebb_lease_t *next; /* on the stack of dropped ones */
+    const ebb_batch_t *batch;    /* NULL where only the loader is owned */
+    ebb_lease_t *next;           /* on the stack of dropped ones */
     dl_managed_tensor_t dlpack;
     int64_t shape;
     uint8_t byte;
@@ -200,10 +200,26 @@ ebb_status_t ebb_lease_create(ebb_lease_t **lease_p)
     return EBB_OK;
 }
 
-ebb_status_t ebb_lease_acquire(ebb_lease_t *lease, ebb_shared_loader_t *loader)
+static ebb_status_t check_empty(const ebb_lease_t *lease)
 {
     if (lease->loader)
-        return EBB_FAIL(EBB_EINVAL, "the lease holds a batch already: make one for every batch");
+        return EBB_FAIL(EBB_EINVAL, "the lease holds something already: make one for every batch");
+    return EBB_OK;
+}
+
+ebb_status_t ebb_lease_create_loader(ebb_lease_t *lease, ebb_shared_dataset_t *ds, const ebb_loader_options_t *options,
+                                     ebb_shared_loader_t **loader_p)
+{
+    *loader_p = NULL;
+    EBB_TRY(check_empty(lease));
+    EBB_TRY(ebb_shared_loader_create(ds, options, loader_p));
+    lease->loader = *loader_p;
+    return EBB_OK;
+}
+
+ebb_status_t ebb_lease_acquire(ebb_lease_t *lease, ebb_shared_loader_t *loader)
+{
+    EBB_TRY(check_empty(lease));
     enter(loader);
     ebb_status_t status = ebb_loader_acquire(loader->loader, &lease->batch);
     if (status == EBB_OK) {
@@ -225,8 +241,9 @@ void ebb_lease_drop(ebb_lease_t *lease)
     if (!lease || (lease->loader && getpid() != lease->loader->process))
         return;
     ebb_shared_loader_t *loader = lease->loader;
-    if (!loader) {
+    if (!lease->batch) {
         ebb_free(lease);
+        ebb_shared_loader_drop(loader);
         return;
     }
     lease->next = atomic_load(&loader->dropped);

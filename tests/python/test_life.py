@@ -217,6 +217,7 @@ class Processes(unittest.TestCase):
     def test_a_fork_is_told_to_make_its_own(self):
         loader = ebb.Loader(s.sparse(), **OPTIONS)
         batch = next(iter(loader))
+        time.sleep(0.2)  # until nothing is left to read ahead: a sanitiser's allocator does not survive forks amid calls
         child = os.fork()
         if child == 0:
             try:

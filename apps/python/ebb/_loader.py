@@ -8,6 +8,7 @@ Python can reach lies in memory that was given back, and nothing waits for the g
 Position. What the caller was given is counted here; where an interrupt (Ctrl-C) ended a call of the C loader after it
 had moved on, the next call moves it back, so that no row is lost.
 """
+import atexit
 import ctypes
 import os
 import re
@@ -64,8 +65,9 @@ class Core:
 
     def __init__(self, handle, options):
         self.process, self.pointer = os.getpid(), c_void_p()
-        weakref.finalize(self, lib.ebb_shared_loader_drop, self.pointer)  # also before Python exits
-        call("ebb_shared_loader_create", handle.pointer, byref(options), byref(self.pointer))
+        lease = _Lease()
+        self._owner = numpy().from_dlpack(lease)
+        call("ebb_lease_create_loader", lease.pointer, handle.pointer, byref(options), byref(self.pointer))
         self.loader = lib.ebb_shared_loader_get(self.pointer)
 
     def acquire(self):
@@ -97,6 +99,16 @@ class Core:
         stats = Stats()
         lib.ebb_loader_stats(self.loader, byref(stats))
         return stats
+
+
+_loaders = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all():
+    """No thread of the library works on while the process takes itself apart."""
+    for loader in list(_loaders):
+        loader.close()
 
 
 class Loader:
@@ -154,6 +166,7 @@ class Loader:
         self._options.transform.row_l2, self._options.transform.scale = row_l2, scale
         self.steps = lib.ebb_order_steps(byref(self._order))
         self._copies, self._at = 0, (0, 0)
+        _loaders.add(self)
         self._core = Core(self._handle, self._options)
         if start is not None:
             self.load_state_dict(start if isinstance(start, dict) else {"cursor": start})

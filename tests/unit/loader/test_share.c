@@ -81,6 +81,24 @@ static void dropping_makes_room(void **state)
     test_rmdir(f.dir);
 }
 
+static void a_lease_may_own_a_loader(void **state)
+{
+    fixture_t f = make_fixture(1);
+    ebb_loader_options_t options = {.order = {.lanes = LANES, .batch = BATCH, .seed = 1, .shuffle = true}};
+    ebb_shared_loader_t *loader, *none;
+    ebb_lease_t *owner, *batch;
+    assert_ok(ebb_lease_create(&owner));
+    assert_ok(ebb_lease_create_loader(owner, f.ds, &options, &loader));
+    assert_fails(ebb_lease_create_loader(owner, f.ds, &options, &none), EBB_EINVAL, "already");
+    batch = next(loader);
+    ebb_lease_drop(owner);
+    ebb_shared_loader_drop(f.loader);
+    ebb_shared_dataset_drop(f.ds);
+    assert_true(is_right(&f, ebb_lease_batch(batch)));
+    ebb_lease_drop(batch);
+    test_rmdir(f.dir);
+}
+
 /* Of DLPack's struct the words that a consumer reads. */
 static void a_dlpack_deleter_drops_the_lease(void **state)
 {
@@ -152,6 +170,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_batch_outlives_its_loader_and_its_data_set),
         cmocka_unit_test(dropping_makes_room),
+        cmocka_unit_test(a_lease_may_own_a_loader),
         cmocka_unit_test(a_dlpack_deleter_drops_the_lease),
         cmocka_unit_test(batches_may_be_dropped_by_any_thread_while_another_acquires),
     };
