@@ -58,6 +58,12 @@ def several_targets():
     return _pack("several", f"{WORK.name}/x2.npy", "--target", f"{WORK.name}/y2.npy")
 
 
+def long():
+    """Enough rows for many blocks and windows."""
+    np.save(f"{WORK.name}/x4.npy", np.arange(900000, dtype=np.float32).reshape(-1, 3))
+    return _pack("long", f"{WORK.name}/x4.npy")
+
+
 def without_targets():
     np.save(f"{WORK.name}/x3.npy", np.arange(ROWS * 3, dtype=np.float32).reshape(ROWS, 3))
     return _pack("bare", f"{WORK.name}/x3.npy")

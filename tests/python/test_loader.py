@@ -62,6 +62,9 @@ class SameAsC(unittest.TestCase):
     def test_so_are_several_targets_per_row(self):
         self.check(s.several_targets())
 
+    def test_so_is_an_order_of_many_blocks_and_windows(self):
+        self.check(s.long(), batch=20000, lanes=2)
+
     def test_so_is_data_without_targets(self):
         self.check(s.without_targets())
         self.assertEqual((ebb.open(s.without_targets()).target, ebb.open(s.without_targets())[3:5].y), (None, None))

@@ -154,14 +154,14 @@ class Loader:
         self._handle = self.dataset.handle()
         self._order = Order(lanes=lanes, batch=batch, block_rows=block_rows, window_blocks=window_blocks, seed=seed,
                             shuffle=shuffle)
-        call("ebb_order_init", byref(self._order), self._handle.info)
+        self._options = Options(order=self._order, threads=threads, memory_bytes=_bytes(memory), depth=depth)
+        call("ebb_order_init", byref(self._order), self._handle.info)  # here for what follows; the loader fills its own
         self._lane_rows = [(lib.ebb_order_lane_share(byref(self._order), lane),
                             lib.ebb_order_lane_rows(byref(self._order), lane)) for lane in range(self._order.lanes)]
         self._full_steps = min(rows // share for share, rows in self._lane_rows)
         first, last = lanes * rank // ranks, lanes * (rank + 1) // ranks
         self._lanes = (ctypes.c_int32 * (last - first))(*range(first, last))
-        self._options = Options(order=self._order, lanes=self._lanes, n_lanes=last - first, threads=threads,
-                                memory_bytes=_bytes(memory), depth=depth)
+        self._options.lanes, self._options.n_lanes = self._lanes, last - first
         self._options.transform.row_sum, self._options.transform.log1p = row_sum, log1p
         self._options.transform.row_l2, self._options.transform.scale = row_l2, scale
         self.steps = lib.ebb_order_steps(byref(self._order))
