@@ -8,6 +8,7 @@
 #include <ebb/bench.h>
 #include <ebb/compute.h>
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,7 +66,7 @@ static const ebb_option_t options[] = {
      .def = "0",
      .unit = "batches",
      .min = 0,
-     .max = 1e12,
+     .max = INFINITY,
      .help = "Batches of a pass; 0: an epoch"},
     {.name = "batch",
      .letter = 'b',
@@ -74,7 +75,7 @@ static const ebb_option_t options[] = {
      .def = "4096",
      .unit = "rows",
      .min = 1,
-     .max = 1e9,
+     .max = INFINITY,
      .help = "Rows of a batch, at most those of the data set"},
     {.name = "lanes",
      .type = EBB_OPT_I64,
@@ -91,15 +92,15 @@ static const ebb_option_t options[] = {
      .def = "0",
      .unit = "bytes",
      .min = 0,
-     .max = 1e18,
-     .help = "Memory of the loader; 0: 1 GiB, or less, so that each epoch decodes all"},
+     .max = INFINITY,
+     .help = "Memory of the loader; 0: 1 GiB, or less, so that each epoch decodes all again"},
     {.name = "block-rows",
      .type = EBB_OPT_I64,
      .offset = offsetof(bench_options_t, block_rows),
      .def = "0",
      .unit = "rows",
      .min = 0,
-     .max = 1e12,
+     .max = INFINITY,
      .help = "Rows of a block of the order; 0: the loader's choice"},
     {.name = "window-blocks",
      .type = EBB_OPT_I64,
@@ -107,14 +108,14 @@ static const ebb_option_t options[] = {
      .def = "0",
      .unit = "blocks",
      .min = 0,
-     .max = 1e6,
+     .max = 1e9,
      .help = "Blocks among which a lane's rows are shuffled; 0: the loader's choice"},
     {.name = "seed",
      .type = EBB_OPT_I64,
      .offset = offsetof(bench_options_t, seed),
      .def = "1",
      .min = 0,
-     .max = 0x1p53,
+     .max = INFINITY,
      .help = "Seed of the order"},
     {0},
 };
@@ -166,8 +167,8 @@ static void print_setting(const show_t *show)
         printf("note    nothing is measured cold: %.0f %% of the files stay in the kernel's page cache, or it does\n"
                "        not show this user what it holds\n",
                100 * s->uncleared);
-    printf("\n%-26s %7s %9s %9s %8s %7s %6s %6s %10s\n", "", "threads", "M rows/s",
-           s->info->sparse ? "M nnz/s" : "M val/s", "GB/s", "spread", "share", "stall", "memory");
+    printf("\n%-24s %7s %9s %9s %7s %7s %7s %6s %6s %9s\n", "", "threads", "M rows/s",
+           s->info->sparse ? "M nnz/s" : "M val/s", "GB/s", "spread", "decoded", "share", "stall", "memory");
 }
 
 static void name_figure(const show_t *show, const ebb_bench_figure_t *f, char *name, size_t size)
@@ -191,16 +192,16 @@ static void print_figure(const show_t *show, const ebb_bench_figure_t *f)
 {
     char name[64], memory[32], share[16] = "-";
     name_figure(show, f, name, sizeof name);
-    printf("%-26s %7d ", name, f->threads);
+    printf("%-24s %7d ", name, f->threads);
     if (f->rows > 0)
         printf("%9.3f %9.1f ", f->rows / f->seconds * 1e-6, f->nnz / f->seconds * 1e-6);
     else
         printf("%9s %9s ", "", "");
-    printf("%8.2f %5.1f %%", f->bytes / f->seconds * 1e-9, 100 * (f->slowest - f->fastest) / f->seconds);
+    printf("%7.2f %5.0f %%", f->bytes / f->seconds * 1e-9, 100 * (f->slowest - f->fastest) / f->seconds);
     if (f->what == EBB_BENCH_LOADER) {
         if (!f->kept && !f->paced)
             snprintf(share, sizeof share, "%.2f", f->share);
-        printf(" %6s %4.1f %% %10s", share, 100 * f->stall,
+        printf(" %7.2f %6s %4.0f %% %9s", f->decoded, share, 100 * f->stall,
                ebb_format_bytes((double)f->memory_bytes, memory, sizeof memory));
     }
     printf("\n");
@@ -209,12 +210,13 @@ static void print_figure(const show_t *show, const ebb_bench_figure_t *f)
 
 static void print_legend(void)
 {
-    printf("\nGB/s    decoded bytes; of file read stored ones\n"
-           "spread  between the fastest and the slowest pass, of the median\n"
-           "share   of decoding alone with as many threads; cold: of the slower of that and file read\n"
-           "stall   part of the time that the consumer waited: always, since it does nothing, but in\n"
-           "paced   where it holds each batch for 1.25 times what the loader needs for one\n"
-           "kept    the data set stays decoded in the loader's memory after its first epoch\n");
+    printf("\nGB/s     decoded bytes; of file read stored ones\n"
+           "spread   between the fastest and the slowest pass, of the median\n"
+           "decoded  rows decoded for each row delivered: below 1 some stay decoded in the loader's memory,\n"
+           "         in \"kept\" all of them\n"
+           "share    of decoding alone as much with as many threads; cold: of file read where that is slower\n"
+           "stall    part of the time that the consumer waited: always, since it does nothing, but in\n"
+           "         \"paced\", where it holds each batch for 1.25 times what the loader needs for one\n");
 }
 
 /* ---- JSON ---- */
@@ -393,18 +395,16 @@ const ebb_command_t cmd_bench_loader = {
     .name = "bench loader",
     .help = "Measure the loader beside what this machine can do",
     .operands = "DIR",
-    .about =
-        "Measures in one run what this machine can do (copying memory, reading the files, decompressing the same\n"
-        "chunks already in memory) and then the loader at each number of threads, shuffled and in storage order, with\n"
-        "the files in the kernel's page cache (warm) and dropped from it before each pass (cold). DIR is a data set "
-        "or\n"
-        "an HDF5 file of others.\n"
-        "\n"
-        "Before anything is timed, one epoch is checked to deliver each row once. With as many threads as are given,\n"
-        "one is the consumer, which decodes when it would wait; at one thread it shares its core with a read-ahead\n"
-        "thread. Unless --memory says otherwise, the loader gets less memory than keeps the data set decoded, so that\n"
-        "every epoch decodes all of it; what keeping it brings is a line of its own. Cold passes begin with a new\n"
-        "loader; disks and hosts of virtual machines have caches that stay.\n",
+    .about = "Measures in one run what this machine can do (copying memory, reading the files, decompressing\n"
+             "the same chunks already in memory) and then the loader at each number of threads, shuffled and in\n"
+             "storage order, with the files in the kernel's page cache (warm) and dropped from it before each\n"
+             "pass (cold). DIR is a data set or an HDF5 file of others.\n"
+             "\n"
+             "Before anything is timed, one epoch is checked to deliver each row once. With as many threads as\n"
+             "are given, one is the consumer, which decodes when it would wait; at one thread it shares its core\n"
+             "with a read-ahead thread. Unless --memory says otherwise, the loader gets so little memory that\n"
+             "every epoch decodes all of the data again; what keeping it brings is a line of its own. Cold passes\n"
+             "begin with a new loader; caches of disks and of the hosts of virtual machines stay warm.\n",
     .min_operands = 1,
     .max_operands = 1,
     .options = options,

@@ -35,10 +35,11 @@ typedef struct ebb_bench_figure {
     int passes;
     double seconds, fastest, slowest; /* of one pass; seconds is the median */
     double rows, nnz, bytes; /* done in a pass; bytes: decoded, as the codec delivers them; of READ: as stored */
-    double share;            /* LOADER: of the limit: the longer of DECODE's time and, if cold, READ's, over seconds */
-    double stall;            /* LOADER: part of the time that the consumer waited */
     double decoded;          /* LOADER: rows decoded for each row delivered */
-    int64_t memory_bytes;    /* LOADER: windows and batches held */
+    double share;         /* LOADER: of the limit, which is DECODE's time for what was decoded or, if cold and longer,
+                           * READ's, over seconds */
+    double stall;         /* LOADER: part of the time that the consumer waited */
+    int64_t memory_bytes; /* LOADER: windows and batches held */
 } ebb_bench_figure_t;
 
 typedef struct ebb_bench_loader_options {

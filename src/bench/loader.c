@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #define DEFAULT_MEMORY ((int64_t)1 << 30)
+#define KEPT           0.05 /* rows decoded for each delivered, below which a data set counts as kept */
 
 typedef struct passes {
     int n;
@@ -37,7 +38,7 @@ typedef struct bench {
     uint8_t **buffer; /* (most_threads) for reading and copying */
     int64_t buffer_bytes;
     int64_t decoded; /* bytes of the data set as batches hold it */
-    bool kept;       /* even the least memory keeps it */
+    bool kept;       /* the memory in use keeps it */
     bool clearable;
     double cold_read; /* seconds that all threads take to read the files, cold */
     int64_t pace_ns;  /* what a paced consumer spends on a batch */
@@ -171,8 +172,8 @@ static double decoded_share(const bench_t *b, const ebb_loader_stats_t *before, 
 
 /* ---- beforehand: a check, and how much memory makes every epoch decode ---- */
 
-/* An epoch that is checked, unless that was done, and one that shows whether it decodes again. */
-static ebb_status_t try_memory(bench_t *b, int64_t memory, bool *kept_p)
+/* An epoch that is checked, unless that was done, and one that shows how much of it is decoded again. */
+static ebb_status_t try_memory(bench_t *b, int64_t memory, double *decoded_p)
 {
     ebb_loader_t *loader;
     ebb_loader_stats_t before, after;
@@ -193,34 +194,33 @@ static ebb_status_t try_memory(bench_t *b, int64_t memory, bool *kept_p)
     }
     ebb_free(first.seen);
     EBB_TRY(status);
-    *kept_p = decoded_share(b, &before, &after) < 0.5;
+    *decoded_p = decoded_share(b, &before, &after);
     return EBB_OK;
 }
 
-/* The loader's default memory, less where that would keep the data set. */
+/* The loader's default memory, or the most below it that leaves next to nothing decoded for the next epoch. */
 static ebb_status_t choose_memory(bench_t *b)
 {
-    int64_t memory = b->decoded + b->decoded / 2 + (64 << 20), most = b->options.memory_bytes;
-    memory = most > 0 ? most : memory < DEFAULT_MEMORY ? memory : DEFAULT_MEMORY;
+    int64_t memory = b->decoded + b->decoded / 2 + (64 << 20), given = b->options.memory_bytes;
+    memory = given > 0 ? given : memory < DEFAULT_MEMORY ? memory : DEFAULT_MEMORY;
     for (;;) {
-        bool kept;
-        ebb_status_t status = try_memory(b, memory, &kept);
+        double decoded;
+        ebb_status_t status = try_memory(b, memory, &decoded);
         if (status == EBB_EINVAL && b->setting.memory_bytes > 0) {
             ebb_error_clear();
             return EBB_OK;
         }
-        if (status == EBB_EINVAL && most == 0 && memory < DEFAULT_MEMORY) {
+        if (status == EBB_EINVAL && given == 0 && memory < DEFAULT_MEMORY) {
             ebb_error_clear();
             memory = DEFAULT_MEMORY;
             continue;
         }
         EBB_TRY(status);
-        if (b->setting.memory_bytes == 0 || !kept)
-            b->setting.memory_bytes = memory;
-        b->kept = kept;
-        if (!kept || most > 0)
+        b->setting.memory_bytes = memory;
+        b->kept = decoded < KEPT;
+        if (decoded > 0.95 || given > 0)
             return EBB_OK;
-        memory = memory / 3 * 2;
+        memory = memory / 4 * 3;
     }
 }
 
@@ -437,7 +437,7 @@ static void set_share(const bench_t *b, ebb_bench_figure_t *f, double decode_sec
     double part = f->rows / (double)b->info->rows, limit = decode_seconds / b->chunks.sampled * part;
     if (f->cold && b->cold_read * part > limit)
         limit = b->cold_read * part;
-    f->share = limit / f->seconds;
+    f->share = limit * (f->decoded < 1 ? f->decoded : 1) / f->seconds;
 }
 
 static ebb_status_t measure_threads(bench_t *b, int threads)
