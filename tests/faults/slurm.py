@@ -33,6 +33,7 @@ def requeued_once_to_the_same_model(cluster, folder, launcher):
     # One rank on each node. Ebb is found by PATH, as where it is installed.
     env = {"PATH": f"{os.path.dirname(os.path.abspath(t.EBB))}:{ebbslurm.PATH}", "EBB_RUN_DIR": f"{folder}/runs",
            "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "HWLOC_COMPONENTS": "-gl",
+           "ASAN_OPTIONS": "detect_leaks=0:" + os.environ.get("ASAN_OPTIONS", ""),  # as in support/mpirun
            "OMPI_MCA_hwloc_base_binding_policy": "none", "OMPI_MCA_btl_vader_single_copy_mechanism": "none"}
     submitted = cluster.command("sbatch", "--parsable", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1", f"--output={folder}/job.log",
                                 f"{SCRIPTS}/{launcher}.sbatch", f"{folder}/run.yaml", env=env, cwd=folder)
