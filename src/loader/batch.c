@@ -1,16 +1,15 @@
-/* Gathering a batch. First pass: each row's block and place from the order, row pointers by prefix sums, targets.
- * Second pass: whole rows are copied, in steps of 32 bytes that may run past the row's end into what the next row
- * overwrites (blocks and batches have slack for the last), while the lines of rows to come are fetched. Then each row
- * is transformed while it is in cache. One thread per batch; several batches may be filled at once. */
+/* Gathering a batch. First pass: each row's block and place from the order, while the lines of its row pointer and
+ * label are fetched. Second: row pointers by prefix sums, targets. Third: whole rows are copied (copy.c), in steps that
+ * may run past a row's end into what the next row overwrites (blocks and batches have slack for the last), and
+ * transformed a few at a time while they are in cache. One thread per batch; several batches may be filled at once. */
 #include "loader/batch.h"
 #include "base/alloc.h"
+#include "loader/copy.h"
 #include "loader/transform.h"
 
 #include <string.h>
 
-/* Rows are fetched into the second-level cache: it has many times the first level's misses in flight, which halves the
- * time of a row from memory. */
-enum { FETCH_AHEAD = 48, LONG_ROW = 256 };
+enum { TRANSFORM_ROWS = 16 };
 
 static int64_t usual_entries(const ebb_dataset_info_t *info, int64_t rows)
 {
@@ -19,7 +18,7 @@ static int64_t usual_entries(const ebb_dataset_info_t *info, int64_t rows)
 
 static int64_t fixed_bytes(const ebb_dataset_info_t *info, int64_t rows)
 {
-    int64_t row = 8 + 8 + 4 + (info->sparse ? 8 + 8 : info->cols * 4);
+    int64_t row = 8 + 8 + 4 + (info->sparse ? 8 + 16 : info->cols * 4);
     row += info->target == EBB_TARGET_CLASS ? 4 : info->target_cols * 4;
     return rows * (row + (info->weighted ? 4 : 0)) + (int64_t)sizeof(ebb_slot_t);
 }
@@ -77,8 +76,10 @@ static ebb_status_t slot_init(ebb_batches_t *b, ebb_slot_t *slot)
     EBB_TRY(EBB_NEW_ARRAY("windows of a batch", b->plan->n_lanes, &slot->first_window));
     EBB_TRY(EBB_NEW_ARRAY("row places of a batch", n, &slot->block));
     EBB_TRY(EBB_NEW_ARRAY("row places of a batch", n, &slot->in_block));
-    if (info->sparse)
-        EBB_TRY(EBB_NEW_ARRAY("row places of a batch", n, &slot->from));
+    if (info->sparse) {
+        EBB_TRY(EBB_NEW_ARRAY("row places of a batch", n, &slot->col_from));
+        EBB_TRY(EBB_NEW_ARRAY("row places of a batch", n, &slot->val_from));
+    }
     EBB_TRY(batch_alloc(b, "row numbers of a batch", n, sizeof *slot->row, &slot->row));
     if (info->sparse) {
         EBB_TRY(batch_alloc(b, "row pointers of a batch", n + 1, sizeof *slot->rowptr, &slot->rowptr));
@@ -118,7 +119,8 @@ void ebb_batches_cleanup(ebb_batches_t *b)
         ebb_free(slot->first_window);
         ebb_free(slot->block);
         ebb_free(slot->in_block);
-        ebb_free(slot->from);
+        ebb_free(slot->col_from);
+        ebb_free(slot->val_from);
         batch_free(b, slot->row);
         batch_free(b, slot->rowptr);
         batch_free(b, slot->col);
@@ -200,31 +202,14 @@ static void gather_targets(const ebb_batches_t *b, ebb_slot_t *slot)
         slot->weight[r] = slot->block[r]->weight[slot->in_block[r]];
 }
 
-static inline void fetch(const void *p, int64_t bytes)
-{
-    bytes = bytes < 512 ? bytes : 512; /* the prefetcher of the CPU follows from there */
-    const uintptr_t first = (uintptr_t)p & ~(uintptr_t)63, end = (uintptr_t)p + (uintptr_t)bytes;
-    for (uintptr_t line = first; line < end; line += 64)
-        __builtin_prefetch((const void *)line, 0, 2);
-}
-
-/* n 4-byte elements, in steps of 8. */
-static inline void copy_row(void *to, const void *from, int64_t n)
-{
-    if (n > LONG_ROW) {
-        memcpy(to, from, (size_t)n * 4);
-        return;
-    }
-    for (int64_t i = 0; i < n; i += 8)
-        memcpy((char *)to + i * 4, (const char *)from + i * 4, 32);
-}
-
 static ebb_status_t gather_sparse(ebb_batches_t *b, ebb_slot_t *slot)
 {
     int64_t rows = slot->batch.rows;
     for (int64_t r = 0; r < rows; r++) {
-        const int64_t *ptr = slot->block[r]->rowptr + slot->in_block[r];
-        slot->from[r] = ptr[0];
+        const ebb_block_t *block = slot->block[r];
+        const int64_t *ptr = block->rowptr + slot->in_block[r];
+        slot->col_from[r] = block->col + ptr[0];
+        slot->val_from[r] = block->val + ptr[0];
         slot->rowptr[r + 1] = slot->rowptr[r] + (ptr[1] - ptr[0]);
     }
     int64_t nnz = slot->rowptr[rows];
@@ -234,20 +219,13 @@ static ebb_status_t gather_sparse(ebb_batches_t *b, ebb_slot_t *slot)
             continue;
         EBB_TRY(reserve(b, slot, want > now ? want : now));
     }
-    for (int64_t r = 0; r < rows; r++) {
-        const ebb_block_t *block = slot->block[r];
-        int64_t from = slot->from[r], to = slot->rowptr[r], n = slot->rowptr[r + 1] - to;
-        if (r + FETCH_AHEAD < rows) {
-            const ebb_block_t *later = slot->block[r + FETCH_AHEAD];
-            int64_t at = slot->from[r + FETCH_AHEAD],
-                    bytes = (slot->rowptr[r + FETCH_AHEAD + 1] - slot->rowptr[r + FETCH_AHEAD]) * 4;
-            fetch(later->col + at, bytes);
-            fetch(later->val + at, bytes);
-        }
-        copy_row(slot->col + to, block->col + from, n);
-        copy_row(slot->val + to, block->val + from, n);
-        if (!b->plain)
-            ebb_transform_row(&b->transform, slot->val + to, n);
+    const ebb_copy_t copy = {rows, slot->rowptr, slot->col_from, slot->val_from, slot->col, slot->val};
+    int64_t step = b->plain ? rows : TRANSFORM_ROWS;
+    for (int64_t r = 0, end; r < rows; r = end) {
+        end = r + step < rows ? r + step : rows;
+        ebb_copy_rows(&copy, r, end);
+        for (int64_t i = r; !b->plain && i < end; i++)
+            ebb_transform_row(&b->transform, slot->val + slot->rowptr[i], slot->rowptr[i + 1] - slot->rowptr[i]);
     }
     slot->batch.nnz = nnz;
     return EBB_OK;
@@ -258,7 +236,7 @@ static void gather_dense(ebb_batches_t *b, ebb_slot_t *slot)
     int64_t cols = b->info->cols;
     for (int64_t r = 0; r < slot->batch.rows; r++) {
         if (r + 4 < slot->batch.rows)
-            fetch(slot->block[r + 4]->x + slot->in_block[r + 4] * cols, cols * 4);
+            ebb_copy_fetch(slot->block[r + 4]->x + slot->in_block[r + 4] * cols, cols * 4);
         memcpy(slot->x + r * cols, slot->block[r]->x + slot->in_block[r] * cols, (size_t)cols * sizeof(float));
         if (!b->plain)
             ebb_transform_row(&b->transform, slot->x + r * cols, cols);

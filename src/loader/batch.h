@@ -18,7 +18,8 @@ typedef struct ebb_slot {
     float *val, *x, *y, *weight;
     const ebb_block_t **block; /* (rows) where each row is: block, and row in it */
     uint32_t *in_block;
-    int64_t *from;     /* (rows) sparse: where each row begins in its block */
+    const int32_t **col_from; /* (rows) sparse: where each row's entries are */
+    const float **val_from;
     ebb_error_t error; /* status EBB_OK: the batch is good */
 } ebb_slot_t;
 

@@ -11,24 +11,25 @@ enum { EBB_COPY_SLACK = 16 };
 
 typedef enum ebb_block_state { EBB_BLOCK_EMPTY, EBB_BLOCK_QUEUED, EBB_BLOCK_READY, EBB_BLOCK_FAILED } ebb_block_state_t;
 
+/* What gathering reads of every row's block comes first, in one line of the CPU's cache. */
 typedef struct ebb_block {
-    int64_t id; /* block number; -1 when empty */
     ebb_block_state_t state;
     int32_t pins;
+    int64_t row0;    /* its first row */
+    int64_t *rowptr; /* (block_rows + 1) */
+    int32_t *col;    /* (capacity + slack) */
+    float *val;      /* (capacity + slack) */
+    int32_t *label;  /* (block_rows) or NULL */
+    float *x;        /* (block_rows, cols) when dense */
+    float *y;        /* (block_rows, target_cols) or NULL */
+    float *weight;   /* (block_rows) or NULL */
+    int64_t id;      /* block number; -1 when empty */
     int32_t rows;
-    int64_t row0;                    /* its first row */
-    int64_t nnz, capacity;           /* entries held, entries there is room for */
-    int64_t *rowptr;                 /* (block_rows + 1) */
-    int32_t *col;                    /* (capacity + slack) */
-    float *val;                      /* (capacity + slack) */
-    float *x;                        /* (block_rows, cols) when dense */
     bool grown;                      /* col and val (or x) are its own, not of the slab */
-    int32_t *label;                  /* (block_rows) or NULL */
-    float *y;                        /* (block_rows, target_cols) or NULL */
-    float *weight;                   /* (block_rows) or NULL */
-    ebb_error_t error;               /* when failed */
+    int64_t nnz, capacity;           /* entries held, entries there is room for */
     struct ebb_block *chain;         /* same bucket */
     struct ebb_block *older, *newer; /* unpinned ones */
+    ebb_error_t error;               /* when failed */
 } ebb_block_t;
 
 typedef struct ebb_blocks {
