@@ -263,8 +263,29 @@ static ebb_status_t open_record(watch_t *s, int64_t step)
     return ebb_record_set_json(s->record, "config", ebb_run_config_json(s->config));
 }
 
+/* Rows that data.on_corrupt: skip has left out. */
+static ebb_status_t record_skipped(watch_t *s, const ebb_train_result_t *r)
+{
+    if (r->rows_skipped == 0 || !s->record)
+        return EBB_OK;
+    EBB_TRY(ebb_record_set_i64(s->record, "skipped.rows", r->rows_skipped));
+    EBB_TRY(ebb_record_set_json(s->record, "skipped.chunks", "[]"));
+    for (int i = 0; i < r->n_skipped; i++) {
+        json_t *chunk = json_pack("{s:I, s:I, s:s}", "row", (json_int_t)r->skipped[i].row, "rows",
+                                  (json_int_t)r->skipped[i].rows, "reason", r->skipped[i].reason);
+        char *text = chunk ? json_dumps(chunk, JSON_COMPACT) : NULL;
+        ebb_status_t status = text ? ebb_record_append(s->record, "skipped.chunks", text)
+                                   : EBB_FAIL(EBB_ENOMEM, "out of memory for the run record");
+        free(text);
+        json_decref(chunk);
+        EBB_TRY(status);
+    }
+    return EBB_OK;
+}
+
 static ebb_status_t record_result(watch_t *s, const ebb_train_result_t *r)
 {
+    EBB_TRY(record_skipped(s, r));
     EBB_TRY(ebb_record_set_i64(s->record, "steps", r->steps));
     EBB_TRY(ebb_record_set_i64(s->record, "epochs", r->epochs));
     EBB_TRY(ebb_record_set_f64(s->record, "seconds", r->seconds));

@@ -64,7 +64,8 @@ EBB_API int ebb_comm_rank(const ebb_comm_t *comm);
 EBB_API int ebb_comm_size(const ebb_comm_t *comm);
 EBB_API int ebb_comm_local_rank(const ebb_comm_t *comm); /* among the ranks of this host */
 EBB_API int ebb_comm_local_size(const ebb_comm_t *comm);
-/* This rank's share of its host's cores, at least 1: those it is bound to, divided among the ranks bound to the same. */
+/* This rank's share of its host's cores, at least 1: those it is bound to, divided among the ranks bound to the same.
+ */
 EBB_API int ebb_comm_cores(const ebb_comm_t *comm);
 
 /* The operations of the table; see ebb_comm_ops_t. All but isend, irecv, waitall and abort are collective. */

@@ -73,6 +73,8 @@ typedef struct ebb_loader_options {
     void *(*alloc)(void *user, size_t bytes); /* batch memory (pinned for a GPU); NULL: base's own */
     void (*free)(void *user, void *ptr);
     void *alloc_user;
+    bool skip_corrupt; /* rows of damaged chunks (EBB_ECORRUPT) are left out of their lane instead of being an error:
+                        * the same rows whichever loader, of any number, has the lane */
 } ebb_loader_options_t;
 
 /* The rows of one lane within a batch. */
@@ -121,8 +123,17 @@ typedef struct ebb_loader_stats {
     int64_t stall_ns;     /* time acquire waited */
     int64_t memory_bytes; /* held now */
     int64_t allocations;  /* since the first batch was delivered: 0 after warm-up */
+    int64_t rows_skipped; /* left out of batches delivered; once an epoch */
 } ebb_loader_stats_t;
 EBB_API void ebb_loader_stats(const ebb_loader_t *loader, ebb_loader_stats_t *stats);
+
+/* Rows that a damaged chunk spoils: [row0, row0 + rows), so far as this loader has met them. */
+typedef struct ebb_loader_fault {
+    int64_t row0, rows;
+    char message[256];
+} ebb_loader_fault_t;
+/* The first `most` damaged chunks whose rows were skipped, each once; returns how many (at most 32 are kept). */
+EBB_API int ebb_loader_faults(ebb_loader_t *loader, int most, ebb_loader_fault_t *faults);
 
 /* The largest number of rows that a lane has in one batch, for sizing workspaces. */
 EBB_API int64_t ebb_loader_max_lane_rows(const ebb_loader_t *loader);

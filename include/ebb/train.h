@@ -78,6 +78,12 @@ typedef struct ebb_observer {
     void (*checkpoint)(void *user, int64_t step, const char *path, double seconds);
 } ebb_observer_t;
 
+/* Rows [row, row + rows) that a damaged chunk spoils. */
+typedef struct ebb_skipped {
+    int64_t row, rows;
+    char reason[256];
+} ebb_skipped_t;
+
 typedef struct ebb_train_result {
     int64_t steps, epochs;
     double seconds;
@@ -86,6 +92,9 @@ typedef struct ebb_train_result {
     int n_metrics;
     ebb_metric_value_t metrics[16]; /* of the last evaluation */
     char metric_names[16][32];
+    int64_t rows_skipped; /* data.on_corrupt: skip; over all epochs and ranks of this process */
+    int n_skipped;        /* damaged chunks that they were in, by row */
+    ebb_skipped_t skipped[32];
 } ebb_train_result_t;
 
 /* Train as configured, in folder ebb_run_config_dir(), from the newest good checkpoint there if resume. EBB_ESTOPPED

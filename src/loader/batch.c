@@ -150,44 +150,49 @@ void ebb_slot_begin(ebb_batches_t *b, ebb_slot_t *slot, int64_t seq)
     }
 }
 
-/* Row numbers and places of rows [from, to) of a window, which go to batch rows from `at` on. */
-static ebb_status_t place_rows(const ebb_plan_t *p, ebb_slot_t *slot, const ebb_plan_window_t *w, int64_t from,
-                               int64_t to, int64_t at)
+/* Row numbers and places of rows [from, to) of a window, which become batch rows from *at on. */
+static ebb_status_t place_rows(const ebb_batches_t *b, ebb_slot_t *slot, const ebb_plan_window_t *w, int64_t from,
+                               int64_t to, int64_t *at)
 {
+    const ebb_plan_t *p = b->plan;
     uint32_t block_rows = (uint32_t)p->order->block_rows, missing = p->missing;
-    for (int64_t i = from; i < to; i++, at++) {
+    for (int64_t i = from; i < to; i++) {
         uint32_t rank, row;
         ebb_order_locate(&w->at, block_rows, missing, (uint32_t)i, &rank, &row);
         const ebb_block_t *block = w->block[rank];
         if (block->state == EBB_BLOCK_FAILED) {
+            if (b->skip_corrupt && block->error.status == EBB_ECORRUPT) {
+                slot->skipped++;
+                continue;
+            }
             slot->error = block->error;
             return block->error.status;
         }
-        slot->block[at] = block;
-        slot->in_block[at] = row;
-        slot->row[at] = block->row0 + row;
+        slot->block[*at] = block;
+        slot->in_block[*at] = row;
+        slot->row[*at] = block->row0 + row;
         if (block->rowptr)
             __builtin_prefetch(block->rowptr + row, 0, 2);
         if (block->label)
             __builtin_prefetch(block->label + row, 0, 2);
+        ++*at;
     }
     return EBB_OK;
 }
 
-static ebb_status_t place_lane(const ebb_plan_t *p, ebb_slot_t *slot, int32_t l)
+static ebb_status_t place_lane(const ebb_batches_t *b, ebb_slot_t *slot, int32_t l)
 {
+    const ebb_plan_t *p = b->plan;
     const ebb_plan_lane_t *lane = &p->lane[l];
-    int64_t begin, end, at = slot->batch.rows, i = slot->first_window[l];
+    int64_t begin, end, first = slot->batch.rows, i = slot->first_window[l];
     ebb_plan_rows(lane, slot->batch.step, &begin, &end);
-    slot->lanes[l] = (ebb_lane_rows_t){.lane = lane->lane, .first = at, .n = end - begin};
-    slot->batch.rows += end - begin;
     while (begin < end) {
         const ebb_plan_window_t *w = ebb_plan_window(p, lane, i++);
         int64_t stop = w->at.begin + w->at.rows < end ? w->at.begin + w->at.rows : end;
-        EBB_TRY(place_rows(p, slot, w, begin - w->at.begin, stop - w->at.begin, at));
-        at += stop - begin;
+        EBB_TRY(place_rows(b, slot, w, begin - w->at.begin, stop - w->at.begin, &slot->batch.rows));
         begin = stop;
     }
+    slot->lanes[l] = (ebb_lane_rows_t){.lane = lane->lane, .first = first, .n = slot->batch.rows - first};
     return EBB_OK;
 }
 
@@ -246,9 +251,9 @@ static void gather_dense(ebb_batches_t *b, ebb_slot_t *slot)
 
 static ebb_status_t fill(ebb_batches_t *b, ebb_slot_t *slot)
 {
-    slot->batch.rows = 0;
+    slot->batch.rows = slot->skipped = 0;
     for (int32_t l = 0; l < b->plan->n_lanes; l++)
-        EBB_TRY(place_lane(b->plan, slot, l));
+        EBB_TRY(place_lane(b, slot, l));
     gather_targets(b, slot);
     if (b->info->sparse)
         return gather_sparse(b, slot);

@@ -20,6 +20,7 @@ typedef struct ebb_slot {
     uint32_t *in_block;
     const int32_t **col_from; /* (rows) sparse: where each row's entries are */
     const float **val_from;
+    int64_t skipped;   /* rows of damaged blocks left out */
     ebb_error_t error; /* status EBB_OK: the batch is good */
 } ebb_slot_t;
 
@@ -29,6 +30,7 @@ typedef struct ebb_batches {
     const ebb_dataset_info_t *info;
     ebb_transform_t transform;
     bool plain; /* no transform */
+    bool skip_corrupt;
     int64_t max_rows;
     int n;
     ebb_slot_t *slot;

@@ -10,7 +10,8 @@
  * while nothing can be released gets buffers beyond the limit, which are kept.
  *
  * Faults: a block that cannot be decoded keeps its error; a batch that needs a row of it is delivered as that error,
- * and so is each later acquire until the loader is moved. */
+ * and so is each later acquire until the loader is moved. With skip_corrupt the rows of a damaged block are left out.
+ */
 #include <ebb/loader.h>
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -18,9 +19,10 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 
-enum { DEFAULT_DEPTH = 3, MAX_THREADS = 256 };
+enum { DEFAULT_DEPTH = 3, MAX_THREADS = 256, KEPT_FAULTS = 32 };
 #define DEFAULT_MEMORY ((int64_t)1 << 30)
 
 typedef struct task {
@@ -52,6 +54,8 @@ struct ebb_loader {
     ebb_error_t error;               /* of planning */
     ebb_loader_stats_t stats;
     int64_t allocations_before;
+    ebb_loader_fault_t fault[KEPT_FAULTS]; /* skipped blocks */
+    int faults;
 };
 
 /* ---- tasks ---- */
@@ -92,13 +96,56 @@ static bool take_task(ebb_loader_t *l, task_t *task)
     return true;
 }
 
-static void finish_block(ebb_block_t *block, ebb_status_t status)
+/* The error without the rows that were asked for: one text for all blocks that a damaged chunk spoils. */
+static void name_fault(const ebb_error_t *error, char text[256])
+{
+    const char *from = strstr(error->message, " (read for rows "), *to = from ? strchr(from, ')') : NULL;
+    if (to)
+        snprintf(text, 256, "%.*s%s", (int)(from - error->message), error->message, to + 1);
+    else
+        snprintf(text, 256, "%s", error->message);
+}
+
+/* Once for each damaged chunk, although its blocks are decoded in every epoch. */
+static void note_fault(ebb_loader_t *l, const ebb_block_t *block)
+{
+    int i = 0;
+    char text[256];
+    name_fault(&block->error, text);
+    while (i < l->faults && strcmp(l->fault[i].message, text) != 0)
+        i++;
+    if (i == KEPT_FAULTS)
+        return;
+    ebb_loader_fault_t *fault = &l->fault[i];
+    if (i == l->faults) {
+        l->faults++;
+        *fault = (ebb_loader_fault_t){.row0 = block->row0, .rows = block->rows};
+        memcpy(fault->message, text, sizeof fault->message);
+        ebb_log(EBB_LOG_WARN, "loader", "rows are left out, near %lld: %s", (long long)block->row0, text);
+    }
+    int64_t end = fault->row0 + fault->rows, block_end = block->row0 + block->rows;
+    fault->row0 = block->row0 < fault->row0 ? block->row0 : fault->row0;
+    fault->rows = (block_end > end ? block_end : end) - fault->row0;
+}
+
+static void finish_block(ebb_loader_t *l, ebb_block_t *block, ebb_status_t status)
 {
     block->state = status == EBB_OK ? EBB_BLOCK_READY : EBB_BLOCK_FAILED;
-    if (status != EBB_OK) {
-        block->error = *ebb_error();
-        ebb_error_clear();
-    }
+    if (status == EBB_OK)
+        return;
+    block->error = *ebb_error();
+    ebb_error_clear();
+    if (l->batches.skip_corrupt && block->error.status == EBB_ECORRUPT)
+        note_fault(l, block);
+}
+
+int ebb_loader_faults(ebb_loader_t *l, int most, ebb_loader_fault_t *faults)
+{
+    pthread_mutex_lock(&l->lock);
+    int n = l->faults < most ? l->faults : most;
+    memcpy(faults, l->fault, (size_t)n * sizeof *faults);
+    pthread_mutex_unlock(&l->lock);
+    return n;
 }
 
 static void finish_slot(ebb_loader_t *l, ebb_slot_t *slot)
@@ -125,7 +172,7 @@ static void run_task(ebb_loader_t *l, worker_t *me, const task_t *task)
     if (task->slot)
         finish_slot(l, task->slot);
     else
-        finish_block(task->block, status);
+        finish_block(l, task->block, status);
     l->running--;
     pthread_cond_signal(&l->work);
     pthread_cond_signal(&l->ready);
@@ -248,6 +295,7 @@ static ebb_status_t init(ebb_loader_t *l, const ebb_dataset_t *ds, const ebb_loa
     l->batches.alloc = options->alloc;
     l->batches.free = options->free;
     l->batches.alloc_user = options->alloc_user;
+    l->batches.skip_corrupt = options->skip_corrupt;
     EBB_TRY(ebb_batches_init(&l->batches, depth));
     EBB_TRY(EBB_NEW_ARRAY("read-ahead threads", l->threads + 1, &l->worker));
     for (int i = 0; i <= l->threads; i++) {
@@ -318,6 +366,7 @@ static ebb_status_t deliver(ebb_loader_t *l, ebb_slot_t *slot, const ebb_batch_t
         l->allocations_before = allocations(l);
     l->stats.rows += slot->batch.rows;
     l->stats.nnz += slot->batch.nnz;
+    l->stats.rows_skipped += slot->skipped;
     *batch_p = &slot->batch;
     return EBB_OK;
 }

@@ -12,8 +12,8 @@
  * of very many is cut into groups (ebb_row_blocks), the groups are permuted, and the blocks in each; windows then end
  * with groups too. The rest is the same.
  *
- * (All blocks had block_rows rows once. Each then decoded a chunk more than it filled, so blocks had to be large, so few
- * of them were mixed.)
+ * (All blocks had block_rows rows once. Each then decoded a chunk more than it filled, so blocks had to be large, so
+ * few of them were mixed.)
  *
  * Blocks of equal size are permuted by ebb_permute, groups and unequal blocks as rows are. Rows inside a window, of
  * which there are many more, are permuted by a cheaper bijection of the next power of two (multiply by an odd number,

@@ -13,6 +13,7 @@
 #define KEY(n, t, field, d, u, lo, hi, c, h) ROW(ebb_run_config_t, n, t, field, d, u, lo, hi, c, h)
 
 static const char *const sync_choices[] = {"canonical", "fast", NULL};
+static const char *const corrupt_choices[] = {"fail", "skip", NULL};
 static const char *const rows_choices[] = {"auto", "sparse", "dense", NULL};
 
 static const ebb_option_t run_table[] = {
@@ -38,6 +39,9 @@ static const ebb_option_t run_table[] = {
          "budget of the loader, per rank")},
     {KEY("data.threads", EBB_OPT_I64, loader_threads, "1", "threads", 1, 256, NULL,
          "threads that read ahead, per rank")},
+    {KEY("data.on_corrupt", EBB_OPT_CHOICE, on_corrupt, "fail", NULL, 0, 0, corrupt_choices,
+         "what to do about rows of damaged chunks of the training data; skip leaves them out, the same rows for any "
+         "number of ranks, and says so in run.json")},
     {KEY("data.depth", EBB_OPT_I64, depth, "3", "batches", 1, 64, NULL, "batches made ready ahead")},
     {KEY("lanes", EBB_OPT_I64, lanes, "24", NULL, 1, 4096, NULL,
          "logical workers; ranks may be 1 to this many; part of what defines the result")},
@@ -80,11 +84,12 @@ static const ebb_option_t run_table[] = {
     {0},
 };
 
-/* Keys that may differ when a run is resumed: they change where and how fast it runs, or how long, but no number. */
-static const char *const resumable[] = {"run.",          "data.train", "data.valid",           "data.memory",
-                                        "data.threads",  "data.depth", "train.epochs",         "train.max_steps",
-                                        "train.threads", "train.rows", "train.early_stopping", "eval.",
-                                        "checkpoint.",   NULL};
+/* Keys that may differ when a run is resumed: they change where and how fast it runs, or how long, but no number (or
+ * how it gets past damaged data). */
+static const char *const resumable[] = {
+    "run.",       "data.train",           "data.valid",   "data.memory",     "data.threads",
+    "data.depth", "data.on_corrupt",      "train.epochs", "train.max_steps", "train.threads",
+    "train.rows", "train.early_stopping", "eval.",        "checkpoint.",     NULL};
 
 /* ---- kinds with settings: optimisers and schedules ---- */
 

@@ -29,7 +29,7 @@ struct ebb_run_config {
     int64_t epochs, max_steps, batch, seed, accumulate, threads;
     json_t *optimizer, *schedule, *class_weights_spec, *early_stopping_spec;
     double clip_norm;
-    int sync, rows;
+    int sync, rows, on_corrupt; /* as in their choices */
     char *backend;
     /* eval */
     char *metrics;

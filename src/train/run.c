@@ -91,7 +91,8 @@ static ebb_status_t build_loader(ebb_run_t *run)
                                     .n_lanes = n,
                                     .threads = (int)c->loader_threads,
                                     .memory_bytes = c->memory_bytes,
-                                    .depth = (int)c->depth};
+                                    .depth = (int)c->depth,
+                                    .skip_corrupt = c->on_corrupt == 1};
     ebb_run_config_transform(c, &options.transform);
     ebb_status_t status = ebb_loader_create(run->data, &options, &run->loader);
     ebb_free(lanes);

@@ -7,6 +7,7 @@
 
 #include <limits.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -169,6 +170,56 @@ static ebb_status_t loop(ebb_run_t *run, evaluation_t *e)
 
 /* ---- the end ---- */
 
+/* A chunk whose rows are in lanes of several ranks is named once. */
+static void add_skipped(ebb_train_result_t *result, const ebb_loader_fault_t *fault)
+{
+    int k = 0, most = sizeof result->skipped / sizeof *result->skipped;
+    while (k < result->n_skipped && strcmp(result->skipped[k].reason, fault->message) != 0)
+        k++;
+    if (k == most)
+        return;
+    ebb_skipped_t *s = &result->skipped[k];
+    if (k == result->n_skipped) {
+        result->n_skipped++;
+        *s = (ebb_skipped_t){.row = fault->row0, .rows = fault->rows};
+        memcpy(s->reason, fault->message, sizeof s->reason);
+    }
+    int64_t end = s->row + s->rows, fault_end = fault->row0 + fault->rows;
+    s->row = fault->row0 < s->row ? fault->row0 : s->row;
+    s->rows = (fault_end > end ? fault_end : end) - s->row;
+}
+
+static int by_row(const void *a, const void *b)
+{
+    int64_t x = ((const ebb_skipped_t *)a)->row, y = ((const ebb_skipped_t *)b)->row;
+    return x < y ? -1 : x > y;
+}
+
+/* What each rank has left out, told to all. */
+static ebb_status_t collect_skipped(ebb_run_t *run, ebb_train_result_t *result)
+{
+    enum { MOST = sizeof result->skipped / sizeof *result->skipped };
+    int ranks = ebb_comm_size(run->comm);
+    ebb_loader_stats_t stats;
+    ebb_loader_fault_t *mine, *all;
+    ebb_loader_stats(run->loader, &stats);
+    result->rows_skipped = stats.rows_skipped;
+    EBB_TRY(ebb_comm_allreduce(run->comm, &result->rows_skipped, 1, EBB_COMM_I64, EBB_SUM));
+    if (result->rows_skipped == 0)
+        return EBB_OK;
+    ebb_status_t status = EBB_NEW_ARRAY("skipped rows", (int64_t)MOST * (ranks + 1), &mine);
+    EBB_TRY(ebb_comm_agree(run->comm, status));
+    all = mine + MOST;
+    ebb_loader_faults(run->loader, MOST, mine);
+    status = ebb_comm_allgather(run->comm, mine, MOST * (int64_t)sizeof *mine, all);
+    for (int64_t i = 0; status == EBB_OK && i < (int64_t)MOST * ranks; i++)
+        if (all[i].rows > 0)
+            add_skipped(result, &all[i]);
+    qsort(result->skipped, (size_t)result->n_skipped, sizeof *result->skipped, by_row);
+    ebb_free(mine);
+    return status;
+}
+
 static ebb_status_t finish(ebb_run_t *run, evaluation_t *e, ebb_train_result_t *result)
 {
     char best[PATH_MAX];
@@ -182,6 +233,7 @@ static ebb_status_t finish(ebb_run_t *run, evaluation_t *e, ebb_train_result_t *
         EBB_TRY(ebb_run_load_model(run, best));
     snprintf(result->model_path, sizeof result->model_path, "%s/model.h5", run->config->dir);
     EBB_TRY(ebb_run_save_model(run, result->model_path, other ? NULL : run->weights_sha256));
+    EBB_TRY(collect_skipped(run, result));
     result->steps = run->step;
     result->epochs = run->step / run->epoch_steps;
     result->seconds = (double)(ebb_now_ns() - run->start_ns) * 1e-9;

@@ -40,6 +40,15 @@ def flipped_bit(folder):
         refused(args, ranks, 65, r"shard-00000.h5: .*X/(data|indices).* chunk [0-9]+")
         if t.record(f"{folder}/runs/flip{ranks}")["outcome"] != "failed" or os.path.exists(f"{folder}/runs/flip{ranks}/model.h5"):
             t.fail("the run should be recorded as failed, without a model")
+    skipped = []
+    for ranks in (0, 2, 3):
+        t.run(["train", "-q", f"{folder}/run.yaml", "--set", f"run.name=skip{ranks}", "--set", "data.on_corrupt=skip"], ranks)
+        record = t.record(f"{folder}/runs/skip{ranks}")
+        skipped.append((record["weights_sha256"], record["skipped"]))
+    if skipped[0] != skipped[1] or skipped[0] != skipped[2] or len(skipped[0][1]["chunks"]) != 1:
+        t.fail(f"rows should be left out alike by any number of ranks, and named: {skipped}")
+    if skipped[0][1]["rows"] != 3 * skipped[0][1]["chunks"][0]["rows"] or "chunk" not in skipped[0][1]["chunks"][0]["reason"]:
+        t.fail(f"the rows of one chunk, once an epoch: {skipped[0][1]}")
     with open(shard, "r+b") as f:
         f.seek(os.path.getsize(shard) // 2)
         f.write(bytes([byte]))

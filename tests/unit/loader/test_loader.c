@@ -325,6 +325,59 @@ static void a_damaged_row_fails_the_batch_that_would_have_had_it(void **state)
     ebb_loader_destroy(l);
 }
 
+/* Over both epochs: all rows but those of the damaged block, in the lanes and order they would have had. */
+static void damaged_rows_are_left_out_alike_however_lanes_are_shared(void **state)
+{
+    ebb_dataset_t ds = fake(2000, true);
+    ds.bad_row = 777;
+    for (int loaders = 1; loaders <= 4; loaders += 3) {
+        int64_t rows = 0, skipped = 0;
+        for (int k = 0; k < loaders; k++) {
+            const int32_t lanes[4] = {k, 1, 2, 3};
+            ebb_loader_options_t options = options_of(4, 100, 16, 3);
+            ebb_loader_fault_t fault[4];
+            ebb_loader_stats_t stats;
+            ebb_loader_t *l;
+            const ebb_batch_t *b;
+            options.skip_corrupt = true;
+            options.lanes = lanes;
+            options.n_lanes = loaders == 1 ? 4 : 1;
+            assert_ok(ebb_loader_create(&ds, &options, &l));
+            for (int epoch = 0; epoch < 2; epoch++)
+                while (ebb_loader_acquire(l, &b) == EBB_OK) {
+                    int64_t at = 0;
+                    for (int32_t i = 0; i < b->n_lanes; i++) {
+                        assert_int_equal(b->lanes[i].first, at);
+                        for (int64_t p = b->step * 25; p < (b->step + 1) * 25; p++) {
+                            options.order.rows = 2000;
+                            int64_t row = ebb_order_row(&options.order, b->epoch, b->lanes[i].lane, p);
+                            if (row / 16 == 777 / 16)
+                                continue;
+                            assert_int_equal(b->row[at], row);
+                            check_row(&ds, b, at++);
+                        }
+                        assert_int_equal(b->lanes[i].first + b->lanes[i].n, at);
+                    }
+                    assert_int_equal(b->rows, at);
+                    rows += b->rows;
+                    ebb_loader_release(l, b);
+                }
+            ebb_loader_stats(l, &stats);
+            skipped += stats.rows_skipped;
+            assert_int_equal(stats.rows_skipped > 0, ebb_loader_faults(l, 4, fault) > 0);
+            if (stats.rows_skipped > 0) {
+                assert_int_equal(ebb_loader_faults(l, 4, fault), 1);
+                assert_int_equal(fault[0].row0, 777 / 16 * 16);
+                assert_int_equal(fault[0].rows, 16);
+                assert_non_null(strstr(fault[0].message, "damaged near row 777"));
+            }
+            ebb_loader_destroy(l);
+        }
+        assert_int_equal(skipped, 2 * 16);
+        assert_int_equal(rows, 2 * (2000 - 16));
+    }
+}
+
 static void cursors_of_other_data_or_seeds_are_refused(void **state)
 {
     ebb_dataset_t ds = fake(100, true);
@@ -485,6 +538,7 @@ int main(void)
         cmocka_unit_test(the_cursor_at_the_end_of_an_epoch_leads_to_the_next),
         cmocka_unit_test(as_many_batches_as_the_depth_may_be_held),
         cmocka_unit_test(a_damaged_row_fails_the_batch_that_would_have_had_it),
+        cmocka_unit_test(damaged_rows_are_left_out_alike_however_lanes_are_shared),
         cmocka_unit_test(cursors_of_other_data_or_seeds_are_refused),
         cmocka_unit_test(nothing_is_allocated_once_batches_flow),
         cmocka_unit_test(every_allocation_may_fail_and_nothing_leaks),
