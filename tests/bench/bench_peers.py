@@ -41,16 +41,17 @@ def pip(python, *args):
     """None, or why pip could not."""
     done = subprocess.run([python, "-m", "pip", "install", "-q", *args], capture_output=True, text=True)
     errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+    if errors and "require a different python version" in errors[0]:
+        errors.append(f"there is none for this Python: Requires-Python {errors[0].split('Requires-Python')[-1].strip()}")
     return None if done.returncode == 0 else (errors or done.stderr.splitlines() or ["pip failed"])[-1]
 
 
-def own_environment(folder):
+def own_environment(folder, best):
     """A virtual environment with all that installs; reasons for the rest."""
     python, why = f"{folder}/bin/python", {}
     if not os.path.exists(python):
-        best = next((p for p in ("python3.14", "python3.13", "python3.12", sys.executable)
-                     if subprocess.run([p, "-m", "venv", "--help"], capture_output=True).returncode == 0
-                     if shutil.which(p)), sys.executable)
+        best = best or next((p for p in ("python3.14", "python3.13", "python3.12") if shutil.which(p)
+                             and subprocess.run([p, "-m", "venv", "--help"], capture_output=True).returncode == 0), sys.executable)
         print(f"making {folder} with {best} and installing the peers; this takes minutes")
         subprocess.run([best, "-m", "venv", folder], check=True)
     have = ask(python, {"do": "versions", "names": PACKAGES}) if pip(python, "numpy") is None else {}
@@ -59,6 +60,9 @@ def own_environment(folder):
         if have.get(name):
             continue
         if name == "torch" and pip(python, "--index-url", "https://download.pytorch.org/whl/cpu", "torch") is None:
+            continue # the small one, for processors alone
+        if name == "scdataset" and why.get("torch"):
+            why[name] = "needs torch"
             continue
         why[name] = pip(python, *wanted)
     return [python], {k: v for k, v in why.items() if v}
@@ -79,7 +83,7 @@ def ask(python, config, timeout=600):
 class Pythons:
     def __init__(self, o):
         given = os.environ.get("EBB_BENCH_PYTHON")
-        paths, self.why = (given.split(":"), {}) if given else own_environment(os.path.abspath(o.venv))
+        paths, self.why = (given.split(":"), {}) if given else own_environment(os.path.abspath(o.venv), o.python)
         self.found = [(p, ask(p, {"do": "versions", "names": PACKAGES})) for p in paths]
         for p, v in self.found:
             print(f"{p}: " + (v.get("failed") or ", ".join(f"{n} {v[n]}" for n in ["python"] + PACKAGES if v.get(n))))
@@ -201,6 +205,12 @@ def spread(rates):
     return f"{statistics.median(rates):11.0f} ({min(rates):.0f} .. {max(rates):.0f})"
 
 
+def say(text):
+    """What is under way, for people who wait."""
+    if sys.stderr.isatty():
+        print(f"\r  {text}\033[K", end="", file=sys.stderr, flush=True)
+
+
 def contest(title, o, ebb, python, peers):
     """Check all, choose settings, take turns, print. ebb: in C; python: Ebb in Python or None."""
     print(f"\n{title}", flush=True)
@@ -209,13 +219,16 @@ def contest(title, o, ebb, python, peers):
     for p in everyone[1:]:
         if p.failed:
             continue
+        say(f"checking {p.name}")
         found = p.check()
         if not p.failed and not agree(wanted, found):
             t.fail(f"{p.name} gives other rows: {found}, not {wanted}")
     for stage in ["choose"] + ["run"] * o.repeats:
         for p in everyone:
             if not p.failed:
+                say(f"{'choosing settings' if stage == 'choose' else 'timing'}: {p.name}")
                 getattr(p, stage)()
+    say("")
     share = statistics.median(ebb.shares)
     print(f"  {'':30} {'rows/s, median (all)':36} {'Ebb in C':>12} {'Python':>12} target  setting")
     if not ebb.report["loader"][0]["kept"]:
@@ -330,6 +343,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--build", default="build/release", help="where ebb and the benchmarks were built")
     p.add_argument("--venv", default="build/bench-venv")
+    p.add_argument("--python", help="interpreter to make it with; annbatch needs 3.12")
     p.add_argument("--work", help="folder for the data, removed in the end; default: a temporary one")
     p.add_argument("--megabytes", type=float, default=800, help="of non-zeros; few leave the loader nothing to decode")
     p.add_argument("--foreign-megabytes", type=float, default=200)
