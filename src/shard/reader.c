@@ -13,8 +13,11 @@
 #include "shard/unpack.h"
 
 #include <fcntl.h>
+#include <limits.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 enum { OPEN_FILES = 32, DEFAULT_CACHE = 8 << 20, TARGET_BLOCK = 512 };
@@ -48,11 +51,24 @@ struct ebb_reader {
     struct {
         int shard, fd;
     } file[OPEN_FILES];
+    int most_files;     /* open in the process */
     int64_t row0, row1; /* global rows being asked for; named in errors */
     int last_shard;
 };
 
 /* ---- making ---- */
+
+/* Shard files open in all readers of the process. */
+static atomic_int files_open;
+
+static void close_file(ebb_reader_t *r, int at)
+{
+    if (r->file[at].fd < 0)
+        return;
+    close(r->file[at].fd);
+    r->file[at].fd = -1;
+    atomic_fetch_sub(&files_open, 1);
+}
 
 static void plan_cache(ebb_reader_t *r, ebb_role_t role, int64_t budget, int most)
 {
@@ -109,11 +125,14 @@ ebb_status_t ebb_reader_create(const ebb_dataset_t *ds, size_t cache_bytes, ebb_
 {
     ebb_reader_t *r;
     ebb_status_t status;
+    struct rlimit limit;
     *reader_p = NULL;
     EBB_TRY(EBB_NEW("reader", &r));
     r->ds = ds;
     for (int i = 0; i < OPEN_FILES; i++)
         r->file[i].fd = -1;
+    r->most_files =
+        getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur / 2 < INT_MAX ? (int)(limit.rlim_cur / 2) : INT_MAX;
     EBB_TRY_GOTO(status, ebb_unpack_create(&r->unpack), fail);
     EBB_TRY_GOTO(status, make_caches(r, cache_bytes ? (int64_t)cache_bytes : DEFAULT_CACHE), fail);
     EBB_TRY_GOTO(status, make_band_room(r), fail);
@@ -134,8 +153,7 @@ void ebb_reader_destroy(ebb_reader_t *r)
         ebb_free(r->cache[role].slot);
     }
     for (int i = 0; i < OPEN_FILES; i++)
-        if (r->file[i].fd >= 0)
-            close(r->file[i].fd);
+        close_file(r, i);
     ebb_unpack_destroy(r->unpack);
     ebb_free(r->packed);
     ebb_free(r->hot.buf);
@@ -145,17 +163,19 @@ void ebb_reader_destroy(ebb_reader_t *r)
 
 /* ---- one chunk ---- */
 
-/* Few files stay open per reader, so that data sets of many thousand shards need no raised limits. */
+/* Few files stay open per reader, and in all readers no more than half of what the process may open (one each where
+ * there are many), so that data sets of many thousand shards need no raised limits. */
 static ebb_status_t shard_fd(ebb_reader_t *r, int shard, int *fd_p)
 {
     int at = shard % OPEN_FILES;
-    if (r->file[at].fd >= 0 && r->file[at].shard != shard) {
-        close(r->file[at].fd);
-        r->file[at].fd = -1;
-    }
+    if (r->file[at].shard != shard)
+        close_file(r, at);
     if (r->file[at].fd < 0) {
+        for (int i = 0; i < OPEN_FILES && atomic_load(&files_open) >= r->most_files; i++)
+            close_file(r, i);
         EBB_TRY(ebb_file_open(r->ds->shard[shard].path, O_RDONLY, 0, &r->file[at].fd));
         r->file[at].shard = shard;
+        atomic_fetch_add(&files_open, 1);
     }
     *fd_p = r->file[at].fd;
     return EBB_OK;

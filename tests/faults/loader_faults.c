@@ -21,7 +21,7 @@
 #define XXH_STATIC_LINKING_ONLY /* the state as a plain object */
 #include <xxhash.h>
 
-enum { SHARDS = 3, ROWS = 1500, COLS = 3000, KINDS = 9, COUNT = 1000 };
+enum { SHARDS = 3, ROWS = 1500, COLS = 3000, KINDS = 9, SUBJECTS = 4, COUNT = 1000 };
 
 static const char *const kind_names[KINDS] = {"bit of a shard",      "bit of a chunk", "bit of a chunk table",
                                               "bit of the manifest", "truncation",     "swapped chunks",
@@ -79,11 +79,12 @@ static void add_batch(XXH3_state_t *h, const ebb_dataset_info_t *info, const ebb
     XXH3_64bits_update(h, b->val, nnz * sizeof *b->val);
 }
 
-static ebb_status_t load_batches(const ebb_dataset_t *ds, XXH3_state_t *h)
+static ebb_status_t load_batches(const ebb_dataset_t *ds, bool own_blocks, XXH3_state_t *h)
 {
-    const ebb_loader_options_t options = {
-        .order = {.lanes = 5, .batch = 100, .block_rows = 32, .window_blocks = 3, .seed = 9, .shuffle = true},
-        .threads = 2};
+    ebb_loader_options_t options = {.order = {.lanes = 5, .batch = 100, .window_blocks = 3, .seed = 9, .shuffle = true},
+                                    .threads = 2};
+    if (own_blocks) /* else those of the data set's chunks */
+        options.order.block_rows = 32;
     ebb_loader_t *loader;
     const ebb_batch_t *batch;
     ebb_status_t status;
@@ -96,14 +97,14 @@ static ebb_status_t load_batches(const ebb_dataset_t *ds, XXH3_state_t *h)
     return status == EBB_END ? EBB_OK : status;
 }
 
-static ebb_status_t load(const char *dir, uint64_t *hash_p)
+static ebb_status_t load(const char *dir, bool own_blocks, uint64_t *hash_p)
 {
     XXH3_state_t h;
     ebb_dataset_t *ds;
     XXH3_64bits_reset(&h);
     EBB_TRY(ebb_dataset_open(dir, NULL, &ds));
     add_info(&h, ebb_dataset_info(ds));
-    ebb_status_t status = load_batches(ds, &h);
+    ebb_status_t status = load_batches(ds, own_blocks, &h);
     ebb_dataset_close(ds);
     *hash_p = XXH3_64bits_digest(&h);
     return status;
@@ -118,6 +119,7 @@ typedef struct place {
 
 typedef struct subject {
     char *dir;
+    bool own_blocks;
     char path[SHARDS + 1][256]; /* the manifest last */
     char *intact[SHARDS + 1];
     size_t size[SHARDS + 1];
@@ -144,9 +146,9 @@ static void note_places(subject_t *s)
     ebb_dataset_close(ds);
 }
 
-static subject_t make_subject(bool sparse)
+static subject_t make_subject(bool sparse, bool own_blocks)
 {
-    subject_t s = {.dir = test_mkdir()};
+    subject_t s = {.dir = test_mkdir(), .own_blocks = own_blocks};
     ebb_dataset_plan_t plan = made_plan(sparse, EBB_F32, ROWS, sparse ? COLS : 300);
     plan.shard_rows = ROWS / SHARDS;
     plan.weighted = true;
@@ -159,7 +161,7 @@ static subject_t make_subject(bool sparse)
         assert_ok(ebb_file_read_all(s.path[i], &s.intact[i], &s.size[i]));
     }
     note_places(&s);
-    assert_ok(load(s.dir, &s.hash));
+    assert_ok(load(s.dir, own_blocks, &s.hash));
     return s;
 }
 
@@ -264,7 +266,7 @@ static int try_fault(const subject_t *s, uint64_t seed, tally_t *tally)
 {
     uint64_t hash = 0;
     fault_t f = inject(s, seed);
-    ebb_status_t status = load(s->dir, &hash);
+    ebb_status_t status = load(s->dir, s->own_blocks, &hash);
     mend(s, &f);
     char message[512];
     snprintf(message, sizeof message, "%s", status == EBB_OK ? "" : ebb_error()->message);
@@ -287,15 +289,16 @@ int main(int argc, char **argv)
     uint64_t count = argc > 1 ? strtoull(argv[1], NULL, 10) : COUNT, first = argc > 2 ? strtoull(argv[2], NULL, 10) : 0;
     tally_t tally[KINDS] = {0};
     int64_t wrong = 0;
-    subject_t subject[] = {make_subject(true), make_subject(false)};
+    subject_t subject[] = {make_subject(true, false), make_subject(false, false), make_subject(true, true),
+                           make_subject(false, true)};
     for (uint64_t seed = first; seed < first + count; seed++)
-        wrong += try_fault(&subject[ebb_mix64(seed ^ 77) % 2], seed, tally);
+        wrong += try_fault(&subject[ebb_mix64(seed ^ 77) % SUBJECTS], seed, tally);
     printf("%-22s %9s %9s\n", "fault", "detected", "harmless");
     for (int k = 0; k < KINDS; k++)
         printf("%-22s %9lld %9lld\n", kind_names[k], (long long)tally[k].detected, (long long)tally[k].harmless);
     printf("%llu faults injected, %lld neither detected by place nor harmless\n", (unsigned long long)count,
            (long long)wrong);
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < SUBJECTS; i++) {
         for (int k = 0; k <= SHARDS; k++)
             ebb_free(subject[i].intact[k]);
         free(subject[i].chunk);
