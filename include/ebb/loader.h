@@ -27,7 +27,7 @@ typedef struct ebb_order {
     int32_t lanes;         /* default 24 */
     int64_t batch;         /* global rows per step, >= lanes */
     int64_t block_rows;    /* 0: see above; then set to the rows of the largest block */
-    int32_t window_blocks; /* default 48, fewer (down to 8) where that would be more than 384 MiB over all lanes */
+    int32_t window_blocks; /* default 96, fewer (down to 8) where that would be more than 384 MiB over all lanes */
     uint64_t seed;
     bool shuffle;                   /* false: rows in storage order, still cut into lanes */
     const ebb_row_blocks_t *blocks; /* of the data set, set by ebb_order_init; NULL: blocks of block_rows rows */
@@ -38,6 +38,9 @@ EBB_API ebb_status_t ebb_order_init(ebb_order_t *order, const ebb_dataset_info_t
 /* Row at position p (0 .. lane length - 1) of a lane in an epoch. No memory; O(1) time, or with blocks of unequal
  * numbers of rows a pass over one group of them (see ebb_row_blocks). */
 EBB_API int64_t ebb_order_row(const ebb_order_t *order, int64_t epoch, int32_t lane, int64_t p);
+/* All rows of a step, lane after lane: as above, but at the cost of one pass for all of them. row has room for a batch;
+ * returns how many there are. */
+EBB_API int64_t ebb_order_step_rows(const ebb_order_t *order, int64_t epoch, int64_t step, int64_t *row);
 EBB_API int64_t ebb_order_lane_rows(const ebb_order_t *order, int32_t lane);
 EBB_API int64_t ebb_order_lane_share(const ebb_order_t *order, int32_t lane); /* rows a step takes of it */
 EBB_API int64_t ebb_order_steps(const ebb_order_t *order);                    /* per epoch */

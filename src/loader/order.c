@@ -25,6 +25,8 @@
 #include "base/hash.h"
 #include "base/rng.h"
 
+#include <endian.h>
+
 #define XXH_STATIC_LINKING_ONLY /* the state as a plain object */
 #include <xxhash.h>
 
@@ -32,12 +34,13 @@ enum {
     DEFAULT_LANES = 24,
     DEFAULT_BATCH = 1024,
     LEAST_WINDOW = 8,
-    MOST_WINDOW = 48,
+    MOST_WINDOW = 96,
     WINDOW_BYTES = 384 << 20, /* of all lanes together */
     MIN_BLOCK = 16,
     MAX_BLOCK = 65536,
-    BLOCK_CHUNKS = 4,     /* a block reads one more chunk than its elements fill: 5 for 4 */
-    BLOCKS_PER_LANE = 64, /* at least, so that many blocks are mixed */
+    BLOCK_CHUNKS = 4,      /* a block reads one more chunk than its elements fill: 5 for 4 */
+    LEAST_PER_LANE = 64,   /* blocks that are chunks, to be used at all: each is decoded once */
+    BLOCKS_PER_LANE = 128, /* at least, so that many blocks are mixed */
 };
 
 static int64_t part(int64_t whole, int64_t i, int64_t n)
@@ -97,7 +100,7 @@ static int32_t default_window(const ebb_order_t *order, const ebb_dataset_info_t
 /* The data set's own blocks, if there are enough of them. */
 static void choose_blocks(ebb_order_t *order, const ebb_dataset_info_t *info)
 {
-    if (info->blocks && info->blocks->n >= (int64_t)order->lanes * BLOCKS_PER_LANE) {
+    if (info->blocks && info->blocks->n >= (int64_t)order->lanes * LEAST_PER_LANE) {
         order->blocks = info->blocks;
         order->block_rows = info->blocks->max_rows;
     } else {
@@ -417,11 +420,52 @@ int64_t ebb_order_row(const ebb_order_t *order, int64_t epoch, int32_t lane, int
     return window_row(&e, &w, p);
 }
 
-/* What window_at remembers, if there is memory for it. */
+/* What window_at remembers, if there is memory for it; without, all is slower but the same. */
 typedef struct memory {
     ebb_order_group_t group;
     uint32_t *start;
 } memory_t;
+
+static void memory_init(memory_t *m, const ebb_order_t *order)
+{
+    *m = (memory_t){.group.place = -1};
+    if (order->blocks && (EBB_NEW_ARRAY("order", ebb_order_group_most(order) + 1, &m->group.start) != EBB_OK ||
+                          EBB_NEW_ARRAY("order", order->window_blocks + 1, &m->start) != EBB_OK))
+        ebb_error_clear();
+}
+
+static void memory_free(memory_t *m)
+{
+    ebb_free(m->group.start);
+    ebb_free(m->start);
+}
+
+/* A lane's rows of a step; returns how many. */
+static int64_t lane_step(const ebb_order_epoch_t *e, memory_t *memory, int32_t lane, int64_t step, int64_t *row)
+{
+    int64_t share = ebb_order_lane_share(e->order, lane), rows = ebb_order_lane_rows(e->order, lane), n = 0;
+    int64_t end = (step + 1) * share < rows ? (step + 1) * share : rows;
+    ebb_order_window_t w = {0};
+    for (int64_t p = step * share; p < end; p++) {
+        if (p >= w.begin + w.rows || w.rows == 0)
+            ebb_order_window_at(e, &memory->group, memory->start, lane, p, &w);
+        row[n++] = window_row(e, &w, p);
+    }
+    return n;
+}
+
+int64_t ebb_order_step_rows(const ebb_order_t *order, int64_t epoch, int64_t step, int64_t *row)
+{
+    ebb_order_epoch_t e;
+    memory_t memory;
+    int64_t n = 0;
+    memory_init(&memory, order);
+    ebb_order_epoch_init(order, epoch, &e);
+    for (int32_t l = 0; l < order->lanes; l++)
+        n += lane_step(&e, &memory, l, step, row + n);
+    memory_free(&memory);
+    return n;
+}
 
 static void hash_lane(const ebb_order_epoch_t *e, memory_t *memory, int32_t lane, int64_t step, XXH3_state_t *state)
 {
@@ -431,11 +475,8 @@ static void hash_lane(const ebb_order_epoch_t *e, memory_t *memory, int32_t lane
     for (int64_t p = step * share; p < end; p++) {
         if (p >= w.begin + w.rows || w.rows == 0)
             ebb_order_window_at(e, &memory->group, memory->start, lane, p, &w);
-        uint64_t row = (uint64_t)window_row(e, &w, p);
-        unsigned char bytes[8];
-        for (int i = 0; i < 8; i++)
-            bytes[i] = (unsigned char)(row >> 8 * i);
-        XXH3_128bits_update(state, bytes, sizeof bytes);
+        uint64_t row = htole64((uint64_t)window_row(e, &w, p));
+        XXH3_128bits_update(state, &row, sizeof row);
     }
 }
 
@@ -444,18 +485,15 @@ void ebb_order_hash(const ebb_order_t *order, int64_t epoch, char hex[33])
     ebb_order_epoch_t e;
     XXH3_state_t state;
     XXH128_canonical_t canonical;
-    int64_t steps = ebb_order_steps(order), most = ebb_order_group_most(order);
-    memory_t memory = {.group.place = -1};
-    if (order->blocks && (EBB_NEW_ARRAY("order", most + 1, &memory.group.start) != EBB_OK ||
-                          EBB_NEW_ARRAY("order", order->window_blocks + 1, &memory.start) != EBB_OK))
-        ebb_error_clear(); /* slower, but the same */
+    memory_t memory;
+    int64_t steps = ebb_order_steps(order);
+    memory_init(&memory, order);
     ebb_order_epoch_init(order, epoch, &e);
     XXH3_128bits_reset(&state);
     for (int64_t s = 0; s < steps; s++)
         for (int32_t l = 0; l < order->lanes; l++)
             hash_lane(&e, &memory, l, s, &state);
-    ebb_free(memory.group.start);
-    ebb_free(memory.start);
+    memory_free(&memory);
     XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(&state));
     ebb_hex(canonical.digest, sizeof canonical.digest, hex);
 }

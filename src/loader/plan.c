@@ -12,7 +12,7 @@ int64_t ebb_plan_windows_per_step(const ebb_order_t *order)
     int64_t window = (order->blocks ? order->blocks->min_rows : order->block_rows) * order->window_blocks;
     int64_t n =
         (share + window - 1) / window; /* and a part at either end, and those that a short block or a group ends */
-    return n + 3 + (order->blocks ? 1 + n * order->window_blocks / 1024 : 0);
+    return n + 3 + (order->blocks ? 1 + n * order->window_blocks / (order->blocks->n / order->blocks->groups) : 0);
 }
 
 static ebb_status_t make_groups(ebb_plan_t *p)

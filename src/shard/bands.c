@@ -7,14 +7,13 @@
 #include "shard/bands.h"
 #include "base/alloc.h"
 #include "base/hash.h"
-#include "base/rng.h"
 
 #include <endian.h>
 #include <string.h>
 
 #define BANDS_MAGIC 0x53444e4142424245ull /* "EBBBANDS" */
 
-enum { LEAST_ROWS = 16, MOST_ROWS = 8192, FEW_BLOCKS = 32768, GROUP = 1024 };
+enum { LEAST_ROWS = 16, MOST_ROWS = 8192, FEW_BLOCKS = 32768, GROUP = 512 };
 
 static const ebb_array_t *main_array(const ebb_shard_t *shard, const ebb_dataset_info_t *info)
 {
@@ -232,9 +231,24 @@ int64_t ebb_group_first(const ebb_row_blocks_t *blocks, int64_t g)
     return (int64_t)((__int128)blocks->n * g / blocks->groups);
 }
 
+/* A fixed bijection of 0 .. n - 1, some nanoseconds: multiply, add, fold, in the next power of two, until inside. */
 int64_t ebb_group_block(const ebb_row_blocks_t *blocks, int64_t i)
 {
-    return blocks->groups == 1 ? i : (int64_t)ebb_permute(BANDS_MAGIC, (uint64_t)blocks->n, (uint64_t)i);
+    static const uint64_t mul[4] = {0x9E3779B97F4A7C15u, 0xBF58476D1CE4E5B9u, 0x94D049BB133111EBu, 0xD6E8FEB86659FD93u};
+    static const uint64_t add[4] = {0x243F6A8885A308D3u, 0x13198A2E03707344u, 0xA4093822299F31D0u, 0x082EFA98EC4E6C89u};
+    const uint64_t n = (uint64_t)blocks->n;
+    if (blocks->groups == 1)
+        return i;
+    const int bits = 64 - __builtin_clzll(n - 1), shift = (bits + 1) / 2;
+    const uint64_t mask = ((uint64_t)1 << bits) - 1;
+    uint64_t x = (uint64_t)i;
+    do
+        for (int r = 0; r < 4; r++) {
+            x = (x * mul[r] + add[r]) & mask;
+            x ^= x >> shift;
+        }
+    while (x >= n);
+    return (int64_t)x;
 }
 
 /* ---- writing ---- */

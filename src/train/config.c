@@ -33,7 +33,7 @@ static const ebb_option_t run_table[] = {
     {KEY("data.block_rows", EBB_OPT_I64, block_rows, "0", "rows", 0, 1 << 30, NULL,
          "rows that stay together in the shuffle; 0: those that share a chunk")},
     {KEY("data.window_blocks", EBB_OPT_I64, window_blocks, "0", "blocks", 0, 1 << 20, NULL,
-         "blocks of a lane whose rows are mixed; more mixes better and takes more memory; 0: 48, or "
+         "blocks of a lane whose rows are mixed; more mixes better and takes more memory; 0: 96, or "
          "fewer where that takes much memory")},
     {KEY("data.memory", EBB_OPT_BYTES, memory_bytes, "1GiB", "bytes", 1 << 20, INFINITY, NULL,
          "budget of the loader, per rank")},

@@ -76,12 +76,7 @@ static quality_t study_order(study_t *s, const ebb_order_t *order)
     quality_t q = {0};
     int64_t full = order->rows / order->batch, steps = full < MAX_STEPS ? full : MAX_STEPS;
     for (int64_t k = 0; k < steps; k++) {
-        int64_t step = full * k / steps, n = 0, began = ebb_now_ns();
-        for (int32_t l = 0; l < order->lanes; l++) {
-            int64_t share = ebb_order_lane_share(order, l), end = (step + 1) * share;
-            for (int64_t p = step * share; p < end && p < ebb_order_lane_rows(order, l); p++)
-                s->row[n++] = ebb_order_row(order, 0, l, p);
-        }
+        int64_t step = full * k / steps, began = ebb_now_ns(), n = ebb_order_step_rows(order, 0, step, s->row);
         q.ns += (double)(ebb_now_ns() - began) / (double)n;
         add_batch(s, &q, n, (double)step / (double)full);
     }
@@ -102,6 +97,28 @@ static quality_t study_permutation(study_t *s)
     return mean(q, steps);
 }
 
+/* Blocks as a packed data set has them: the rows that begin in a chunk of 16384 elements, at least 16. */
+static void make_blocks(int64_t rows, int64_t per_row, ebb_row_blocks_t *blocks)
+{
+    int64_t each = 16384 / per_row > 16 ? 16384 / per_row : 16, n = (rows + each - 1) / each;
+    int64_t groups = n <= 32768 ? 1 : n / 512;
+    int64_t *row = malloc((size_t)(n + 1) * sizeof *row), *sum = calloc((size_t)groups, sizeof *sum);
+    *blocks = (ebb_row_blocks_t){.n = n,
+                                 .row = row,
+                                 .min_rows = 1,
+                                 .max_rows = each,
+                                 .max_entries = each * per_row,
+                                 .groups = groups,
+                                 .group_rows = sum};
+    for (int64_t i = 0; i <= n; i++)
+        row[i] = i * each < rows ? i * each : rows;
+    for (int64_t g = 0; g < groups; g++)
+        for (int64_t i = ebb_group_first(blocks, g); i < ebb_group_first(blocks, g + 1); i++) {
+            int64_t block = ebb_group_block(blocks, i);
+            sum[g] += row[block + 1] - row[block];
+        }
+}
+
 static void print_line(const char *what, double blocks, double mib, quality_t q, double entropy)
 {
     printf("%-16s %8.0f %9.1f %10.4f %10.4f %8.3f %8.0f\n", what, blocks, mib, q.entropy / entropy, q.distance, q.move,
@@ -119,7 +136,10 @@ int main(int argc, char **argv)
                                .cols = 1 << 20,
                                .nnz = s.rows * given[1],
                                .sparse = true,
-                               .chunk_elements = 65536};
+                               .chunk_elements = 16384};
+    ebb_row_blocks_t blocks_of_rows;
+    make_blocks(s.rows, given[1], &blocks_of_rows);
+    info.blocks = &blocks_of_rows;
     s.row = malloc((size_t)s.batch * sizeof *s.row);
     s.count = malloc((size_t)s.classes * sizeof *s.count);
     ebb_order_t usual = {.lanes = (int32_t)given[4], .batch = s.batch, .seed = 1, .shuffle = true};
@@ -129,7 +149,7 @@ int main(int argc, char **argv)
            (long long)s.rows, (long long)given[1], (long long)s.classes, (long long)s.batch, usual.lanes,
            (long long)usual.block_rows);
     printf("%-16s %8s %9s %10s %10s %8s %8s\n", "window", "blocks", "MiB", "entropy", "distance", "move", "ns a row");
-    for (int32_t w = 1; w <= 256; w *= 2) {
+    for (int32_t w = 1; w <= 256; w = w == 64 ? 96 : w == 96 ? 128 : 2 * w) {
         ebb_order_t order = usual;
         char name[32];
         order.window_blocks = w;
@@ -141,6 +161,8 @@ int main(int argc, char **argv)
                    study_order(&s, &order), best.entropy);
     }
     print_line("true permutation", (double)s.rows, 0, best, best.entropy);
+    free((void *)(uintptr_t)blocks_of_rows.row);
+    free((void *)(uintptr_t)blocks_of_rows.group_rows);
     free(s.row);
     free(s.count);
     return 0;

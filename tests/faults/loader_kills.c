@@ -79,7 +79,7 @@ static ebb_status_t be_rank(const trial_t *t, const ebb_cursor_t *from, int rank
     for (int32_t l = rank; l < LANES; l += ranks)
         lanes[n++] = l;
     ebb_loader_options_t options = {
-        .order = t->order, .lanes = lanes, .n_lanes = n, .threads = 1, .memory_bytes = 4 << 20};
+        .order = t->order, .lanes = lanes, .n_lanes = n, .threads = 1, .memory_bytes = 16 << 20};
     ebb_loader_t *loader;
     const ebb_batch_t *batch;
     ebb_cursor_t cursor;

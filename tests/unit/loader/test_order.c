@@ -24,22 +24,26 @@ static ebb_order_t order_of(int64_t rows, int32_t lanes, int64_t batch, int64_t 
 static void visit(const ebb_order_t *o, int64_t epoch)
 {
     char *seen = calloc((size_t)o->rows, 1);
+    int64_t *step_rows = calloc((size_t)o->batch, sizeof *step_rows);
     int64_t visited = 0, steps = ebb_order_steps(o);
     for (int64_t s = 0; s < steps; s++) {
-        int64_t in_step = 0;
+        int64_t in_step = 0, n = ebb_order_step_rows(o, epoch, s, step_rows);
         for (int32_t l = 0; l < o->lanes; l++) {
             int64_t share = ebb_order_lane_share(o, l), rows = ebb_order_lane_rows(o, l);
             for (int64_t p = s * share; p < rows && p < (s + 1) * share; p++, in_step++) {
                 int64_t row = ebb_order_row(o, epoch, l, p);
+                assert_int_equal(step_rows[in_step], row);
                 assert_in_range(row, 0, o->rows - 1);
                 assert_false(seen[row]);
                 seen[row] = 1;
             }
         }
         assert_in_range(in_step, 1, o->batch);
+        assert_int_equal(n, in_step);
         visited += in_step;
     }
     assert_int_equal(visited, o->rows);
+    free(step_rows);
     free(seen);
 }
 
