@@ -49,8 +49,14 @@ extern const ebb_command_t cmd_doctor;
 extern const ebb_command_t cmd_inspect;
 extern const ebb_command_t cmd_pack;
 extern const ebb_command_t cmd_verify;
+extern const ebb_command_t cmd_ckpt_list;
+extern const ebb_command_t cmd_ckpt_verify;
+extern const ebb_command_t cmd_ckpt_diff;
 extern const ebb_command_t cmd_bench_loader;
 extern const ebb_command_t cmd_generate_docs;
+
+/* Exit status of a command that succeeded: 0 unless it answers a question with no. */
+extern int ebb_command_exit;
 
 /* All subcommands, NULL-terminated, in the order of `ebb help`. */
 extern const ebb_command_t *const ebb_commands[];

@@ -14,9 +14,12 @@
 #include <unistd.h>
 
 const ebb_command_t *const ebb_commands[] = {
-    &cmd_pack,   &cmd_inspect,     &cmd_verify, &cmd_train,        &cmd_eval,          &cmd_predict,
-    &cmd_export, &cmd_check_model, &cmd_doctor, &cmd_bench_loader, &cmd_generate_docs, NULL,
+    &cmd_pack,        &cmd_inspect,   &cmd_verify,       &cmd_train,         &cmd_eval,
+    &cmd_predict,     &cmd_export,    &cmd_check_model,  &cmd_doctor,        &cmd_ckpt_list,
+    &cmd_ckpt_verify, &cmd_ckpt_diff, &cmd_bench_loader, &cmd_generate_docs, NULL,
 };
+
+int ebb_command_exit;
 
 const char ebb_about[] =
     "Ebb packs data that does not fit in memory into compressed shards and trains models on it over any\n"
@@ -228,5 +231,5 @@ int main(int argc, char **argv)
         status = EBB_OK;
     if (status != EBB_OK)
         print_error(status);
-    return ebb_status_exit_code(status);
+    return status == EBB_OK ? ebb_command_exit : ebb_status_exit_code(status);
 }

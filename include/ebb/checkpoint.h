@@ -68,6 +68,33 @@ EBB_API ebb_status_t ebb_checkpoint_path(const char *dir, int64_t step, char *pa
 /* Newest file in dir that verifies; damaged ones are named in a warning and passed over. EBB_ENOINPUT if none.
  * Collective. */
 EBB_API ebb_status_t ebb_checkpoint_newest(ebb_comm_t *comm, const char *dir, char *path, size_t size);
+/* What lies in a folder of checkpoints. */
+typedef struct ebb_checkpoint_entry {
+    char name[256];
+    int64_t step, bytes; /* step: as the name says */
+    double modified;     /* seconds since 1970 */
+    bool temporary;      /* being written, or left behind by a writer that was killed */
+} ebb_checkpoint_entry_t;
+
+/* List a folder, newest step first; nothing is read. *entry_p is freed by ebb_checkpoint_list_free. */
+EBB_API ebb_status_t ebb_checkpoint_list(const char *dir, ebb_checkpoint_entry_t **entry_p,
+                                         int64_t *n_p) EBB_MUST_CHECK;
+EBB_API void ebb_checkpoint_list_free(ebb_checkpoint_entry_t *entry);
+
+/* How one array differs between two files. */
+typedef struct ebb_checkpoint_difference {
+    const char *state, *name;     /* state: of the optimiser; NULL: weights */
+    bool there[2];                /* which of the files has it; if not both, or in two shapes, that is all */
+    int64_t rows[2], cols[2];     /* shapes */
+    int64_t values, differing;    /* compared, and of other bits */
+    int64_t first_row, first_col; /* of the first one that differs */
+    float first[2];               /* its values */
+    double largest;               /* largest absolute difference; NaN where a difference is not a number */
+} ebb_checkpoint_difference_t;
+typedef void (*ebb_checkpoint_report_t)(void *user, const ebb_checkpoint_difference_t *difference);
+
+/* Compare all arrays of two files bit by bit and report those that differ, in file order. Not collective. */
+EBB_API ebb_status_t ebb_checkpoint_compare(const char *a, const char *b, ebb_checkpoint_report_t report, void *user);
 /* Keep the newest `keep` (0: none), remove the rest and stale temporary files. Rank 0 alone. */
 EBB_API ebb_status_t ebb_checkpoint_prune(const char *dir, int keep);
 

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 typedef struct entry {
@@ -114,6 +115,40 @@ ebb_status_t ebb_checkpoint_newest(ebb_comm_t *comm, const char *dir, char *path
     memset(path, 0, size);
     EBB_TRY(ebb_comm_agree(comm, ebb_comm_rank(comm) == 0 ? newest(dir, path, size) : EBB_OK));
     return ebb_comm_bcast(comm, path, (int64_t)size, 0);
+}
+
+ebb_status_t ebb_checkpoint_list(const char *dir, ebb_checkpoint_entry_t **entry_p, int64_t *n_p)
+{
+    listing_t l;
+    char path[PATH_MAX];
+    struct stat st;
+    ebb_status_t status = list(dir, &l);
+    *entry_p = NULL;
+    *n_p = 0;
+    if (status == EBB_OK)
+        status = EBB_NEW_ARRAY("checkpoint list", l.n, entry_p);
+    for (int64_t i = 0; status == EBB_OK && i < l.n; i++) {
+        status = join(dir, l.entry[i].name, path, sizeof path);
+        if (status != EBB_OK || stat(path, &st) != 0)
+            continue; /* it was removed meanwhile */
+        ebb_checkpoint_entry_t *e = &(*entry_p)[(*n_p)++];
+        *e = (ebb_checkpoint_entry_t){.step = l.entry[i].step,
+                                      .bytes = (int64_t)st.st_size,
+                                      .modified = (double)st.st_mtim.tv_sec + (double)st.st_mtim.tv_nsec * 1e-9,
+                                      .temporary = l.entry[i].temporary};
+        memcpy(e->name, l.entry[i].name, sizeof e->name);
+    }
+    ebb_free(l.entry);
+    if (status != EBB_OK) {
+        ebb_free(*entry_p);
+        *entry_p = NULL;
+    }
+    return status;
+}
+
+void ebb_checkpoint_list_free(ebb_checkpoint_entry_t *entry)
+{
+    ebb_free(entry);
 }
 
 ebb_status_t ebb_checkpoint_prune(const char *dir, int keep)
