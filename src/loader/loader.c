@@ -70,8 +70,8 @@ static ebb_slot_t *find_slot(ebb_loader_t *l, ebb_slot_state_t state, int64_t se
     return NULL;
 }
 
-/* Under the lock. */
-static bool take_task(ebb_loader_t *l, task_t *task)
+/* Under the lock. gather: a batch may be gathered too; else only a block decoded. */
+static bool take_task(ebb_loader_t *l, bool gather, task_t *task)
 {
     *task = (task_t){0};
     if (l->paused || l->quit)
@@ -81,7 +81,7 @@ static bool take_task(ebb_loader_t *l, task_t *task)
         l->error = *ebb_error();
         ebb_error_clear();
     }
-    ebb_slot_t *slot = find_slot(l, EBB_SLOT_FREE, 0);
+    ebb_slot_t *slot = gather ? find_slot(l, EBB_SLOT_FREE, 0) : NULL;
     if (slot && ebb_plan_ready(&l->plan, l->next_fill)) {
         ebb_slot_begin(&l->batches, slot, l->next_fill++);
         l->filling++;
@@ -185,7 +185,7 @@ static void *worker_main(void *arg)
     task_t task;
     pthread_mutex_lock(&l->lock);
     while (!l->quit) {
-        if (take_task(l, &task))
+        if (take_task(l, true, &task))
             run_task(l, me, &task);
         else
             pthread_cond_wait(&l->work, &l->lock);
@@ -379,8 +379,8 @@ static ebb_status_t wait_for_batch(ebb_loader_t *l, ebb_slot_t **slot_p)
         *slot_p = find_slot(l, EBB_SLOT_READY, l->next_deliver);
         if (*slot_p)
             return EBB_OK;
-        bool soon = find_slot(l, EBB_SLOT_FILLING, l->next_deliver) != NULL;
-        if (!soon && take_task(l, &task)) {
+        bool soon = find_slot(l, EBB_SLOT_FILLING, l->next_deliver) != NULL; /* a block meanwhile: they are small */
+        if (take_task(l, !soon, &task)) {
             run_task(l, &l->worker[l->threads], &task);
             continue;
         }
