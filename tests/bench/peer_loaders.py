@@ -198,7 +198,7 @@ def source_rows(path):
     with h5py.File(path, "r") as f:
         if "matrix" in f:
             g = f["matrix"]
-            return sparse.csr_matrix((g["data"][:], g["indices"][:], g["indptr"][:]), shape=tuple(g["shape"][::-1]))
+            return sparse.csr_matrix((g["data"][:], g["indices"][:], g["indptr"][:]), shape=tuple(g["shape"][:][::-1]))
         if "raw" not in f:
             return sparse.csr_matrix(f["X"][:])
     return sparse.csr_matrix(anndata.read_h5ad(path).raw.X)
