@@ -194,6 +194,17 @@ static AVX2 int64_t planes2_avx2(ebb_elem_t elem, const uint8_t *a, const uint8_
     return i;
 }
 
+/* Bytes, signed or not, to float. */
+static AVX2 int64_t plane1_avx2(bool is_signed, const uint8_t *a, int64_t n, float *out)
+{
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        __m128i v = _mm_loadl_epi64((const __m128i *)(a + i));
+        _mm256_storeu_ps(out + i, _mm256_cvtepi32_ps(is_signed ? _mm256_cvtepi8_epi32(v) : _mm256_cvtepu8_epi32(v)));
+    }
+    return i;
+}
+
 static AVX512 inline __m512i load16(const uint8_t *p)
 {
     return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
@@ -202,6 +213,16 @@ static AVX512 inline __m512i load16(const uint8_t *p)
 static AVX512 inline __m512i pair16(const uint8_t *a, const uint8_t *b)
 {
     return _mm512_or_si512(load16(a), _mm512_slli_epi32(load16(b), 8));
+}
+
+static AVX512 int64_t plane1_avx512(bool is_signed, const uint8_t *a, int64_t n, float *out)
+{
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+        __m128i v = _mm_loadu_si128((const __m128i *)(a + i));
+        _mm512_storeu_ps(out + i, _mm512_cvtepi32_ps(is_signed ? _mm512_cvtepi8_epi32(v) : _mm512_cvtepu8_epi32(v)));
+    }
+    return i;
 }
 
 static AVX512 int64_t planes4_avx512(const uint8_t *p, int64_t stride, int64_t n, uint32_t *out)
@@ -233,6 +254,19 @@ static AVX512 int64_t planes2_avx512(ebb_elem_t elem, const uint8_t *a, const ui
     return i;
 }
 #endif
+
+static void take_plane1(bool is_signed, const uint8_t *a, int64_t n, float *out)
+{
+    int64_t done = 0;
+#if defined(__x86_64__)
+    int level = level_now();
+    done = level == 2 ? plane1_avx512(is_signed, a, n, out) : level == 1 ? plane1_avx2(is_signed, a, n, out) : 0;
+#endif
+    if (is_signed)
+        plane_i8f((const int8_t *)a + done, n - done, out + done);
+    else
+        plane_u8f(a + done, n - done, out + done);
+}
 
 static void take_planes4(const uint8_t *p, int64_t stride, int64_t n, uint32_t *out)
 {
@@ -416,10 +450,8 @@ static bool settle_i32(int64_t n, float *out)
 bool ebb_take_f32(ebb_elem_t elem, bool shuffled, const void *in, int64_t n, int64_t first, int64_t count, float *out)
 {
     const uint8_t *p = (const uint8_t *)in + first;
-    if (elem == EBB_ELEM_U8)
-        plane_u8f(p, count, out);
-    else if (elem == EBB_ELEM_I8)
-        plane_i8f((const int8_t *)p, count, out);
+    if (elem == EBB_ELEM_U8 || elem == EBB_ELEM_I8)
+        take_plane1(elem == EBB_ELEM_I8, p, count, out);
     else if (elem == EBB_ELEM_F32 && !shuffled)
         memcpy(out, (const float *)in + first, (size_t)count * 4);
     else if (elem == EBB_ELEM_F32 || (elem == EBB_ELEM_I32 && shuffled))
