@@ -126,8 +126,9 @@ static void targets_of_every_kind_read_back(void **state)
 
 static void portable_and_vector_code_agree(void **state)
 {
-    for (int level = 0; level < 3; level++) {
-        ebb_dataset_plan_t plan = made_plan(true, (ebb_value_type_t[]){EBB_F16, EBB_I16, EBB_F32}[level], 2500, 3001);
+    static const ebb_value_type_t types[] = {EBB_F16, EBB_I16, EBB_F32, EBB_U8, EBB_I8};
+    for (int i = 0; i < 5; i++) {
+        ebb_dataset_plan_t plan = made_plan(true, types[i], i < 3 ? 2500 : 500, 3001);
         char *dir = test_mkdir();
         make_dataset(dir, &plan, 1, 500);
         for (int force = 0; force < 3; force++) {
