@@ -17,6 +17,11 @@ void ebb_exact_add(ebb_exact_t *sum, double value);
 /* Bring limbs back into 32 bits (value unchanged); call before adding words of many ranks, and every 2^30 additions. */
 void ebb_exact_normalize(ebb_exact_t *sum);
 void ebb_exact_merge(ebb_exact_t *sum, const ebb_exact_t *other);
+/* How many values that are not finite went in. */
+static inline int64_t ebb_exact_odd(const ebb_exact_t *sum)
+{
+    return sum->word[EBB_EXACT_WORDS - 3] + sum->word[EBB_EXACT_WORDS - 2] + sum->word[EBB_EXACT_WORDS - 1];
+}
 /* Nearest double (ties to even); NaN if a NaN or both infinities went in. */
 double ebb_exact_value(const ebb_exact_t *sum);
 

@@ -55,6 +55,7 @@ typedef struct ebb_run {
     /* of the current step */
     const ebb_batch_t *batch;
     double grad_norm, lr;
+    int64_t bad_lane; /* the least of this rank's lanes whose loss is not finite; INT64_MAX: none */
     /* times, this rank's */
     int64_t start_ns, sync_ns, last_save_ns, rows_done;
 } ebb_run_t;

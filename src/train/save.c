@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "train/data_record.h"
+#include "train/finite.h"
 
 #include <limits.h>
 #include <math.h>
@@ -79,6 +80,8 @@ static ebb_status_t save_to(ebb_run_t *run, const char *path, bool with_optim, c
     ebb_checkpoint_meta_t meta;
     ebb_checkpoint_state_t state = ebb_run_state(run, with_optim);
     state.weights_sha256 = weights_sha256;
+    if (!weights_sha256) /* else a checkpoint of these weights was written already */
+        EBB_TRY(ebb_finite_weights(run));
     ebb_status_t status = ebb_comm_agree(run->comm, fill_meta(run, &meta));
     if (status == EBB_OK)
         status = ebb_checkpoint_save(&state, path, &meta);

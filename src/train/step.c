@@ -3,7 +3,7 @@
  * A lane's numbers depend on its rows alone: which thread or rank computes it changes nothing. Losses, weights and the
  * order hash are added exactly (as integers), in one small all-reduce that also carries failures and requests to stop,
  * so that all ranks take the same turn. */
-#include "train/run.h"
+#include "train/finite.h"
 #include "base/clock.h"
 #include "base/rng.h"
 
@@ -26,6 +26,15 @@ static ebb_input_t input_rows(const ebb_run_t *run, int64_t first, int64_t n)
         .rows = n,
         .sparse = true,
         .csr = {.rows = n, .cols = run->info->cols, .rowptr = b->rowptr + first, .col = b->col, .val = b->val}};
+}
+
+/* Threads come with lanes in any order; the least one stays. */
+static void note_bad_lane(ebb_run_t *run, int64_t lane)
+{
+    int64_t least = __atomic_load_n(&run->bad_lane, __ATOMIC_RELAXED);
+    while (lane < least)
+        if (__atomic_compare_exchange_n(&run->bad_lane, &least, lane, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+            break;
 }
 
 /* Forward, loss and backward pass of n rows from batch row `first`; offset: of the first within its lane. */
@@ -54,10 +63,13 @@ static ebb_status_t compute_piece(ebb_run_t *run, int thread, int32_t lane, int6
                       me->dout));
     EBB_TRY(ebb_model_backward(run->model, &pass, &in, me->dout, grads));
     EBB_TRY(ops->exec_sync(me->exec));
+    int64_t odd = ebb_exact_odd(&words->loss);
     for (int64_t i = 0; i < n; i++) {
         ebb_exact_add(&words->loss, me->row_loss[i]);
         ebb_exact_add(&words->weight, me->row_weight[i]);
     }
+    if (ebb_exact_odd(&words->loss) != odd)
+        note_bad_lane(run, lane);
     return EBB_OK;
 }
 
@@ -134,16 +146,39 @@ static ebb_status_t agree_on_step(ebb_run_t *run, ebb_status_t mine, bool want_s
     return sum->failed ? ebb_comm_agree(run->comm, mine) : EBB_OK;
 }
 
-/* All ranks see the same loss; agreeing lets one of them tell. */
-static ebb_status_t check_finite(const ebb_run_t *run, double loss)
+/* Compute a lane's gradient once more to find the parameter where it is not finite; -1: none. */
+static ebb_status_t find_bad_param(ebb_run_t *run, const ebb_lane_rows_t *lane, int64_t *param_p)
 {
-    if (isfinite(loss))
-        return EBB_OK;
-    return ebb_comm_agree(run->comm,
-                          EBB_FAIL(EBB_EDATA,
-                                   "the loss is not finite at step %lld (epoch %lld); lower the learning rate, set "
-                                   "train.clip_norm, or look for extreme values with `ebb verify`",
-                                   (long long)run->step + 1, (long long)run->step / (long long)run->epoch_steps + 1));
+    int64_t pieces = run->config->accumulate;
+    *param_p = -1;
+    for (int64_t p = 0; p < pieces && *param_p < 0; p++) {
+        int64_t from = lane->n * p / pieces, to = lane->n * (p + 1) / pieces;
+        ebb_grads_t *grads;
+        if (from == to)
+            continue;
+        EBB_TRY(ebb_sync_lane_grads(run->sync, lane->lane, false, &grads));
+        EBB_TRY(compute_piece(run, 0, lane->lane, lane->first + from, to - from, from, grads));
+        EBB_TRY(ebb_finite_grads(run, grads, param_p));
+    }
+    return EBB_OK;
+}
+
+/* A loss is bad in the lanes that said so; a gradient in the first lane where it is found. All ranks have seen the same
+ * number, so all come here. */
+static ebb_status_t explain(ebb_run_t *run, const char *what, bool loss)
+{
+    int64_t bad_lane = INT64_MAX, param = -1, of_loss = run->bad_lane;
+    ebb_status_t status = EBB_OK;
+    for (int32_t i = 0; i < run->batch->n_lanes && status == EBB_OK && bad_lane == INT64_MAX; i++) {
+        const ebb_lane_rows_t *lane = &run->batch->lanes[i];
+        if (loss && lane->lane != of_loss)
+            continue;
+        status = find_bad_param(run, lane, &param);
+        if (loss || param >= 0)
+            bad_lane = lane->lane;
+    }
+    EBB_TRY(ebb_comm_agree(run->comm, status));
+    return ebb_finite_explain(run, what, bad_lane, param);
 }
 
 static ebb_status_t update(ebb_run_t *run, double weight)
@@ -155,6 +190,8 @@ static ebb_status_t update(ebb_run_t *run, double weight)
     if (clip) {
         double norm2;
         EBB_TRY(ebb_sync_norm2(run->sync, &norm2));
+        if (!isfinite(norm2))
+            return explain(run, "gradient", false);
         run->grad_norm = sqrt(norm2) * scale;
         scale *= ebb_optim_clip(&run->optim_options, norm2, scale);
     }
@@ -170,6 +207,9 @@ ebb_status_t ebb_run_step(ebb_run_t *run, bool want_save, const ebb_step_words_t
     if (status == EBB_END)
         return EBB_END;
     memset(run->words, 0, (size_t)run->workers.threads * sizeof *run->words);
+    run->bad_lane = INT64_MAX;
+    if (status == EBB_OK)
+        status = ebb_finite_sweep(run);
     if (status == EBB_OK)
         status = ebb_sync_begin(run->sync);
     if (status == EBB_OK)
@@ -177,7 +217,7 @@ ebb_status_t ebb_run_step(ebb_run_t *run, bool want_save, const ebb_step_words_t
     int64_t before_sync = ebb_now_ns();
     status = agree_on_step(run, status, want_save, words_p);
     if (status == EBB_OK)
-        status = check_finite(run, ebb_exact_value(&(*words_p)->loss));
+        status = isfinite(ebb_exact_value(&(*words_p)->loss)) ? EBB_OK : explain(run, "loss", true);
     if (status == EBB_OK)
         status = update(run, ebb_exact_value(&(*words_p)->weight));
     run->sync_ns += ebb_now_ns() - before_sync;

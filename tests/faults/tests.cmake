@@ -19,3 +19,10 @@ foreach(kind faults kills)
   add_test(NAME faults.loader_${kind} COMMAND ${kind}_loader)
   set_tests_properties(faults.loader_${kind} PROPERTIES LABELS faults TIMEOUT 300)
 endforeach()
+
+# A model plug-in that makes NaN where it is told to.
+add_library(plugin_nan MODULE ${CMAKE_CURRENT_LIST_DIR}/plugin_nan.c)
+target_include_directories(plugin_nan PRIVATE ${PROJECT_SOURCE_DIR}/include)
+set_target_properties(plugin_nan PROPERTIES PREFIX "")
+add_test(NAME faults.finite COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/finite.py $<TARGET_FILE:plugin_nan>)
+set_tests_properties(faults.finite PROPERTIES LABELS faults TIMEOUT 600 PROCESSORS 2 ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>")
