@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """The same bits for any number of ranks and threads, and after being stopped and resumed on another number of ranks.
 
-Trains a sparse logistic regression, a sparse MLP and two dense MLPs on data whose row counts divide nothing evenly, and compares
+Trains logistic regressions and MLPs, sparse and dense, on data whose row counts divide nothing evenly, and compares
 SHA-256 of weights and of optimiser state and the order hash of every epoch. Prints a table; exits 1 at the first difference.
 """
 import argparse
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -42,6 +43,13 @@ data: {{train: {data}/dense, block_rows: 64, window_blocks: 4}}
 model: {{layers: [{{linear: {{out: 300}}}}, {{relu: {{}}}}, {{linear: {{out: 40}}}}, {{relu: {{}}}}, {{linear: {{}}}}]}}
 train: {{batch: 650, optimizer: {{adam: {{lr: 0.01}}}}}}
 """,
+    # so many chunks that they are the blocks of the order, and of unequal numbers of rows in the last shard
+    "chunks-logistic": """
+data: {{train: {data}/chunks}}
+lanes: 8
+model: {{layers: [{{linear: {{}}}}]}}
+train: {{batch: 401, optimizer: {{adam: {{lr: 0.001}}}}}}
+""",
 }
 
 
@@ -52,6 +60,11 @@ def make_data(folder, models):
     if any(m.startswith("dense") for m in models):
         t.dense_data(folder, 4999, 37, 5, 2)
         t.run(["pack", f"{folder}/x.npy", f"{folder}/dense", "--target", f"{folder}/y.npy"])
+    if any(m.startswith("chunks") for m in models):
+        rows, cols, rng = 25013, 360, random.Random(3)
+        t.write_npy(f"{folder}/bytes.npy", "|u1", (rows, cols), rng.randbytes(rows * cols))
+        t.write_npy(f"{folder}/bytes_y.npy", "<i4", (rows,), [rng.randrange(3) for _ in range(rows)])
+        t.run(["pack", f"{folder}/bytes.npy", f"{folder}/chunks", "--target", f"{folder}/bytes_y.npy", "--shard-bytes", "3MiB"])
 
 
 def write_run(folder, model, steps):

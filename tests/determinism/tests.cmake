@@ -5,7 +5,7 @@ if(EBB_SANITIZE)
 else()
   set(bits_size --steps 1000)
 endif()
-foreach(model sparse-logistic sparse-mlp dense-mlp dense-wide-mlp)
+foreach(model sparse-logistic sparse-mlp sparse-unclipped dense-mlp dense-wide-mlp chunks-logistic)
   add_test(NAME determinism.bits.${model} COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/bits.py --models ${model} ${bits_size})
   set_tests_properties(determinism.bits.${model} PROPERTIES LABELS determinism TIMEOUT 900 PROCESSORS 2
     ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>")

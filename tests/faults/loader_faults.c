@@ -79,12 +79,16 @@ static void add_batch(XXH3_state_t *h, const ebb_dataset_info_t *info, const ebb
     XXH3_64bits_update(h, b->val, nnz * sizeof *b->val);
 }
 
-static ebb_status_t load_batches(const ebb_dataset_t *ds, bool own_blocks, XXH3_state_t *h)
+static ebb_status_t load_batches(const ebb_dataset_t *ds, bool fixed_blocks, XXH3_state_t *h)
 {
     ebb_loader_options_t options = {.order = {.lanes = 5, .batch = 100, .window_blocks = 3, .seed = 9, .shuffle = true},
                                     .threads = 2};
-    if (own_blocks) /* else those of the data set's chunks */
-        options.order.block_rows = 32;
+    const ebb_row_blocks_t *chunks = ebb_dataset_info(ds)->blocks;
+    options.order.block_rows = 32;
+    if (!fixed_blocks && chunks) { /* else small data sets have fixed ones */
+        options.order.blocks = chunks;
+        options.order.block_rows = chunks->max_rows;
+    }
     ebb_loader_t *loader;
     const ebb_batch_t *batch;
     ebb_status_t status;
@@ -97,14 +101,14 @@ static ebb_status_t load_batches(const ebb_dataset_t *ds, bool own_blocks, XXH3_
     return status == EBB_END ? EBB_OK : status;
 }
 
-static ebb_status_t load(const char *dir, bool own_blocks, uint64_t *hash_p)
+static ebb_status_t load(const char *dir, bool fixed_blocks, uint64_t *hash_p)
 {
     XXH3_state_t h;
     ebb_dataset_t *ds;
     XXH3_64bits_reset(&h);
     EBB_TRY(ebb_dataset_open(dir, NULL, &ds));
     add_info(&h, ebb_dataset_info(ds));
-    ebb_status_t status = load_batches(ds, own_blocks, &h);
+    ebb_status_t status = load_batches(ds, fixed_blocks, &h);
     ebb_dataset_close(ds);
     *hash_p = XXH3_64bits_digest(&h);
     return status;
@@ -119,7 +123,7 @@ typedef struct place {
 
 typedef struct subject {
     char *dir;
-    bool own_blocks;
+    bool fixed_blocks;
     char path[SHARDS + 1][256]; /* the manifest last */
     char *intact[SHARDS + 1];
     size_t size[SHARDS + 1];
@@ -146,9 +150,9 @@ static void note_places(subject_t *s)
     ebb_dataset_close(ds);
 }
 
-static subject_t make_subject(bool sparse, bool own_blocks)
+static subject_t make_subject(bool sparse, bool fixed_blocks)
 {
-    subject_t s = {.dir = test_mkdir(), .own_blocks = own_blocks};
+    subject_t s = {.dir = test_mkdir(), .fixed_blocks = fixed_blocks};
     ebb_dataset_plan_t plan = made_plan(sparse, EBB_F32, ROWS, sparse ? COLS : 300);
     plan.shard_rows = ROWS / SHARDS;
     plan.weighted = true;
@@ -161,7 +165,7 @@ static subject_t make_subject(bool sparse, bool own_blocks)
         assert_ok(ebb_file_read_all(s.path[i], &s.intact[i], &s.size[i]));
     }
     note_places(&s);
-    assert_ok(load(s.dir, own_blocks, &s.hash));
+    assert_ok(load(s.dir, fixed_blocks, &s.hash));
     return s;
 }
 
@@ -266,7 +270,7 @@ static int try_fault(const subject_t *s, uint64_t seed, tally_t *tally)
 {
     uint64_t hash = 0;
     fault_t f = inject(s, seed);
-    ebb_status_t status = load(s->dir, s->own_blocks, &hash);
+    ebb_status_t status = load(s->dir, s->fixed_blocks, &hash);
     mend(s, &f);
     char message[512];
     snprintf(message, sizeof message, "%s", status == EBB_OK ? "" : ebb_error()->message);

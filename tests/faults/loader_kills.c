@@ -19,7 +19,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
-enum { ROWS = 20011, LANES = 12, BATCH = 50, MOST_RANKS = 8, KILLS = 60 };
+enum { ROWS = 20011, LANES = 12, BATCH = 50, MOST_RANKS = 8, KILLS = 60, EPOCHS = 2 };
 
 /* Memory that all processes share. */
 typedef struct ledger {
@@ -32,7 +32,7 @@ typedef struct ledger {
 typedef struct trial {
     char *dir, cursor_path[512];
     ebb_dataset_t *ds;
-    ebb_order_t order;
+    ebb_order_t order, fixed, chunks; /* of the epoch; blocks of fixed size, and those of the data set's chunks */
     ledger_t *ledger;
     int64_t epoch, steps, first_of_lane[LANES + 1];
 } trial_t;
@@ -180,8 +180,15 @@ static trial_t make_trial(void)
     plan.shard_rows = 7000;
     make_dataset(t.dir, &plan, 1, 1000);
     assert_ok(ebb_dataset_open(t.dir, NULL, &t.ds));
-    t.order = (ebb_order_t){.lanes = LANES, .batch = BATCH, .seed = seed, .shuffle = true};
-    assert_ok(ebb_order_init(&t.order, ebb_dataset_info(t.ds)));
+    const ebb_row_blocks_t *blocks = ebb_dataset_info(t.ds)->blocks;
+    assert_non_null(blocks);
+    t.fixed = (ebb_order_t){.lanes = LANES, .batch = BATCH, .block_rows = 64, .seed = seed, .shuffle = true};
+    t.chunks = t.fixed;
+    t.chunks.blocks = blocks;
+    t.chunks.block_rows = blocks->max_rows;
+    assert_ok(ebb_order_init(&t.fixed, ebb_dataset_info(t.ds)));
+    assert_ok(ebb_order_init(&t.chunks, ebb_dataset_info(t.ds)));
+    t.order = t.fixed;
     t.steps = ebb_order_steps(&t.order);
     for (int32_t l = 0; l < LANES; l++)
         t.first_of_lane[l + 1] = t.first_of_lane[l] + ebb_order_lane_rows(&t.order, l);
@@ -197,6 +204,7 @@ static void begin_epoch(trial_t *t, int64_t epoch)
     ebb_loader_t *loader;
     ebb_cursor_t cursor;
     t->epoch = epoch;
+    t->order = epoch % 2 ? t->fixed : t->chunks;
     memset(t->ledger, 0, sizeof *t->ledger);
     assert_ok(ebb_loader_create(t->ds, &options, &loader));
     assert_ok(ebb_loader_seek(loader, epoch, 0));
@@ -210,11 +218,11 @@ int main(int argc, char **argv)
     int64_t want = argc > 1 ? atoll(argv[1]) : KILLS, kills = 0, lives = 0, epoch = 0, wrong = 0, again = 0;
     seed = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
     trial_t t = make_trial();
-    for (; kills < want && wrong == 0; epoch++) {
+    for (; epoch < EPOCHS && wrong == 0; epoch++) {
         begin_epoch(&t, epoch);
         do
             lives++;
-        while (!live(&t, kills >= want, &kills));
+        while (!live(&t, kills >= want * (epoch + 1) / EPOCHS, &kills));
         wrong += judge(&t);
         again += t.ledger->delivered - ROWS;
     }
