@@ -7,6 +7,7 @@
 #include <ebb/comm.h>
 #include <ebb/report.h>
 #include <ebb/train.h>
+#include <ebb/watch.h>
 #include <errno.h>
 #include <limits.h>
 #include <math.h>
@@ -71,6 +72,7 @@ static const ebb_example_t examples[] = {
 
 /* What the observer needs between calls. */
 typedef struct watch {
+    ebb_watch_t **watchdog;
     const train_options_t *options;
     const ebb_run_config_t *config;
     ebb_comm_t *comm;
@@ -193,9 +195,18 @@ static void on_epoch(void *user, const ebb_epoch_report_t *r)
     keep(s, ebb_record_line_end(s->record));
 }
 
+/* From now on there is something to go on from. */
+static void advise_resume(const watch_t *s)
+{
+    char advice[PATH_MAX + 64];
+    snprintf(advice, sizeof advice, "go on with: ebb train --resume %s", ebb_run_config_dir(s->config));
+    ebb_watch_advise(*s->watchdog, advice);
+}
+
 static void on_checkpoint(void *user, int64_t step, const char *path, double seconds)
 {
     watch_t *s = user;
+    advise_resume(s);
     if (!s->record)
         return;
     ebb_record_line(s->record, "checkpoint");
@@ -316,12 +327,29 @@ static ebb_status_t train_recorded(watch_t *s)
     return status != EBB_OK ? status : ebb_comm_agree(s->comm, written);
 }
 
-static ebb_status_t train(ebb_comm_t *comm, const train_options_t *o, int n_operands, char **operands)
+/* The watchdog as the run file wants it, which is known only now. */
+static void set_watchdog(const watch_t *s)
+{
+    double seconds = ebb_run_config_watchdog(s->config);
+    if (seconds > 0) {
+        ebb_watch_limit(*s->watchdog, seconds);
+    } else {
+        ebb_watch_stop(*s->watchdog);
+        *s->watchdog = NULL;
+    }
+    if (s->options->resume)
+        advise_resume(s);
+}
+
+static ebb_status_t train(ebb_comm_t *comm, ebb_watch_t **watchdog, const train_options_t *o, int n_operands,
+                          char **operands)
 {
     ebb_run_config_t *config = NULL;
     int64_t step;
     EBB_TRY(ebb_comm_agree(comm, load_config(comm, o, n_operands, operands, &config, &step)));
-    watch_t s = {.options = o, .config = config, .comm = comm, .epochs = ebb_run_config_epochs(config)};
+    watch_t s = {
+        .watchdog = watchdog, .options = o, .config = config, .comm = comm, .epochs = ebb_run_config_epochs(config)};
+    set_watchdog(&s);
     ebb_status_t status = ebb_comm_agree(comm, open_record(&s, step));
     if (status == EBB_OK)
         status = train_recorded(&s);
@@ -344,7 +372,11 @@ static ebb_status_t run(void *opts, int n_operands, char **operands)
     }
     catch_signals();
     EBB_TRY(ebb_comm_default(&comm));
-    ebb_status_t status = train(comm, o, n_operands, operands);
+    ebb_watch_t *watchdog;
+    ebb_status_t status = ebb_watch_start(comm, &watchdog);
+    if (status == EBB_OK)
+        status = train(comm, &watchdog, o, n_operands, operands);
+    ebb_watch_stop(watchdog);
     ebb_comm_destroy(comm);
     return status;
 }

@@ -15,6 +15,7 @@
 #include <ebb/checkpoint.h>
 #include <ebb/train.h>
 #include <ebb/report.h>
+#include <ebb/watch.h>
 
 #ifdef __cplusplus
 extern "C" {

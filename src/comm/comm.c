@@ -6,6 +6,7 @@
 #include <ebb/comm.h>
 #include "comm/transport.h"
 #include "base/alloc.h"
+#include "base/pulse.h"
 #include "base/threads.h"
 
 #include <stdio.h>
@@ -134,26 +135,42 @@ int ebb_comm_local_size(const ebb_comm_t *comm)
     return comm->local_size;
 }
 
+/* Between these, other ranks are to blame when nothing happens. */
+static void waiting(void)
+{
+    ebb_pulse_wait(true);
+}
+
+static ebb_status_t waited(ebb_status_t status)
+{
+    ebb_pulse_wait(false);
+    return status;
+}
+
 ebb_status_t ebb_comm_barrier(ebb_comm_t *comm)
 {
-    return comm->ops.barrier(comm->state);
+    waiting();
+    return waited(comm->ops.barrier(comm->state));
 }
 
 ebb_status_t ebb_comm_bcast(ebb_comm_t *comm, void *buf, int64_t bytes, int root)
 {
-    return comm->ops.bcast(comm->state, buf, bytes, root);
+    waiting();
+    return waited(comm->ops.bcast(comm->state, buf, bytes, root));
 }
 
 ebb_status_t ebb_comm_allreduce(ebb_comm_t *comm, void *buf, int64_t count, ebb_comm_type_t type, ebb_reduce_t op)
 {
     if (op == EBB_BOR && type != EBB_COMM_I64)
         return EBB_FAIL(EBB_EBUG, "bits can be joined in 64-bit integers only");
-    return comm->ops.allreduce(comm->state, buf, count, type, op);
+    waiting();
+    return waited(comm->ops.allreduce(comm->state, buf, count, type, op));
 }
 
 ebb_status_t ebb_comm_allgather(ebb_comm_t *comm, const void *send, int64_t bytes, void *recv)
 {
-    return comm->ops.allgather(comm->state, send, bytes, recv);
+    waiting();
+    return waited(comm->ops.allgather(comm->state, send, bytes, recv));
 }
 
 ebb_status_t ebb_comm_allgatherv(ebb_comm_t *comm, const void *send, int64_t bytes, void *recv, const int64_t *counts,
@@ -162,12 +179,14 @@ ebb_status_t ebb_comm_allgatherv(ebb_comm_t *comm, const void *send, int64_t byt
     if (counts[comm->rank] != bytes)
         return EBB_FAIL(EBB_EBUG, "allgatherv: %lld bytes to send, but counts say %lld", (long long)bytes,
                         (long long)counts[comm->rank]);
-    return comm->ops.allgatherv(comm->state, send, bytes, recv, counts, displs);
+    waiting();
+    return waited(comm->ops.allgatherv(comm->state, send, bytes, recv, counts, displs));
 }
 
 ebb_status_t ebb_comm_alltoall(ebb_comm_t *comm, const void *send, int64_t bytes, void *recv)
 {
-    return comm->ops.alltoall(comm->state, send, bytes, recv);
+    waiting();
+    return waited(comm->ops.alltoall(comm->state, send, bytes, recv));
 }
 
 ebb_status_t ebb_comm_isend(ebb_comm_t *comm, const void *buf, int64_t bytes, int peer, int tag, ebb_request_t *req)
@@ -182,7 +201,8 @@ ebb_status_t ebb_comm_irecv(ebb_comm_t *comm, void *buf, int64_t bytes, int peer
 
 ebb_status_t ebb_comm_waitall(ebb_comm_t *comm, int n, ebb_request_t *reqs)
 {
-    return comm->ops.waitall(comm->state, n, reqs);
+    waiting();
+    return waited(comm->ops.waitall(comm->state, n, reqs));
 }
 
 void ebb_comm_abort(ebb_comm_t *comm, int code)
@@ -235,7 +255,8 @@ ebb_status_t ebb_comm_agree(ebb_comm_t *comm, ebb_status_t mine)
         return mine;
     /* The smallest key belongs to the worst class and, within it, to the lowest rank. */
     int64_t key = class_of(mine) << 32 | comm->rank;
-    ebb_status_t status = comm->ops.allreduce(comm->state, &key, 1, EBB_COMM_I64, EBB_MIN);
+    waiting();
+    ebb_status_t status = waited(comm->ops.allreduce(comm->state, &key, 1, EBB_COMM_I64, EBB_MIN));
     if (status != EBB_OK)
         return status;
     int64_t worst = key >> 32;
@@ -245,6 +266,6 @@ ebb_status_t ebb_comm_agree(ebb_comm_t *comm, ebb_status_t mine)
     wire_error_t wire = {0};
     if (root == comm->rank)
         pack_error(mine, root, &wire);
-    EBB_TRY(comm->ops.bcast(comm->state, &wire, sizeof wire, root));
+    EBB_TRY(ebb_comm_bcast(comm, &wire, sizeof wire, root));
     return unpack_error(&wire);
 }

@@ -6,6 +6,7 @@
  * was checked; libhdf5 is entered for EBB_CODEC_HDF5 arrays only. Thread rules: a reader belongs to one thread, the
  * data set is only read. */
 #include "shard/layout.h"
+#include "base/pulse.h"
 #include "base/alloc.h"
 #include "base/file.h"
 #include "base/hash.h"
@@ -195,6 +196,7 @@ static ebb_status_t decode(ebb_reader_t *r, int shard, const ebb_array_t *a, int
 {
     const ebb_shard_t *s = &r->ds->shard[shard];
     int64_t bytes = ebb_array_chunk_bytes(a, c);
+    ebb_pulse_tick();
     slot->shuffled = false;
     if (a->codec == EBB_CODEC_HDF5)
         return ebb_foreign_read_chunk(a, s->path, c, slot->buf);

@@ -16,6 +16,7 @@ struct ebb_run_config {
     /* run */
     char *name, *dir_base;
     char *dir; /* dir_base/name */
+    double watchdog;
     /* data */
     char *train, *valid, *dataset;
     double row_sum, scale;

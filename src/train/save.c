@@ -3,6 +3,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/pulse.h"
 #include "train/data_record.h"
 #include "train/finite.h"
 
@@ -80,6 +81,8 @@ static ebb_status_t save_to(ebb_run_t *run, const char *path, bool with_optim, c
     ebb_checkpoint_meta_t meta;
     ebb_checkpoint_state_t state = ebb_run_state(run, with_optim);
     state.weights_sha256 = weights_sha256;
+    ebb_pulse_step(run->step);
+    ebb_pulse_stage(with_optim ? "writing a checkpoint" : "writing the model");
     if (!weights_sha256) /* else a checkpoint of these weights was written already */
         EBB_TRY(ebb_finite_weights(run));
     ebb_status_t status = ebb_comm_agree(run->comm, fill_meta(run, &meta));
@@ -116,6 +119,7 @@ ebb_status_t ebb_run_restore(ebb_run_t *run)
     ebb_checkpoint_meta_t meta = {0};
     ebb_checkpoint_state_t state = ebb_run_state(run, true);
     snprintf(folder, sizeof folder, "%s/checkpoints", run->config->dir);
+    ebb_pulse_stage("reading a checkpoint");
     EBB_TRY(ebb_checkpoint_newest(run->comm, folder, path, sizeof path));
     EBB_TRY(ebb_checkpoint_load(&state, path, &meta));
     run->step = meta.step;

@@ -2,6 +2,7 @@
  * thread; a thread's reader and buffers live for the length of one call. */
 #include "train/scan.h"
 #include "base/alloc.h"
+#include "base/pulse.h"
 #include "loader/transform.h"
 
 #include <string.h>
@@ -94,6 +95,7 @@ static ebb_status_t scan_block(const job_t *job, const ebb_worker_t *me, buffers
     int64_t outputs = ebb_model_outputs(scan->model);
     ebb_input_t in;
     ebb_pass_t pass = {.ops = ops, .exec = me->exec, .weights = scan->weights, .workspace = me->workspace};
+    ebb_pulse_tick();
     EBB_TRY(read_rows(job, b, row, n, &in));
     EBB_TRY(ebb_model_forward(scan->model, &pass, &in, me->out));
     if (job->metrics)

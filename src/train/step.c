@@ -5,6 +5,7 @@
  * so that all ranks take the same turn. */
 #include "train/finite.h"
 #include "base/clock.h"
+#include "base/pulse.h"
 #include "base/rng.h"
 
 #include <math.h>
@@ -15,6 +16,7 @@ volatile int ebb_run_stop_asked;
 void ebb_train_stop(void)
 {
     ebb_run_stop_asked = 1;
+    ebb_pulse_leave();
 }
 
 static ebb_input_t input_rows(const ebb_run_t *run, int64_t first, int64_t n)
@@ -61,6 +63,7 @@ static ebb_status_t compute_piece(ebb_run_t *run, int thread, int32_t lane, int6
                       b->label ? b->label + first : NULL, b->y ? b->y + first * run->info->target_cols : NULL,
                       b->weight ? b->weight + first : NULL, run->class_weights, me->row_loss, me->row_weight,
                       me->dout));
+    ebb_pulse_tick();
     EBB_TRY(ebb_model_backward(run->model, &pass, &in, me->dout, grads));
     EBB_TRY(ops->exec_sync(me->exec));
     int64_t odd = ebb_exact_odd(&words->loss);
@@ -111,6 +114,7 @@ static ebb_status_t compute_lane(void *user, int thread, int64_t turn)
     ebb_grads_t *grads;
     int64_t pieces = run->config->accumulate;
     note_order(run, lane, &run->words[thread]);
+    ebb_pulse_tick();
     if (lane->n == 0)
         return ebb_sync_lane_done(run->sync, lane->lane, false, exec);
     EBB_TRY(ebb_sync_lane_grads(run->sync, lane->lane, is_whole(run, lane->n), &grads));
@@ -196,24 +200,30 @@ static ebb_status_t update(ebb_run_t *run, double weight)
         scale *= ebb_optim_clip(&run->optim_options, norm2, scale);
     }
     int64_t before = ebb_now_ns();
+    ebb_pulse_stage("updating weights");
     EBB_TRY(ebb_optim_step(run->optim, run->step, scale, sums, &run->weights, &run->lr));
     run->sync_ns -= ebb_now_ns() - before; /* the caller counts all of this as exchange; updating is work */
+    ebb_pulse_stage("exchanging weights");
     return ebb_sync_gather(run->sync, &run->weights);
 }
 
 ebb_status_t ebb_run_step(ebb_run_t *run, bool want_save, const ebb_step_words_t **words_p)
 {
+    ebb_pulse_step(run->step);
+    ebb_pulse_stage("loading rows");
     ebb_status_t status = ebb_loader_acquire(run->loader, &run->batch);
     if (status == EBB_END)
         return EBB_END;
     memset(run->words, 0, (size_t)run->workers.threads * sizeof *run->words);
     run->bad_lane = INT64_MAX;
+    ebb_pulse_stage("computing gradients");
     if (status == EBB_OK)
         status = ebb_finite_sweep(run);
     if (status == EBB_OK)
         status = ebb_sync_begin(run->sync);
     if (status == EBB_OK)
         status = ebb_pool_run(run->workers.pool, run->batch->n_lanes, compute_lane, run);
+    ebb_pulse_stage("exchanging gradients");
     int64_t before_sync = ebb_now_ns();
     status = agree_on_step(run, status, want_save, words_p);
     if (status == EBB_OK)

@@ -3,6 +3,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/pulse.h"
 #include "train/run.h"
 
 #include <limits.h>
@@ -49,6 +50,7 @@ static ebb_status_t evaluate(ebb_run_t *run, evaluation_t *e)
 {
     ebb_scan_t scan = {.workers = &run->workers, .model = run->model, .weights = &run->weights, .data = run->valid};
     ebb_run_config_transform(run->config, &scan.transform);
+    ebb_pulse_stage("evaluating");
     EBB_TRY(ebb_scan_evaluate(run->comm, &scan, run->metrics));
     e->n = ebb_metrics_count(run->metrics);
     e->n = e->n < 16 ? e->n : 16;
@@ -268,6 +270,7 @@ ebb_status_t ebb_train(ebb_comm_t *comm, const ebb_run_config_t *config, bool re
 {
     ebb_run_t run;
     memset(result, 0, sizeof *result);
+    ebb_pulse_stage("opening data and model");
     ebb_status_t status = ebb_comm_agree(comm, ebb_comm_rank(comm) == 0 ? ebb_file_mkdirs(config->dir) : EBB_OK);
     if (status != EBB_OK)
         return status;

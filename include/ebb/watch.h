@@ -1,0 +1,34 @@
+/* A watchdog over the ranks of a job: a rank that is killed, stopped or stuck ends the job everywhere, with one line
+ * that says which, instead of letting the others wait for ever.
+ *
+ * Each rank has one thread that tells rank 0 every second, over TCP and apart from training, how the rank is; rank 0
+ * judges, and the others watch rank 0. It changes no result. A process has at most one watch.
+ */
+#ifndef EBB_WATCH_H
+#define EBB_WATCH_H
+
+#include <ebb/base.h>
+#include <ebb/comm.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define EBB_WATCH_SECONDS 10.0 /* silence or standstill that ends the job */
+
+typedef struct ebb_watch ebb_watch_t;
+
+/* Watch over the ranks of comm, which must outlive the watch. *watch_p is NULL, which the others accept, for one rank
+ * and where the hosts cannot reach each other by TCP (rank 0 warns). Collective. */
+EBB_API ebb_status_t ebb_watch_start(ebb_comm_t *comm, ebb_watch_t **watch_p) EBB_MUST_CHECK;
+/* Another limit, at least 2 seconds; the same on every rank. */
+EBB_API void ebb_watch_limit(ebb_watch_t *watch, double seconds);
+/* What to tell the user to do, as in "go on with: ebb train --resume runs/x". */
+EBB_API void ebb_watch_advise(ebb_watch_t *watch, const char *advice);
+/* End this rank's part: it is not missed from now on. Not collective. */
+EBB_API void ebb_watch_stop(ebb_watch_t *watch);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,84 @@
+/* A rank's own state, looked at once a second by its watching thread. */
+#include "watch/self.h"
+#include "base/pulse.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#define SECOND   ((int64_t)1000000000)
+#define BUSY_PPM 20000 /* 2 % of a core: far above what watching takes */
+
+static int64_t cpu_used(void)
+{
+    struct rusage u;
+    getrusage(RUSAGE_SELF, &u);
+    return ((int64_t)u.ru_utime.tv_sec + u.ru_stime.tv_sec) * SECOND + (u.ru_utime.tv_usec + u.ru_stime.tv_usec) * 1000;
+}
+
+static bool task_waits_for_disk(const char *task)
+{
+    char path[64], text[512];
+    snprintf(path, sizeof path, "/proc/self/task/%.16s/stat", task);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd >= 0 ? read(fd, text, sizeof text - 1) : 0;
+    if (fd >= 0)
+        close(fd);
+    text[n > 0 ? n : 0] = 0;
+    const char *name_end = strrchr(text, ')');
+    return name_end && strncmp(name_end, ") D", 3) == 0;
+}
+
+/* Is a thread in uninterruptible sleep, as in fsync? */
+static bool waits_for_disk(void)
+{
+    DIR *tasks = opendir("/proc/self/task");
+    struct dirent *d;
+    bool found = false;
+    while (tasks && !found && (d = readdir(tasks)))
+        found = task_waits_for_disk(d->d_name);
+    if (tasks)
+        closedir(tasks);
+    return found;
+}
+
+void ebb_watch_self_begin(ebb_watch_self_t *self, int64_t now_ns)
+{
+    *self = (ebb_watch_self_t){ebb_pulse().ticks, cpu_used(), now_ns, now_ns, now_ns};
+}
+
+void ebb_watch_self_excuse(ebb_watch_self_t *self, int64_t ns)
+{
+    self->looked_ns += ns;
+    self->busy_ns += ns;
+    self->progress_ns += ns;
+}
+
+static uint32_t milliseconds(int64_t ns)
+{
+    return ns > 0 ? (uint32_t)(ns / 1000000) : 0;
+}
+
+void ebb_watch_self_look(ebb_watch_self_t *self, int rank, int64_t now_ns, ebb_watch_message_t *beat)
+{
+    ebb_pulse_t pulse = ebb_pulse();
+    int64_t cpu = cpu_used();
+    bool worked = (cpu - self->cpu_ns) * (1000000 / BUSY_PPM) > now_ns - self->looked_ns;
+    if (pulse.ticks != self->ticks)
+        self->busy_ns = self->progress_ns = now_ns;
+    else if (worked || (now_ns - self->busy_ns > SECOND && waits_for_disk()))
+        self->busy_ns = now_ns;
+    self->ticks = pulse.ticks;
+    self->cpu_ns = cpu;
+    self->looked_ns = now_ns;
+    *beat = (ebb_watch_message_t){.type = EBB_WATCH_BEAT,
+                                  .rank = rank,
+                                  .waiting = pulse.waiting,
+                                  .step = pulse.step,
+                                  .idle_ms = milliseconds(now_ns - self->busy_ns),
+                                  .still_ms = milliseconds(now_ns - self->progress_ns)};
+    snprintf(beat->text, sizeof beat->text, "%s", pulse.stage);
+}

@@ -1,0 +1,209 @@
+#!/usr/bin/env python3
+"""A rank that is killed, stopped or stuck ends the job everywhere within 15 s, says which rank once, and leaves nothing behind.
+
+Also where the launcher would not end the other ranks ("unhelped"). Usage: watchdog.py [CASE ...] [random:N]"""
+import ctypes
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import ebbtest as t
+import stopping
+
+LIMIT = 15
+UNHELPED = {"OMPI_MCA_orte_enable_recovery": "1", "OMPI_MCA_orte_abort_on_non_zero_status": "0"}
+PTRACE_INTERRUPT, PTRACE_SEIZE = 0x4207, 0x4206
+
+
+def alive(pid):
+    """Whether it runs; a process that waits to be collected does not."""
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            return f.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+class Case:
+    """A job of which one rank is to suffer."""
+
+    def __init__(self, folder, name, ranks, helped=True, every=15, extra=()):
+        for key, value in UNHELPED.items():
+            os.environ.pop(key, None)
+            if not helped:
+                os.environ[key] = value
+        self.helped, self.name = helped, name
+        self.job = stopping.Job(folder, name, ranks, ["--set", f"checkpoint.every_steps={every}", *extra])
+        self.folder, self.ranks = folder, ranks
+
+    def hurt(self, rank, how):
+        self.pids = [self.job.pid(r) for r in range(self.ranks)]
+        self.rank, self.start = rank, time.time()
+        how(self.pids[rank])
+
+    def hurt_by(self, rank, number):
+        self.hurt(rank, lambda pid: os.kill(pid, number))
+
+    def ends(self, words):
+        code, err = self.job.end(LIMIT + 5)
+        while any(map(alive, self.pids)) and time.time() - self.start < LIMIT:
+            time.sleep(0.05)
+        seconds = time.time() - self.start
+        left = [pid for pid in self.pids if alive(pid)]
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+        told = [line for line in err.replace("\r", "\n").splitlines() if "ebb: error" in line]
+        if left or seconds > LIMIT or self.helped and code in (0, 75):
+            t.fail(f"{self.name}: exit code {code} after {seconds:.1f} s, left {left}\n{err}")
+        if len(told) != 1 or f"rank {self.rank} on {os.uname().nodename} {words}" not in told[0] or "last seen at step" not in told[0]:
+            t.fail(f"{self.name}: not told once that rank {self.rank} {words}\n{err}")
+        return told[0]
+
+    def goes_on(self, ranks, want):
+        for key in UNHELPED:
+            os.environ.pop(key, None)
+        stopping.resume_and_compare(self.job, ranks, want)
+
+
+def killed(folder, name, want, rank, ranks, then, helped):
+    case = Case(folder, name, ranks, helped)
+    case.job.wait_step(40)
+    case.hurt_by(rank, signal.SIGKILL)
+    if "--resume" not in case.ends("does not answer: killed"):
+        t.fail(f"{name}: does not say how to go on")
+    case.goes_on(then, want)
+
+
+def killed_rank(folder, want):
+    killed(folder, "wd_killed_rank", want, 2, 3, 2, True)
+
+
+def killed_rank_unhelped(folder, want):
+    killed(folder, "wd_killed_rank_unhelped", want, 1, 3, 1, False)
+
+
+def killed_first_unhelped(folder, want):
+    killed(folder, "wd_killed_first_unhelped", want, 0, 4, 3, False)
+
+
+def stopped(folder, name, want, rank, ranks, then, helped=True, every=15):
+    case = Case(folder, name, ranks, helped, every)
+    case.job.wait_step(40)
+    case.hurt_by(rank, signal.SIGSTOP)
+    case.ends("does not answer for 10 s: stopped")
+    case.goes_on(then, want)
+
+
+def stopped_rank(folder, want):
+    stopped(folder, "wd_stopped_rank", want, 1, 2, 3)
+
+
+def stopped_first_unhelped(folder, want):
+    stopped(folder, "wd_stopped_first_unhelped", want, 0, 3, 2, False)
+
+
+def stopped_in_checkpoints(folder, want):
+    stopped(folder, "wd_stopped_in_checkpoints", want, 0, 2, 1, every=1)
+
+
+def before_the_first_step(folder, want):
+    for number, words in [(signal.SIGKILL, "does not answer: killed"), (signal.SIGSTOP, "does not answer for 4 s")]:
+        case = Case(folder, f"wd_start_{number.name}", 3, False, extra=["--set", "run.watchdog=4"])
+        case.job.wait_until(lambda: os.path.exists(f"{case.job.run_dir}/lock"), "its folder")
+        case.hurt_by(2, number)
+        case.ends(words)
+
+
+def stuck(folder, want):
+    """Only the main thread stands still: the rank still answers."""
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def hold(pid):
+        for request in PTRACE_SEIZE, PTRACE_INTERRUPT:
+            if libc.ptrace(request, ctypes.c_long(pid), None, None) != 0:
+                print("# stuck: may not trace")
+                os.kill(pid, signal.SIGSTOP)
+                raise PermissionError
+
+    case = Case(folder, "wd_stuck", 3)
+    case.job.wait_step(40)
+    try:
+        case.hurt(1, hold)
+    except PermissionError:
+        case.job.end()
+        return
+    case.ends("is stuck: no progress for 10 s")
+    case.goes_on(2, want)
+
+
+def suspended_as_a_whole(folder, want):
+    """Slurm's suspend: all ranks stop, and go on later than the limit: no reason to end."""
+    case = Case(folder, "wd_suspended", 2, extra=["--set", "run.watchdog=3"])
+    case.job.wait_step(20)
+    pids = [case.job.pid(r) for r in range(2)]
+    for number in signal.SIGSTOP, signal.SIGCONT:
+        for pid in pids:
+            os.kill(pid, number)
+        if number == signal.SIGSTOP:
+            time.sleep(5)
+    code, err = case.job.end(60)
+    if code != 0 or "ebb: error" in err or stopping.fingerprint(case.job.run_dir) != want:
+        t.fail(f"{case.name}: exit code {code}\n{err}")
+
+
+def switched_off(folder, want):
+    """run.watchdog: 0 lets a stopped rank stop the job for as long as it likes."""
+    case = Case(folder, "wd_off", 2, extra=["--set", "run.watchdog=0"])
+    case.job.wait_step(20)
+    pid = case.job.pid(1)
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(13)
+    os.kill(pid, signal.SIGCONT)
+    code, err = case.job.end(60)
+    if code != 0 or stopping.fingerprint(case.job.run_dir) != want:
+        t.fail(f"{case.name}: exit code {code}\n{err}")
+
+
+def at_random(folder, want, seed):
+    rng = random.Random(seed)
+    ranks, number = rng.randint(2, 4), rng.choice([signal.SIGKILL, signal.SIGSTOP])
+    case = Case(folder, f"wd_random_{seed}", ranks, rng.random() < 0.5, rng.choice([1, 15]))
+    case.job.wait_step(rng.randint(1, 200))
+    time.sleep(rng.random() * 0.02)
+    rank = rng.randrange(ranks)
+    case.hurt_by(rank, number)
+    case.ends("does not answer")
+    if os.path.isdir(f"{case.job.run_dir}/checkpoints") and any(n.endswith(".h5") for n in os.listdir(f"{case.job.run_dir}/checkpoints")):
+        case.goes_on(rng.randint(1, 6), want)
+
+
+CASES = [killed_rank, killed_rank_unhelped, killed_first_unhelped, stopped_rank, stopped_first_unhelped, stopped_in_checkpoints,
+         before_the_first_step, stuck, suspended_as_a_whole, switched_off]
+
+
+def main():
+    names = [a for a in sys.argv[1:] if not a.startswith("random:")]
+    draws = sum(int(a[7:]) for a in sys.argv[1:] if a.startswith("random:"))
+    with tempfile.TemporaryDirectory(prefix="ebb-watch-") as folder:
+        t.sparse_data(f"{folder}/rows.svm", 1203, 3001, 12, 3, 1)
+        t.run(["pack", "-q", f"{folder}/rows.svm", f"{folder}/data", "--split", "train=0.8,valid=0.2"])
+        with open(f"{folder}/run.yaml", "w") as f:
+            f.write(stopping.RUN.format(folder=folder))
+        t.run(["train", "-q", f"{folder}/run.yaml", "--set", "run.name=whole", "--set", "train.threads=1"])
+        want = stopping.fingerprint(f"{folder}/runs/whole")
+        todo = [(c.__name__, c, ()) for c in CASES if c.__name__ in names or not (names or draws)]
+        todo += [(f"at_random {seed}", at_random, (seed,)) for seed in range(draws)]
+        for name, case, args in todo:
+            start = time.time()
+            case(folder, want, *args)
+            print(f"ok {name} {time.time() - start:.1f} s", flush=True)
+    print(f"{len(todo)} passed, 0 failed")
+
+
+if __name__ == "__main__":
+    main()
