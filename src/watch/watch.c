@@ -88,7 +88,7 @@ static void say(ebb_watch_t *w, ebb_watch_cause_t cause, int rank)
     int n =
         ebb_watch_sentence(cause, rank, w->card[rank].host, &w->peer[rank], limit, advice, line + 1, sizeof line - 1);
     bool terminal = isatty(STDERR_FILENO);
-    ssize_t written = write(STDERR_FILENO, line + !terminal, (size_t)(n + terminal));
+    ssize_t written = write(STDERR_FILENO, line + !terminal, (size_t)n + (size_t)terminal);
     (void)written; /* nobody is left to tell */
 }
 

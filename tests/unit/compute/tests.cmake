@@ -4,6 +4,7 @@ ebb_unit_test(compute dense)
 ebb_unit_test(compute loss)
 ebb_unit_test(compute update)
 ebb_unit_test(compute isa)
+ebb_unit_test(compute signals)
 
 # Loadable backends that are whole (0) or broken in one way each.
 foreach(fake 0 1 2 3 4)
