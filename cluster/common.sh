@@ -48,5 +48,7 @@ mpi_environment() {
   export OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_btl_vader_single_copy_mechanism=none
   # No search for X displays: without an /etc/hosts it waits seconds for a name server.
   export HWLOC_COMPONENTS=${HWLOC_COMPONENTS:--gl}
+  # No word about a /sys that is not there.
+  export HWLOC_HIDE_ERRORS=2
   command -v ssh >/dev/null || command -v rsh >/dev/null || export OMPI_MCA_plm=isolated
 }

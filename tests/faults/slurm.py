@@ -84,11 +84,15 @@ def main():
         with open(f"{folder}/run.yaml", "w") as f:
             f.write(RUN.format(folder=folder, steps=3000))
         os.mkdir(f"{folder}/slurm")
-        with ebbslurm.Cluster(f"{folder}/slurm") as cluster:
-            if launcher == "srun" and "pmix" not in cluster.command("srun", "--mpi=list").stderr + cluster.output("srun", "--mpi=list"):
-                print("SKIPPED: this Slurm has no PMIx")
-                sys.exit(t.SKIP)
-            requeued_once_to_the_same_model(cluster, folder, launcher)
+        try:
+            with ebbslurm.Cluster(f"{folder}/slurm") as cluster:
+                if launcher == "srun" and "pmix" not in cluster.command("srun", "--mpi=list").stderr + cluster.output("srun", "--mpi=list"):
+                    print("SKIPPED: this Slurm has no PMIx")
+                    sys.exit(t.SKIP)
+                requeued_once_to_the_same_model(cluster, folder, launcher)
+        except ebbslurm.Unavailable as why:
+            print(f"SKIPPED: Slurm does not come up here: {why}")
+            sys.exit(t.SKIP)
 
 
 main()

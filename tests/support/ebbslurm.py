@@ -31,6 +31,10 @@ def free_ports(count):
     raise RuntimeError("no free ports")
 
 
+class Unavailable(Exception):
+    """Slurm's daemons do not come up on this machine, with their logs."""
+
+
 class Cluster:
     """Nodes n1, n2, ... of two CPUs each, all on this machine. Use in a with statement."""
 
@@ -84,18 +88,18 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
         place = self.folder
         self.start("munged", ["munged", "--foreground", "--force", f"--key-file={place}/munge.key", f"--socket={place}/munge.socket",
                               f"--pid-file={place}/munge.pid", f"--seed-file={place}/munge.seed", f"--log-file={place}/munge.log"])
-        self.wait(lambda: os.path.exists(f"{place}/munge.socket"), "munged's socket")
-        self.start("slurmctld", ["slurmctld", "-D"])
-        for i in range(self.nodes):
-            self.start(f"n{i + 1}", ["slurmd", "-D", "-N", f"n{i + 1}", "-f", f"{place}/n{i + 1}.conf"])
-        self.wait(lambda: self.output("sinfo", "-h", "-N", "-o", "%t").split().count("idle") == self.nodes, "idle nodes")
+        try:
+            self.wait(lambda: os.path.exists(f"{place}/munge.socket"), "munged's socket", 20)
+            self.start("slurmctld", ["slurmctld", "-D"])
+            for i in range(self.nodes):
+                self.start(f"n{i + 1}", ["slurmd", "-D", "-N", f"n{i + 1}", "-f", f"{place}/n{i + 1}.conf"])
+            self.wait(lambda: self.output("sinfo", "-h", "-N", "-o", "%t").split().count("idle") == self.nodes, "idle nodes", 30)
+        except RuntimeError as why:  # no cgroup file system, for one
+            self.stop()
+            raise Unavailable(str(why)) from None
         return self
 
-    def __exit__(self, *failure):
-        self.command("scancel", "--user=root")
-        deadline = time.time() + 10
-        while self.output("squeue", "-h").strip() and time.time() < deadline:
-            time.sleep(0.1)
+    def stop(self):
         for daemon in reversed(self.daemons):
             daemon.terminate()
         for daemon in self.daemons:
@@ -103,6 +107,13 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
                 daemon.wait(10)
             except subprocess.TimeoutExpired:
                 daemon.kill()
+
+    def __exit__(self, *failure):
+        self.command("scancel", "--user=root")
+        deadline = time.time() + 10
+        while self.output("squeue", "-h").strip() and time.time() < deadline:
+            time.sleep(0.1)
+        self.stop()
 
     def command(self, *args, **more):
         return subprocess.run(args, env={**self.env, **more.pop("env", {})}, capture_output=True, text=True, timeout=60,
