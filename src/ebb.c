@@ -65,6 +65,7 @@ static const ebb_member_t members[] = {
     {MEMBER(ebb_loader_options_t, alloc)},
     {MEMBER(ebb_loader_options_t, free)},
     {MEMBER(ebb_loader_options_t, alloc_user)},
+    {MEMBER(ebb_loader_options_t, skip_corrupt)},
     {STRUCT(ebb_lane_rows_t)},
     {MEMBER(ebb_lane_rows_t, lane)},
     {MEMBER(ebb_lane_rows_t, first)},
@@ -93,6 +94,7 @@ static const ebb_member_t members[] = {
     {MEMBER(ebb_loader_stats_t, stall_ns)},
     {MEMBER(ebb_loader_stats_t, memory_bytes)},
     {MEMBER(ebb_loader_stats_t, allocations)},
+    {MEMBER(ebb_loader_stats_t, rows_skipped)},
     {NULL, 0, 0},
 };
 

@@ -333,6 +333,13 @@ class Faults(unittest.TestCase):
                 frame = whole.find(b"\x28\xb5\x2f\xfd", frame + 1)
         with self.assertRaisesRegex(ebb.CorruptError, "shard-00000.h5"):
             list(ebb.Loader(copy, batch=100))
+        loader = ebb.Loader(copy, batch=100, on_corrupt="skip")
+        kept = sum(len(batch.rows) for batch in loader)
+        skipped = loader.stats()["rows_skipped"]
+        self.assertGreater(skipped, 0)
+        self.assertEqual(kept + skipped, loader.dataset.rows)
+        with self.assertRaisesRegex(ebb.InvalidError, "on_corrupt"):
+            ebb.Loader(copy, on_corrupt="ignore")
 
     def test_a_library_that_does_not_fit_is_told(self):
         def message(library):

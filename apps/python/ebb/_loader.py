@@ -123,6 +123,7 @@ class Loader:
     block_rows, window_blocks   of the shuffle: rows are permuted in blocks over the data set, then one by one in windows; 0:
                     what suits the data
     row_sum, log1p, row_l2, scale   changes to each row's values, in this order: sum, logarithm, length 1, factor
+    on_corrupt      "fail", or "skip": leave the rows of damaged chunks out, the same ones on any number of ranks
     start           a cursor, or what state_dict() gave: go on there
 
     A `for` loop runs to the end of the epoch, the next one through the next epoch. A loop that was left goes on where it
@@ -134,8 +135,8 @@ class Loader:
     """
 
     def __init__(self, data, batch=4096, *, lanes=24, seed=1, shuffle=True, rank=0, ranks=1, threads=2, memory="1GiB",
-                 depth=4, block_rows=0, window_blocks=0, row_sum=0.0, log1p=False, row_l2=False, scale=0.0, start=None,
-                 dataset=None):
+                 depth=4, block_rows=0, window_blocks=0, row_sum=0.0, log1p=False, row_l2=False, scale=0.0,
+                 on_corrupt="fail", start=None, dataset=None):
         numpy()
         self._core = None
         self._lock = threading.RLock()
@@ -149,12 +150,15 @@ class Loader:
             raise InvalidError(f"rank {rank} is not one of {ranks} ranks, which are counted from 0")
         if ranks > lanes:
             raise InvalidError(f"{ranks} ranks cannot share {lanes} lanes: set lanes to a multiple of the ranks")
+        if on_corrupt not in ("fail", "skip"):
+            raise InvalidError(f'on_corrupt must be "fail" or "skip", not {on_corrupt!r}')
         self.dataset = data if isinstance(data, Dataset) else Dataset(data, dataset)
         self.rank, self.ranks, self.depth = rank, ranks, depth
         self._handle = self.dataset.handle()
         self._order = Order(lanes=lanes, batch=batch, block_rows=block_rows, window_blocks=window_blocks, seed=seed,
                             shuffle=shuffle)
-        self._options = Options(order=self._order, threads=threads, memory_bytes=_bytes(memory), depth=depth)
+        self._options = Options(order=self._order, threads=threads, memory_bytes=_bytes(memory), depth=depth,
+                                skip_corrupt=on_corrupt == "skip")
         call("ebb_order_init", byref(self._order), self._handle.info)  # here for what follows; the loader fills its own
         self._lane_rows = [(lib.ebb_order_lane_share(byref(self._order), lane),
                             lib.ebb_order_lane_rows(byref(self._order), lane)) for lane in range(self._order.lanes)]
@@ -269,13 +273,14 @@ class Loader:
 
     def stats(self):
         """Counts since the loader, or its last move with batches held, began: rows, nnz, batches, bytes_read,
-        bytes_decoded, stall_seconds (waited for batches), memory_bytes, allocations after warm-up; held: batches in the
-        caller's hands; copies: batches that had to be copied."""
+        bytes_decoded, rows_skipped (see on_corrupt), stall_seconds (waited for batches), memory_bytes, allocations after
+        warm-up; held: batches in the caller's hands; copies: batches that had to be copied."""
         self._live()
         with self._lock:
             core = self._live()
             stats = core.stats()
-            result = {name: getattr(stats, name) for name in ("rows", "nnz", "batches", "bytes_read", "bytes_decoded")}
+            result = {name: getattr(stats, name) for name in ("rows", "nnz", "batches", "bytes_read", "bytes_decoded",
+                                                              "rows_skipped")}
             return {**result, "stall_seconds": stats.stall_ns / 1e9, "memory_bytes": stats.memory_bytes,
                     "allocations": stats.allocations, "held": core.held(), "copies": self._copies}
 
