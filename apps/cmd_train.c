@@ -203,16 +203,20 @@ static void advise_resume(const watch_t *s)
     ebb_watch_advise(*s->watchdog, advice);
 }
 
-static void on_checkpoint(void *user, int64_t step, const char *path, double seconds)
+static void on_checkpoint(void *user, const ebb_saved_t *saved, const char *error)
 {
     watch_t *s = user;
-    advise_resume(s);
+    if (!error)
+        advise_resume(s);
     if (!s->record)
         return;
-    ebb_record_line(s->record, "checkpoint");
-    ebb_record_line_i64(s->record, "step", step);
-    ebb_record_line_string(s->record, "path", path);
-    ebb_record_line_f64(s->record, "write_seconds", seconds);
+    ebb_record_line(s->record, error ? "checkpoint_failed" : "checkpoint");
+    ebb_record_line_i64(s->record, "step", saved->step);
+    ebb_record_line_string(s->record, "path", saved->path);
+    ebb_record_line_f64(s->record, "wait_seconds", saved->wait_seconds);
+    ebb_record_line_f64(s->record, "write_seconds", saved->write_seconds);
+    if (error)
+        ebb_record_line_string(s->record, "error", error);
     keep(s, ebb_record_line_end(s->record));
 }
 

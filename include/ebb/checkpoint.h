@@ -54,6 +54,42 @@ EBB_API ebb_status_t ebb_checkpoint_hash(const ebb_checkpoint_state_t *state, ch
  * bounded. */
 EBB_API ebb_status_t ebb_checkpoint_save(const ebb_checkpoint_state_t *state, const char *path,
                                          ebb_checkpoint_meta_t *meta);
+
+/* ---- saving while training goes on ---- */
+
+/* A snapshot of the state is copied into memory of rank 0, as the file will be, while training waits; a thread of rank
+ * 0 then hashes it, writes it and removes old files, with low priority. The file is that of ebb_checkpoint_save. The
+ * thread never talks to other ranks. At most one snapshot is held at a time. */
+typedef struct ebb_saver ebb_saver_t;
+
+/* What came of a write. */
+typedef struct ebb_saved {
+    int64_t step;
+    char path[4096];
+    double wait_seconds;  /* that training waited: for the snapshot, and for the write where it had to */
+    double write_seconds; /* from the snapshot's end to the file in place */
+    char weights_sha256[65], optimizer_sha256[65];
+} ebb_saved_t;
+
+/* Not collective: but every rank needs one. */
+EBB_API ebb_status_t ebb_saver_create(ebb_comm_t *comm, ebb_saver_t **saver_p) EBB_MUST_CHECK;
+/* Completes what is being written; warns if that fails. Not collective. */
+EBB_API void ebb_saver_destroy(ebb_saver_t *saver);
+/* Bytes of the snapshot, on rank 0. */
+EBB_API int64_t ebb_saver_bytes(const ebb_layout_t *layout, int states);
+/* Take a snapshot, to be written to `path` (its folder is made where it is missing), after which all but the newest
+ * `keep` of that folder are removed. The outcome of the write before must have been asked for. EBB_ENOMEM: no room for
+ * the snapshot, nothing was begun, ebb_checkpoint_save may do. A state that is not finite is found in the write.
+ * Collective. */
+EBB_API ebb_status_t ebb_saver_begin(ebb_saver_t *saver, const ebb_checkpoint_state_t *state, const char *path,
+                                     int keep, const ebb_checkpoint_meta_t *meta);
+/* Something was begun whose outcome was not asked for. The same on every rank. */
+EBB_API bool ebb_saver_pending(const ebb_saver_t *saver);
+/* And it has come to its end: ebb_saver_end will not wait. False on other ranks than 0. */
+EBB_API bool ebb_saver_ended(const ebb_saver_t *saver);
+/* The outcome of what is pending; waits for its end, and helps. Collective. */
+EBB_API ebb_status_t ebb_saver_end(ebb_saver_t *saver, ebb_saved_t *saved);
+
 /* Read the meta alone. Not collective. */
 EBB_API ebb_status_t ebb_checkpoint_read_meta(const char *path, ebb_checkpoint_meta_t *meta);
 /* Load weights, and state if state->optim; checks every hash. EBB_EDATA if shapes differ from the layout (names the

@@ -76,7 +76,8 @@ typedef struct ebb_observer {
     void (*start)(void *user, const char *facts_json); /* data, model, parameters, lanes, ranks, threads, backend */
     void (*step)(void *user, const ebb_step_report_t *report);
     void (*epoch)(void *user, const ebb_epoch_report_t *report);
-    void (*checkpoint)(void *user, int64_t step, const char *path, double seconds);
+    /* A checkpoint is in place; or was not written, error says why, and the run goes on. Some steps may have passed. */
+    void (*checkpoint)(void *user, const ebb_saved_t *saved, const char *error);
 } ebb_observer_t;
 
 /* Rows [row, row + rows) that a damaged chunk spoils. */

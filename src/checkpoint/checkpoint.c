@@ -21,8 +21,7 @@ void ebb_checkpoint_meta_free(ebb_checkpoint_meta_t *meta)
     *meta = (ebb_checkpoint_meta_t){0};
 }
 
-/* The arrays that layout and optimiser call for. */
-static ebb_status_t describe(const ebb_checkpoint_state_t *state, ebb_ckpt_index_t *index)
+ebb_status_t ebb_ckpt_describe(const ebb_checkpoint_state_t *state, ebb_ckpt_index_t *index)
 {
     const ebb_layout_t *layout = state->layout;
     EBB_TRY(ebb_ckpt_index_create(layout->n_params, state->optim ? ebb_optim_state_count(state->optim) : -1, index));
@@ -111,7 +110,7 @@ ebb_status_t ebb_checkpoint_hash(const ebb_checkpoint_state_t *state, char weigh
     ebb_ckpt_index_t index = {0};
     passage_t p = {.index = &index, .fd = -1};
     ebb_ckpt_visitor_t visitor = {begin, take, took, &p};
-    ebb_status_t status = describe(state, &index);
+    ebb_status_t status = ebb_ckpt_describe(state, &index);
     memset(weights_sha256, 0, 65);
     memset(optimizer_sha256, 0, 65);
     if (status == EBB_OK)
@@ -134,7 +133,7 @@ ebb_status_t ebb_checkpoint_save(const ebb_checkpoint_state_t *state, const char
     ebb_ckpt_writer_t writer = {.file = H5I_INVALID_HID, .fd = -1};
     passage_t p = {.index = &index, .writer = &writer, .path = path, .fd = -1, .in_place = ebb_ckpt_in_place(state)};
     ebb_ckpt_visitor_t visitor = {begin, take_and_write, took, &p};
-    ebb_status_t status = describe(state, &index);
+    ebb_status_t status = ebb_ckpt_describe(state, &index);
     const char *known = state->weights_sha256;
     memset(meta->weights_sha256, 0, 65);
     snprintf(meta->weights_sha256, 65, "%s", known ? known : "");
@@ -251,7 +250,7 @@ ebb_status_t ebb_checkpoint_load(const ebb_checkpoint_state_t *state, const char
     ebb_ckpt_index_t index = {0};
     passage_t p = {.index = &index, .path = path, .fd = -1};
     ebb_ckpt_visitor_t visitor = {begin, give, gave, &p};
-    ebb_status_t status = describe(state, &index);
+    ebb_status_t status = ebb_ckpt_describe(state, &index);
     *meta = (ebb_checkpoint_meta_t){0};
     if (status == EBB_OK)
         status = ebb_ckpt_digest_create(false, true, &p.digest);

@@ -1,5 +1,5 @@
-/* libhdf5 on a descriptor: a small driver through which its own reads and writes go, so that a full disk is an error
- * like any other; its lock and its errors; the digest that seals a file. */
+/* libhdf5 on a descriptor or a piece of memory: a small driver through which its own reads and writes go, so that a
+ * full disk is an error like any other; its lock and its errors; the digest that seals a file. */
 #include "checkpoint/device.h"
 
 #include "base/alloc.h"
@@ -51,7 +51,7 @@ typedef struct device {
 static H5FD_t *device_open(const char *name, unsigned flags, hid_t fapl, haddr_t maxaddr)
 {
     const ebb_ckpt_device_t *info = H5Pget_driver_info(fapl);
-    off_t end = info ? lseek(info->fd, 0, SEEK_END) : -1;
+    off_t end = !info ? -1 : info->image ? 0 : lseek(info->fd, 0, SEEK_END);
     device_t *d = end >= 0 ? calloc(1, sizeof *d) : NULL; /* libhdf5's object, freed by its close */
     if (!d)
         return NULL;
@@ -94,8 +94,21 @@ static herr_t device_read(H5FD_t *file, H5FD_mem_t type, hid_t dxpl, haddr_t at,
     device_t *d = (device_t *)file;
     size_t there = at >= d->eof ? 0 : d->eof - at < bytes ? (size_t)(d->eof - at) : bytes;
     memset((char *)buf + there, 0, bytes - there);
+    if (d->info.image) {
+        memcpy(buf, d->info.image + (there > 0 ? at : 0), there);
+        return 0;
+    }
     ebb_status_t status = ebb_file_pread(d->info.fd, "checkpoint", buf, there, (int64_t)at);
     return status == EBB_OK ? 0 : -1;
+}
+
+static void write_to_image(device_t *d, haddr_t at, size_t bytes, const void *buf)
+{
+    uint64_t room = (uint64_t)d->info.room;
+    if (at > room || bytes > room - at)
+        *d->info.error = EFBIG;
+    else
+        memcpy(d->info.image + at, buf, bytes);
 }
 
 static herr_t device_write(H5FD_t *file, H5FD_mem_t type, hid_t dxpl, haddr_t at, size_t bytes, const void *buf)
@@ -103,6 +116,10 @@ static herr_t device_write(H5FD_t *file, H5FD_mem_t type, hid_t dxpl, haddr_t at
     device_t *d = (device_t *)file;
     const char *p = buf;
     d->eof = at + bytes > d->eof ? at + bytes : d->eof;
+    if (d->info.image) {
+        write_to_image(d, at, bytes, buf);
+        return 0;
+    }
     while (bytes > 0 && d->info.error && *d->info.error == 0) {
         ssize_t n = pwrite(d->info.fd, p, bytes, (off_t)at);
         if (n < 0 && errno != EINTR)
@@ -117,7 +134,9 @@ static herr_t device_write(H5FD_t *file, H5FD_mem_t type, hid_t dxpl, haddr_t at
 static herr_t device_truncate(H5FD_t *file, hid_t dxpl, hbool_t closing)
 {
     device_t *d = (device_t *)file;
-    if (d->info.error && *d->info.error == 0 && ftruncate(d->info.fd, (off_t)d->eoa) != 0)
+    if (d->info.image)
+        *d->info.end = (int64_t)d->eoa;
+    else if (d->info.error && *d->info.error == 0 && ftruncate(d->info.fd, (off_t)d->eoa) != 0)
         *d->info.error = errno;
     d->eof = d->eoa;
     return 0;

@@ -29,12 +29,15 @@ void ebb_ckpt_unlock(void);
 /* With libhdf5's deepest reason. */
 ebb_status_t ebb_ckpt_hdf5_error(ebb_status_t status, const char *path, const char *verb);
 
-/* libhdf5 reads and writes the descriptor it is given. A write that fails is remembered, not reported: libhdf5 1.10
- * cannot let go of a file whose last write failed, and crashes when the process ends. The caller looks at *error
- * afterwards. */
+/* libhdf5 reads and writes the descriptor, or the memory, that it is given. A write that fails is remembered, not
+ * reported: libhdf5 1.10 cannot let go of a file whose last write failed, and crashes when the process ends. The caller
+ * looks at *error afterwards. */
 typedef struct device_info {
     int fd;
-    int *error; /* errno of the first failed write; NULL: read only */
+    int *error;  /* errno of the first failed write; NULL: read only */
+    char *image; /* not NULL: the file is made here, in `room` bytes that were all zero, and fd is not used */
+    int64_t room;
+    int64_t *end; /* image: bytes of the file so far */
 } ebb_ckpt_device_t;
 
 /* Access properties that make libhdf5 use the descriptor; close them. */

@@ -36,6 +36,8 @@ static inline int64_t ebb_ckpt_floats(const ebb_ckpt_array_t *array)
 /* Room for the arrays of n_params parameters and n_states states (names still empty). */
 ebb_status_t ebb_ckpt_index_create(int n_params, int n_states, ebb_ckpt_index_t *index) EBB_MUST_CHECK;
 void ebb_ckpt_index_destroy(ebb_ckpt_index_t *index);
+/* The arrays that layout and optimiser call for. */
+ebb_status_t ebb_ckpt_describe(const ebb_checkpoint_state_t *state, ebb_ckpt_index_t *index) EBB_MUST_CHECK;
 
 /* ---- writer.c, reader.c: rank 0 alone ---- */
 
@@ -45,8 +47,25 @@ typedef struct ebb_ckpt_writer {
     char *tmp, *path;
     hid_t file;
     int fd;
-    int error; /* errno of a write of libhdf5 that failed */
+    int error;   /* errno of a write of libhdf5 that failed */
+    char *image; /* the file is made in memory; the caller's */
+    int64_t room, bytes;
+    bool direct; /* past the page cache */
 } ebb_ckpt_writer_t;
+
+/* Bytes that a file takes at most. */
+int64_t ebb_ckpt_room(const ebb_ckpt_index_t *index, const ebb_checkpoint_meta_t *meta);
+/* Make the file in memory: `room` bytes, all zero. Values go to the offsets in the index; seal, then write it out. */
+ebb_status_t ebb_ckpt_image_create(char *image, int64_t room, ebb_ckpt_index_t *index,
+                                   const ebb_checkpoint_meta_t *meta, ebb_ckpt_writer_t *w) EBB_MUST_CHECK;
+/* Add hashes and meta, and seal: the image's first w->bytes bytes are the file. */
+ebb_status_t ebb_ckpt_image_seal(ebb_ckpt_writer_t *w, const ebb_ckpt_index_t *index,
+                                 const ebb_checkpoint_meta_t *meta);
+/* Make path's temporary file, with the disk reserved; then write pieces [at, at + n), ascending; then put it into
+ * place. */
+ebb_status_t ebb_ckpt_image_open(ebb_ckpt_writer_t *w, const char *path);
+ebb_status_t ebb_ckpt_image_write(ebb_ckpt_writer_t *w, int64_t at, int64_t n);
+ebb_status_t ebb_ckpt_image_commit(ebb_ckpt_writer_t *w);
 
 /* Make the temporary file with room for every array; fills the offsets. */
 ebb_status_t ebb_ckpt_writer_create(const char *path, ebb_ckpt_index_t *index, const ebb_checkpoint_meta_t *meta,

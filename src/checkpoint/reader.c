@@ -266,7 +266,7 @@ static ebb_status_t read_hdf5(const char *path, int fd, ebb_ckpt_index_t *index,
     ebb_status_t status = EBB_OK;
     EBB_TRY(ebb_ckpt_file_bytes(fd, path, &bytes));
     ebb_ckpt_lock();
-    hid_t fapl = ebb_ckpt_file_access((ebb_ckpt_device_t){fd, NULL});
+    hid_t fapl = ebb_ckpt_file_access((ebb_ckpt_device_t){.fd = fd});
     hid_t file = H5Fopen(path, H5F_ACC_RDONLY, fapl);
     H5Pclose(fapl);
     if (file < 0)

@@ -19,16 +19,19 @@
 #include <xxhash.h>
 
 enum {
-    SLACK = 64 << 10,     /* what libhdf5 needs beside values and texts, at least */
-    SLACK_ARRAY = 4 << 10 /* and for each array */
+    SLACK = 64 << 10,      /* what libhdf5 needs beside values and texts, at least */
+    SLACK_ARRAY = 4 << 10, /* and for each array */
+    SECTOR = 4096,         /* direct writes are of whole ones */
+    DIRECT_LEAST = 8 << 20
 };
 
 static hid_t create_file(ebb_ckpt_writer_t *w)
 {
-    hid_t fcpl = H5Pcreate(H5P_FILE_CREATE), fapl = ebb_ckpt_file_access((ebb_ckpt_device_t){w->fd, &w->error});
+    hid_t fcpl = H5Pcreate(H5P_FILE_CREATE);
+    hid_t fapl = ebb_ckpt_file_access((ebb_ckpt_device_t){w->fd, &w->error, w->image, w->room, &w->bytes});
     H5Pset_userblock(fcpl, HEAD);
     H5Pset_obj_track_times(fcpl, false);
-    hid_t file = H5Fcreate(w->tmp, H5F_ACC_TRUNC, fcpl, fapl);
+    hid_t file = H5Fcreate(w->tmp ? w->tmp : "image", H5F_ACC_TRUNC, fcpl, fapl);
     H5Pclose(fcpl);
     H5Pclose(fapl);
     return file;
@@ -160,8 +163,7 @@ static ebb_status_t check_names(const ebb_ckpt_index_t *index)
     return EBB_OK;
 }
 
-/* Reserve the disk for everything, so that a full one is met here. File systems that cannot are written to without. */
-static ebb_status_t reserve(ebb_ckpt_writer_t *w, const ebb_ckpt_index_t *index, const ebb_checkpoint_meta_t *meta)
+int64_t ebb_ckpt_room(const ebb_ckpt_index_t *index, const ebb_checkpoint_meta_t *meta)
 {
     int64_t bytes = SLACK + (int64_t)ebb_ckpt_arrays(index) * SLACK_ARRAY;
     for (int i = 0; i < ebb_ckpt_arrays(index); i++)
@@ -170,6 +172,12 @@ static ebb_status_t reserve(ebb_ckpt_writer_t *w, const ebb_ckpt_index_t *index,
         const char *text = *ebb_ckpt_meta_text((ebb_checkpoint_meta_t *)meta, i);
         bytes += text ? (int64_t)strlen(text) : 0;
     }
+    return bytes;
+}
+
+/* Reserve the disk for everything, so that a full one is met here. File systems that cannot are written to without. */
+static ebb_status_t reserve(ebb_ckpt_writer_t *w, int64_t bytes)
+{
     if (fallocate(w->fd, FALLOC_FL_KEEP_SIZE, 0, bytes) == 0 || (errno != ENOSPC && errno != EDQUOT && errno != EFBIG))
         return EBB_OK;
     bool full = errno != EFBIG;
@@ -184,8 +192,15 @@ static ebb_status_t device_error(const ebb_ckpt_writer_t *w)
 {
     if (w->error == 0)
         return EBB_OK;
+    if (w->image)
+        return EBB_FAIL(EBB_EBUG, "a checkpoint's %" PRId64 " bytes do not fit its image", w->bytes);
     errno = w->error;
     return ebb_file_error(w->tmp, "write checkpoint");
+}
+
+static const char *name_of(const ebb_ckpt_writer_t *w)
+{
+    return w->tmp ? w->tmp : "a checkpoint in memory";
 }
 
 static ebb_status_t create_hdf5(ebb_ckpt_writer_t *w, ebb_ckpt_index_t *index, const ebb_checkpoint_meta_t *meta,
@@ -194,41 +209,75 @@ static ebb_status_t create_hdf5(ebb_ckpt_writer_t *w, ebb_ckpt_index_t *index, c
     ebb_ckpt_lock();
     w->file = create_file(w);
     bool ok = w->file >= 0 && create_skeleton(w, index, meta, texts);
-    ebb_status_t status = ok ? device_error(w) : ebb_ckpt_hdf5_error(EBB_EIO, w->tmp, "create checkpoint");
+    ebb_status_t status = ok ? device_error(w) : ebb_ckpt_hdf5_error(EBB_EIO, name_of(w), "create checkpoint");
     ebb_ckpt_unlock();
     return status;
 }
 
-ebb_status_t ebb_ckpt_writer_create(const char *path, ebb_ckpt_index_t *index, const ebb_checkpoint_meta_t *meta,
-                                    ebb_ckpt_writer_t *w)
+/* Open the temporary file of path. */
+static ebb_status_t open_tmp(ebb_ckpt_writer_t *w, const char *path)
 {
     char tmp[PATH_MAX];
-    int64_t texts[N_TEXTS] = {0};
-    *w = (ebb_ckpt_writer_t){.file = H5I_INVALID_HID, .fd = -1};
-    EBB_TRY(check_names(index));
     if (snprintf(tmp, sizeof tmp, "%s.tmp-%ld", path, (long)getpid()) >= (int)sizeof tmp)
         return EBB_FAIL(EBB_EINVAL, "checkpoint path too long: %.80s...", path);
     w->tmp = ebb_strdup(tmp);
     w->path = ebb_strdup(path);
     if (!w->tmp || !w->path)
         return EBB_FAIL(EBB_ENOMEM, "out of memory for a path");
-    EBB_TRY(ebb_file_open(tmp, O_RDWR | O_CREAT | O_TRUNC, 0666, &w->fd));
-    EBB_TRY(create_hdf5(w, index, meta, texts));
-    EBB_TRY(reserve(w, index, meta));
+    return ebb_file_open(tmp, O_RDWR | O_CREAT | O_TRUNC, 0666, &w->fd);
+}
+
+static ebb_status_t put(ebb_ckpt_writer_t *w, const void *data, int64_t bytes, int64_t at)
+{
+    if (!w->image)
+        return ebb_file_pwrite(w->fd, w->tmp, data, (size_t)bytes, at);
+    memcpy(w->image + at, data, (size_t)bytes);
+    return EBB_OK;
+}
+
+static ebb_status_t put_texts(ebb_ckpt_writer_t *w, const ebb_checkpoint_meta_t *meta, const int64_t texts[N_TEXTS])
+{
     for (int i = 0; i < N_TEXTS; i++) {
         const char *text = *ebb_ckpt_meta_text((ebb_checkpoint_meta_t *)meta, i);
-        EBB_TRY(ebb_file_pwrite(w->fd, tmp, text ? text : "", text && *text ? strlen(text) : 1, texts[i]));
+        EBB_TRY(put(w, text ? text : "", text && *text ? (int64_t)strlen(text) : 1, texts[i]));
     }
     return EBB_OK;
+}
+
+ebb_status_t ebb_ckpt_writer_create(const char *path, ebb_ckpt_index_t *index, const ebb_checkpoint_meta_t *meta,
+                                    ebb_ckpt_writer_t *w)
+{
+    int64_t texts[N_TEXTS] = {0};
+    *w = (ebb_ckpt_writer_t){.file = H5I_INVALID_HID, .fd = -1};
+    EBB_TRY(check_names(index));
+    EBB_TRY(open_tmp(w, path));
+    EBB_TRY(create_hdf5(w, index, meta, texts));
+    EBB_TRY(reserve(w, ebb_ckpt_room(index, meta)));
+    return put_texts(w, meta, texts);
+}
+
+ebb_status_t ebb_ckpt_image_create(char *image, int64_t room, ebb_ckpt_index_t *index,
+                                   const ebb_checkpoint_meta_t *meta, ebb_ckpt_writer_t *w)
+{
+    int64_t texts[N_TEXTS] = {0};
+    *w = (ebb_ckpt_writer_t){.file = H5I_INVALID_HID, .fd = -1, .image = image, .room = room};
+    EBB_TRY(check_names(index));
+    EBB_TRY(create_hdf5(w, index, meta, texts));
+    for (int i = 0; i < ebb_ckpt_arrays(index); i++) {
+        int64_t bytes = ebb_ckpt_floats(&index->array[i]) * (int64_t)sizeof(float);
+        if (index->array[i].offset > room - bytes)
+            return EBB_FAIL(EBB_EBUG, "a checkpoint does not fit its image of %" PRId64 " bytes", room);
+    }
+    return put_texts(w, meta, texts);
 }
 
 ebb_status_t ebb_ckpt_write(ebb_ckpt_writer_t *w, const ebb_ckpt_array_t *array, int64_t first, int64_t n,
                             const float *values)
 {
     int64_t at = array->offset + first * (int64_t)sizeof *values, bytes = n * (int64_t)sizeof *values;
-    EBB_TRY(ebb_file_pwrite(w->fd, w->tmp, values, (size_t)bytes, at));
-    (void)sync_file_range(w->fd, at, bytes,
-                          SYNC_FILE_RANGE_WRITE); /* the disk begins now; fsync has less to wait for */
+    EBB_TRY(put(w, values, bytes, at));
+    if (!w->image) /* the disk begins now; fsync has less to wait for */
+        (void)sync_file_range(w->fd, at, bytes, SYNC_FILE_RANGE_WRITE);
     return EBB_OK;
 }
 
@@ -267,29 +316,38 @@ static ebb_status_t finish_hdf5(ebb_ckpt_writer_t *w, const ebb_ckpt_index_t *in
         ok = add_hash(w->file, index, &index->array[i]);
     ok = H5Fclose(w->file) >= 0 && ok;
     w->file = H5I_INVALID_HID;
-    ebb_status_t status = ok ? device_error(w) : ebb_ckpt_hdf5_error(EBB_EIO, w->tmp, "finish checkpoint");
+    ebb_status_t status = ok ? device_error(w) : ebb_ckpt_hdf5_error(EBB_EIO, name_of(w), "finish checkpoint");
     ebb_ckpt_unlock();
     return status;
 }
 
-static ebb_status_t seal(ebb_ckpt_writer_t *w)
+static ebb_ckpt_head_t make_head(int64_t bytes, uint64_t xxh3)
 {
-    int64_t bytes;
     ebb_ckpt_head_t head = {.version = EBB_CHECKPOINT_VERSION,
+                            .bytes = (uint64_t)bytes,
+                            .xxh3 = xxh3,
                             .note = "\nEbb checkpoint: an HDF5 file begins at byte 512.\n"};
     memcpy(head.magic, ebb_ckpt_magic, sizeof ebb_ckpt_magic);
-    EBB_TRY(ebb_ckpt_file_bytes(w->fd, w->tmp, &bytes));
-    head.bytes = (uint64_t)bytes;
-    EBB_TRY(ebb_ckpt_hash_body(w->fd, w->tmp, bytes, &head.xxh3));
     head.self = XXH3_64bits(&head, offsetof(ebb_ckpt_head_t, self));
-    return ebb_file_pwrite(w->fd, w->tmp, &head, sizeof head, 0);
+    return head;
 }
 
-ebb_status_t ebb_ckpt_writer_commit(ebb_ckpt_writer_t *w, const ebb_ckpt_index_t *index,
-                                    const ebb_checkpoint_meta_t *meta)
+static ebb_status_t seal(ebb_ckpt_writer_t *w)
 {
-    EBB_TRY(finish_hdf5(w, index, meta));
-    EBB_TRY(seal(w));
+    uint64_t xxh3;
+    if (!w->image) {
+        EBB_TRY(ebb_ckpt_file_bytes(w->fd, w->tmp, &w->bytes));
+        EBB_TRY(ebb_ckpt_hash_body(w->fd, w->tmp, w->bytes, &xxh3));
+    } else {
+        xxh3 = XXH3_64bits(w->image + HEAD, (size_t)w->bytes - HEAD);
+    }
+    ebb_ckpt_head_t head = make_head(w->bytes, xxh3);
+    return put(w, &head, sizeof head, 0);
+}
+
+/* Sync and rename. */
+static ebb_status_t into_place(ebb_ckpt_writer_t *w)
+{
     int fd = w->fd;
     w->fd = -1;
     if (close(fd) != 0)
@@ -298,6 +356,55 @@ ebb_status_t ebb_ckpt_writer_commit(ebb_ckpt_writer_t *w, const ebb_ckpt_index_t
     ebb_free(w->tmp);
     w->tmp = NULL;
     return EBB_OK;
+}
+
+ebb_status_t ebb_ckpt_writer_commit(ebb_ckpt_writer_t *w, const ebb_ckpt_index_t *index,
+                                    const ebb_checkpoint_meta_t *meta)
+{
+    EBB_TRY(finish_hdf5(w, index, meta));
+    EBB_TRY(seal(w));
+    return into_place(w);
+}
+
+ebb_status_t ebb_ckpt_image_seal(ebb_ckpt_writer_t *w, const ebb_ckpt_index_t *index, const ebb_checkpoint_meta_t *meta)
+{
+    EBB_TRY(finish_hdf5(w, index, meta));
+    return seal(w);
+}
+
+static bool set_direct(int fd, bool on)
+{
+    int flags = fcntl(fd, F_GETFL);
+    return flags >= 0 && fcntl(fd, F_SETFL, on ? flags | O_DIRECT : flags & ~O_DIRECT) == 0;
+}
+
+/* A large image goes around the page cache: that costs no copy, and leaves the data set where it is in memory. */
+ebb_status_t ebb_ckpt_image_open(ebb_ckpt_writer_t *w, const char *path)
+{
+    EBB_TRY(open_tmp(w, path));
+    EBB_TRY(reserve(w, w->bytes));
+    w->direct = (uintptr_t)w->image % SECTOR == 0 && w->bytes >= DIRECT_LEAST && set_direct(w->fd, true);
+    return EBB_OK;
+}
+
+ebb_status_t ebb_ckpt_image_write(ebb_ckpt_writer_t *w, int64_t at, int64_t n)
+{
+    int64_t whole = (n + SECTOR - 1) / SECTOR * SECTOR;
+    if (w->direct && at % SECTOR == 0 && at + whole <= w->room) {
+        if (pwrite(w->fd, w->image + at, (size_t)whole, at) == (ssize_t)whole)
+            return EBB_OK;
+        w->direct = !set_direct(w->fd, false); /* what failed is tried, and told, in the usual way */
+    }
+    EBB_TRY(ebb_file_pwrite(w->fd, w->tmp, w->image + at, (size_t)n, at));
+    (void)sync_file_range(w->fd, at, n, SYNC_FILE_RANGE_WRITE);
+    return EBB_OK;
+}
+
+ebb_status_t ebb_ckpt_image_commit(ebb_ckpt_writer_t *w)
+{
+    if (ftruncate(w->fd, w->bytes) != 0) /* direct writes are of whole sectors */
+        return ebb_file_error(w->tmp, "cut");
+    return into_place(w);
 }
 
 void ebb_ckpt_writer_destroy(ebb_ckpt_writer_t *w)

@@ -8,24 +8,13 @@
  */
 #include "train/finite.h"
 #include "base/alloc.h"
+#include "base/finite.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
 enum { PIECE = 1024, TASK = 64 * PIECE, WINDOW_LEAST = 1024, WINDOW_MOST = 16384, WINDOW_SHARE = 256 };
-
-/* Exponent all ones: infinite or not a number. */
-static bool has_bad(const float *x, int64_t n)
-{
-    uint32_t bad = 0;
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, &x[i], sizeof bits);
-        bad |= (bits & 0x7fffffffu) + 0x00800000u;
-    }
-    return bad >> 31;
-}
 
 static ebb_status_t scan(const ebb_run_t *run, int thread, const float *x, int64_t n, bool *bad_p)
 {
@@ -36,7 +25,7 @@ static ebb_status_t scan(const ebb_run_t *run, int thread, const float *x, int64
         int64_t part = n - at < PIECE ? n - at : PIECE;
         EBB_TRY(ops->download(exec, host, x + at, (size_t)part * sizeof *host));
         EBB_TRY(ops->exec_sync(exec));
-        *bad_p = has_bad(host, part);
+        *bad_p = ebb_has_nonfinite(host, part);
     }
     return EBB_OK;
 }

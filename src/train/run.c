@@ -168,6 +168,7 @@ ebb_status_t ebb_run_init(ebb_run_t *run, ebb_comm_t *comm, const ebb_run_config
     run->observer = observer ? observer : &nobody;
     run->progress.best = NAN;
     run->grad_norm = NAN;
+    run->saved_step = -1;
     int ranks = ebb_comm_size(comm);
     EBB_TRY(ebb_comm_agree(comm, ranks > config->lanes ? too_many_ranks(config, ranks) : init_local(run)));
     ebb_workers_t *w = &run->workers;
@@ -177,12 +178,14 @@ ebb_status_t ebb_run_init(ebb_run_t *run, ebb_comm_t *comm, const ebb_run_config
     ebb_sync_place(run->sync, &owner, &owners);
     EBB_TRY(ebb_comm_agree(comm, ebb_optim_create(&run->optim_options, w->backend, w->pool, w->exec, run->layout, owner,
                                                   owners, &run->optim)));
+    EBB_TRY(ebb_comm_agree(comm, ebb_saver_create(comm, &run->saver)));
     run->start_ns = run->last_save_ns = ebb_now_ns();
     return ebb_comm_agree(comm, ebb_workers_fit(w, run->model, piece_rows(run)));
 }
 
 void ebb_run_cleanup(ebb_run_t *run)
 {
+    ebb_saver_destroy(run->saver);
     ebb_optim_destroy(run->optim);
     ebb_sync_destroy(run->sync);
     ebb_loader_destroy(run->loader);

@@ -15,6 +15,7 @@ typedef struct ebb_step_words {
     int64_t rows;
     int64_t order_low, order_high; /* halves of the order hash of the rows delivered */
     int64_t failed, stop, save;    /* ranks that failed; that were told to stop; that want a checkpoint */
+    int64_t saved;                 /* rank 0 has come to the end of writing one */
 } ebb_step_words_t;
 
 #define EBB_STEP_WORDS ((int64_t)(sizeof(ebb_step_words_t) / sizeof(int64_t)))
@@ -51,7 +52,10 @@ typedef struct ebb_run {
     ebb_step_words_t *words; /* (threads), then one for the sum */
     int64_t epoch_steps, total_steps, step;
     ebb_run_progress_t progress;
-    char weights_sha256[65], optimizer_sha256[65]; /* of the last checkpoint */
+    ebb_saver_t *saver;
+    bool told_no_room;                             /* that a snapshot does not fit into memory */
+    int64_t saved_step;                            /* of the newest checkpoint that this process wrote; -1: none */
+    char weights_sha256[65], optimizer_sha256[65]; /* of that one */
     /* of the current step */
     const ebb_batch_t *batch;
     double grad_norm, lr;
@@ -72,8 +76,12 @@ char *ebb_run_facts(const ebb_run_t *run);
 ebb_status_t ebb_run_step(ebb_run_t *run, bool want_save, const ebb_step_words_t **words_p);
 extern volatile int ebb_run_stop_asked;
 
-/* Checkpoints of the run. Collective. */
-ebb_status_t ebb_run_save(ebb_run_t *run);
+/* Checkpoints of the run. Collective. Begin one, which is written while training goes on; or, with `wait`, return when
+ * it is in place. One that is still being written is waited for. */
+ebb_status_t ebb_run_save(ebb_run_t *run, bool wait);
+/* Ask for the outcome of the one being written, and tell the observer. A failure that later ones may be spared from (a
+ * full disk) is told and not returned, unless `last`. */
+ebb_status_t ebb_run_saved(ebb_run_t *run, bool last);
 ebb_status_t ebb_run_restore(ebb_run_t *run);
 /* Weights alone, to path. weights_sha256: theirs where it is known, or NULL. Collective. */
 ebb_status_t ebb_run_save_model(ebb_run_t *run, const char *path, const char *weights_sha256);

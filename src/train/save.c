@@ -76,41 +76,116 @@ static ebb_status_t fill_meta(ebb_run_t *run, ebb_checkpoint_meta_t *meta)
                                                            : EBB_FAIL(EBB_ENOMEM, "out of memory for a checkpoint");
 }
 
-static ebb_status_t save_to(ebb_run_t *run, const char *path, bool with_optim, const char *weights_sha256)
+/* A model, or a checkpoint that does not fit into memory beside the run, is written while all wait. */
+static ebb_status_t save_now(ebb_run_t *run, const char *path, bool with_optim, const char *weights_sha256,
+                             ebb_checkpoint_meta_t *meta)
 {
-    ebb_checkpoint_meta_t meta;
     ebb_checkpoint_state_t state = ebb_run_state(run, with_optim);
     state.weights_sha256 = weights_sha256;
-    ebb_pulse_step(run->step);
-    ebb_pulse_stage(with_optim ? "writing a checkpoint" : "writing the model");
-    if (!weights_sha256) /* else a checkpoint of these weights was written already */
-        EBB_TRY(ebb_finite_weights(run));
-    ebb_status_t status = ebb_comm_agree(run->comm, fill_meta(run, &meta));
+    return ebb_checkpoint_save(&state, path, meta);
+}
+
+static void note_saved(ebb_run_t *run, const ebb_saved_t *saved)
+{
+    run->saved_step = saved->step;
+    memcpy(run->weights_sha256, saved->weights_sha256, sizeof run->weights_sha256);
+    memcpy(run->optimizer_sha256, saved->optimizer_sha256, sizeof run->optimizer_sha256);
+    if (run->observer->checkpoint)
+        run->observer->checkpoint(run->observer->user, saved, NULL);
+}
+
+/* Trouble of the storage may pass; nothing else does by itself. */
+static bool may_pass(ebb_status_t status)
+{
+    return status == EBB_EIO || status == EBB_ENOSPC || status == EBB_ENOINPUT || status == EBB_ENOMEM;
+}
+
+static ebb_status_t not_saved(ebb_run_t *run, ebb_status_t status, const ebb_saved_t *saved, bool last)
+{
+    char newest[64] = "there is none before it";
+    if (run->saved_step >= 0)
+        snprintf(newest, sizeof newest, "the newest is of step %lld", (long long)run->saved_step);
+    if (!may_pass(status))
+        return status;
+    ebb_error_prefix("no checkpoint of step %lld (%s): ", (long long)saved->step, newest);
+    if (last)
+        return status;
+    if (ebb_comm_rank(run->comm) == 0)
+        EBB_WARN("train", "%s; training goes on and tries again at the next one", ebb_error()->message);
+    if (run->observer->checkpoint)
+        run->observer->checkpoint(run->observer->user, saved, ebb_error()->message);
+    ebb_error_clear();
+    return EBB_OK;
+}
+
+ebb_status_t ebb_run_saved(ebb_run_t *run, bool last)
+{
+    ebb_saved_t saved;
+    if (!ebb_saver_pending(run->saver))
+        return EBB_OK;
+    ebb_pulse_stage("writing a checkpoint");
+    ebb_status_t status = ebb_saver_end(run->saver, &saved);
+    if (status != EBB_OK)
+        return not_saved(run, status, &saved, last);
+    note_saved(run, &saved);
+    return EBB_OK;
+}
+
+/* Where there is no memory for a snapshot. */
+static ebb_status_t save_in_place(ebb_run_t *run, const char *path, ebb_checkpoint_meta_t *meta, bool last)
+{
+    char folder[PATH_MAX];
+    ebb_saved_t saved = {.step = run->step};
+    int64_t start = ebb_now_ns();
+    bool first = ebb_comm_rank(run->comm) == 0;
+    if (first && !run->told_no_room)
+        EBB_WARN("train", "%s: training waits while checkpoints are written", ebb_error()->message);
+    run->told_no_room = true;
+    ebb_error_clear();
+    snprintf(saved.path, sizeof saved.path, "%s", path);
+    snprintf(folder, sizeof folder, "%s/checkpoints", run->config->dir);
+    ebb_status_t status = ebb_comm_agree(run->comm, first ? ebb_file_mkdirs(folder) : EBB_OK);
     if (status == EBB_OK)
-        status = ebb_checkpoint_save(&state, path, &meta);
-    if (status == EBB_OK && with_optim) {
-        memcpy(run->weights_sha256, meta.weights_sha256, sizeof run->weights_sha256);
-        memcpy(run->optimizer_sha256, meta.optimizer_sha256, sizeof run->optimizer_sha256);
+        status = save_now(run, path, true, NULL, meta);
+    if (status == EBB_OK)
+        status =
+            ebb_comm_agree(run->comm, first ? ebb_checkpoint_prune(folder, (int)run->config->checkpoint_keep) : EBB_OK);
+    if (status != EBB_OK)
+        return not_saved(run, status, &saved, last);
+    saved.wait_seconds = saved.write_seconds = (double)(ebb_now_ns() - start) * 1e-9;
+    memcpy(saved.weights_sha256, meta->weights_sha256, sizeof saved.weights_sha256);
+    memcpy(saved.optimizer_sha256, meta->optimizer_sha256, sizeof saved.optimizer_sha256);
+    note_saved(run, &saved);
+    return EBB_OK;
+}
+
+static ebb_status_t begin_save(ebb_run_t *run, bool wait)
+{
+    char folder[PATH_MAX], path[PATH_MAX];
+    ebb_checkpoint_meta_t meta;
+    ebb_checkpoint_state_t state = ebb_run_state(run, true);
+    snprintf(folder, sizeof folder, "%s/checkpoints", run->config->dir);
+    EBB_TRY(ebb_checkpoint_path(folder, run->step, path, sizeof path));
+    ebb_pulse_step(run->step);
+    ebb_pulse_stage("writing a checkpoint");
+    EBB_TRY(ebb_finite_weights(run));
+    ebb_status_t status = ebb_comm_agree(run->comm, fill_meta(run, &meta));
+    if (status == EBB_OK) {
+        status = ebb_saver_begin(run->saver, &state, path, (int)run->config->checkpoint_keep, &meta);
+        if (status == EBB_ENOMEM)
+            status = save_in_place(run, path, &meta, wait);
     }
     ebb_checkpoint_meta_free(&meta);
+    run->last_save_ns = ebb_now_ns();
     return status;
 }
 
-ebb_status_t ebb_run_save(ebb_run_t *run)
+ebb_status_t ebb_run_save(ebb_run_t *run, bool wait)
 {
-    char folder[PATH_MAX], path[PATH_MAX];
-    int64_t start = ebb_now_ns();
-    bool first = ebb_comm_rank(run->comm) == 0;
-    snprintf(folder, sizeof folder, "%s/checkpoints", run->config->dir);
-    EBB_TRY(ebb_comm_agree(run->comm, first ? ebb_file_mkdirs(folder) : EBB_OK));
-    EBB_TRY(ebb_checkpoint_path(folder, run->step, path, sizeof path));
-    EBB_TRY(save_to(run, path, true, NULL));
-    EBB_TRY(
-        ebb_comm_agree(run->comm, first ? ebb_checkpoint_prune(folder, (int)run->config->checkpoint_keep) : EBB_OK));
-    run->last_save_ns = ebb_now_ns();
-    if (run->observer->checkpoint)
-        run->observer->checkpoint(run->observer->user, run->step, path, (double)(run->last_save_ns - start) * 1e-9);
-    return EBB_OK;
+    EBB_TRY(ebb_run_saved(run, false));
+    if (run->saved_step != run->step)
+        EBB_TRY(begin_save(run, wait));
+    return wait ? ebb_run_saved(run, true) : EBB_OK;
 }
 
 ebb_status_t ebb_run_restore(ebb_run_t *run)
@@ -136,7 +211,16 @@ ebb_status_t ebb_run_restore(ebb_run_t *run)
 
 ebb_status_t ebb_run_save_model(ebb_run_t *run, const char *path, const char *weights_sha256)
 {
-    return save_to(run, path, false, weights_sha256);
+    ebb_checkpoint_meta_t meta;
+    ebb_pulse_step(run->step);
+    ebb_pulse_stage("writing the model");
+    if (!weights_sha256) /* else a checkpoint of these weights was written already */
+        EBB_TRY(ebb_finite_weights(run));
+    ebb_status_t status = ebb_comm_agree(run->comm, fill_meta(run, &meta));
+    if (status == EBB_OK)
+        status = save_now(run, path, false, weights_sha256, &meta);
+    ebb_checkpoint_meta_free(&meta);
+    return status;
 }
 
 ebb_status_t ebb_run_load_model(ebb_run_t *run, const char *path)

@@ -145,6 +145,7 @@ static ebb_status_t agree_on_step(ebb_run_t *run, ebb_status_t mine, bool want_s
     sum->failed = mine != EBB_OK;
     sum->stop = ebb_run_stop_asked != 0;
     sum->save = want_save;
+    sum->saved = ebb_saver_ended(run->saver);
     EBB_TRY(ebb_comm_allreduce(run->comm, sum, EBB_STEP_WORDS, EBB_COMM_I64, EBB_SUM));
     *words_p = sum;
     return sum->failed ? ebb_comm_agree(run->comm, mine) : EBB_OK;

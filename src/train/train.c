@@ -119,10 +119,12 @@ static ebb_status_t end_epoch(ebb_run_t *run, evaluation_t *e)
 
 /* ---- the loop ---- */
 
+/* By time. While one is being written none falls due; one that falls due by steps waits for it. */
 static bool save_due(const ebb_run_t *run)
 {
     double minutes = (double)(ebb_now_ns() - run->last_save_ns) * 1e-9 / 60.0;
-    return run->config->checkpoint_minutes > 0 && minutes >= run->config->checkpoint_minutes;
+    return run->config->checkpoint_minutes > 0 && minutes >= run->config->checkpoint_minutes &&
+           !ebb_saver_pending(run->saver);
 }
 
 static void note_step(ebb_run_t *run, const ebb_step_words_t *words)
@@ -159,11 +161,13 @@ static ebb_status_t loop(ebb_run_t *run, evaluation_t *e)
         EBB_TRY(next_step(run, want_save, &words));
         note_step(run, words);
         bool every = run->config->checkpoint_steps > 0 && run->step % run->config->checkpoint_steps == 0;
-        bool stop = words->stop > 0, save = every || words->save > 0 || stop;
+        bool stop = words->stop > 0, save = every || words->save > 0 || stop, saved = words->saved > 0;
         if (run->step % run->epoch_steps == 0 || run->step == run->total_steps)
             EBB_TRY(end_epoch(run, e));
+        if (saved)
+            EBB_TRY(ebb_run_saved(run, false));
         if (save)
-            EBB_TRY(ebb_run_save(run));
+            EBB_TRY(ebb_run_save(run, stop));
         if (stop && run->step < run->total_steps && !run->progress.ended_early)
             return stopped(run);
     }
@@ -261,7 +265,7 @@ static ebb_status_t run_it(ebb_run_t *run, bool resume, ebb_train_result_t *resu
         run->observer->start(run->observer->user, facts);
     free(facts);
     EBB_TRY(loop(run, &e));
-    EBB_TRY(ebb_run_save(run));
+    EBB_TRY(ebb_run_save(run, true));
     return finish(run, &e, result);
 }
 

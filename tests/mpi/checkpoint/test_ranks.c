@@ -86,6 +86,45 @@ static void any_number_of_ranks_saves_and_loads_the_same_file(void **p)
     fake_destroy(&state);
 }
 
+static void a_snapshot_of_any_number_of_ranks_gives_the_same_file(void **p)
+{
+    char dir[4096], path[5000], path1[5000], w1[65], o1[65], file[65], file1[65];
+    ebb_checkpoint_state_t state;
+    ebb_saver_t *saver;
+    ebb_saved_t saved;
+    ebb_checkpoint_meta_t meta = {.step = 7, .lanes = 24, .config = "{}", .progress = "{}", .dataset = "{}"};
+    fake_create(world, 2, &state);
+    shared_dir(dir);
+    snprintf(path, sizeof path, "%s/step-000000007.h5", dir);
+    snprintf(path1, sizeof path1, "%s/alone.h5", dir);
+    assert_ok(ebb_saver_create(world, &saver));
+    for (int round = 0; round < 3; round++) {
+        ebb_ckpt_piece_floats = round == 1 ? 320 : 1 << 18;
+        fake_visit(&state, 3, true);
+        assert_ok(ebb_saver_begin(saver, &state, path, 1, &meta));
+        assert_true(ebb_saver_pending(saver));
+        fake_visit(&state, 4, true);
+        assert_true(ebb_comm_rank(world) == 0 || !ebb_saver_ended(saver));
+        assert_ok(ebb_saver_end(saver, &saved));
+        assert_string_equal(saved.path, path);
+        alone(path1, w1, o1, false);
+        if (ebb_comm_rank(world) == 0) {
+            assert_string_equal(saved.weights_sha256, w1);
+            assert_string_equal(saved.optimizer_sha256, o1);
+            assert_ok(ebb_sha256_file(path, file));
+            assert_ok(ebb_sha256_file(path1, file1));
+            assert_string_equal(file, file1);
+        }
+    }
+    snprintf(path, sizeof path, "%s/alone.h5/step-000000007.h5", dir);
+    assert_ok(ebb_saver_begin(saver, &state, path, 1, &meta));
+    assert_fails(ebb_saver_end(saver, &saved), EBB_EIO, "alone.h5");
+    assert_string_equal(saved.path, path);
+    ebb_saver_destroy(saver);
+    remove_dir(dir);
+    fake_destroy(&state);
+}
+
 static void an_error_of_rank_0_is_every_ranks_error(void **p)
 {
     char dir[4096], path[5000], found[4096];
@@ -113,6 +152,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(any_number_of_ranks_saves_and_loads_the_same_file),
+        cmocka_unit_test(a_snapshot_of_any_number_of_ranks_gives_the_same_file),
         cmocka_unit_test(an_error_of_rank_0_is_every_ranks_error),
     };
     if (ebb_comm_mpi(&world) != EBB_OK)

@@ -1,1 +1,2 @@
 ebb_unit_test(checkpoint file)
+ebb_unit_test(checkpoint saver)

@@ -1,0 +1,407 @@
+/* Saving while training goes on: a snapshot, and a thread that writes it.
+ *
+ * The snapshot is the file itself, made in memory (an "image"): libhdf5's skeleton with the values copied to their
+ * places, gathered from their owners where there are several ranks. What is left to do, the job, is cut into pieces of
+ * a few milliseconds: hash a piece of an array, seal, write a piece, sync and rename, remove old files, clear the image
+ * for the next snapshot. Whoever holds the lock does the next piece: the thread, at low priority, or the owner when it
+ * has to wait for the end (`urgent`), so that a wait is never longer for the low priority. Hashing goes before writing,
+ * because the hashes are in the file.
+ *
+ * The lock guards the job; `ended` alone is read without it. libhdf5 is entered under its own lock. No function here
+ * that runs in the thread calls the communicator.
+ */
+#include "checkpoint/internal.h"
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/finite.h"
+#include "base/pulse.h"
+
+#include <inttypes.h>
+#include <libgen.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+enum { NICE = 10, PIECE = 4 << 20, SECTOR = 4096 };
+
+typedef enum stage { IDLE, HASH, SEAL, OPEN, WRITE, COMMIT, PRUNE, CLEAR } stage_t;
+
+struct ebb_saver {
+    ebb_comm_t *comm;
+    bool pending;
+    /* the rest: rank 0 */
+    pthread_t thread;
+    bool threaded;
+    pthread_mutex_t lock;
+    pthread_cond_t more;
+    atomic_bool ended, urgent, quit;
+    /* guarded by lock: */
+    stage_t stage;
+    int array;
+    int64_t at; /* floats hashed of the array; bytes written or cleared */
+    char *image;
+    int64_t room;
+    ebb_ckpt_index_t index;
+    ebb_checkpoint_meta_t meta;
+    ebb_ckpt_writer_t writer;
+    ebb_ckpt_digest_t *digest;
+    int keep;
+    int64_t begun_ns;
+    ebb_saved_t saved;
+    ebb_error_t error; /* the job's; status EBB_OK: none */
+};
+
+/* ---- the job, piece by piece; lock held ---- */
+
+static ebb_status_t check_finite(const ebb_saver_t *s, const ebb_ckpt_array_t *array, const float *values, int64_t n)
+{
+    if (!ebb_has_nonfinite(values, n))
+        return EBB_OK;
+    const char *state = array->state < 0 ? "weights" : s->index.state[array->state];
+    return EBB_FAIL(EBB_EDATA,
+                    "the %s%s%s of %s are not finite after step %" PRId64
+                    "; lower the learning rate, or set train.clip_norm; the checkpoints before it are kept",
+                    array->state < 0 ? "" : "values of the optimiser's state \"", state, array->state < 0 ? "" : "\"",
+                    array->name, s->meta.step);
+}
+
+static ebb_status_t hash_piece(ebb_saver_t *s)
+{
+    ebb_ckpt_array_t *array = &s->index.array[s->array];
+    int64_t left = ebb_ckpt_floats(array) - s->at;
+    int64_t n = left < ebb_ckpt_piece_floats ? left : ebb_ckpt_piece_floats;
+    const float *values = (const float *)(s->image + array->offset) + s->at;
+    if (s->at == 0)
+        EBB_TRY(ebb_ckpt_digest_begin(s->digest, &s->index, array));
+    if (n > 0) {
+        EBB_TRY(check_finite(s, array, values, n));
+        EBB_TRY(ebb_ckpt_digest_add(s->digest, values, n));
+    }
+    s->at += n;
+    if (n < left)
+        return EBB_OK;
+    array->xxh3 = ebb_ckpt_digest_end(s->digest);
+    s->at = 0;
+    s->stage = ++s->array < ebb_ckpt_arrays(&s->index) ? HASH : SEAL;
+    return EBB_OK;
+}
+
+static ebb_status_t seal(ebb_saver_t *s)
+{
+    ebb_ckpt_digest_final(s->digest, &s->index, s->meta.weights_sha256, s->meta.optimizer_sha256);
+    s->stage = OPEN;
+    return ebb_ckpt_image_seal(&s->writer, &s->index, &s->meta);
+}
+
+/* The folder may have been removed since the run began. */
+static ebb_status_t open_file(ebb_saver_t *s)
+{
+    char folder[sizeof s->saved.path];
+    memcpy(folder, s->saved.path, sizeof folder);
+    EBB_TRY(ebb_file_mkdirs(dirname(folder)));
+    s->stage = WRITE;
+    return ebb_ckpt_image_open(&s->writer, s->saved.path);
+}
+
+static ebb_status_t write_piece(ebb_saver_t *s)
+{
+    int64_t left = s->writer.bytes - s->at, n = left < PIECE ? left : PIECE;
+    EBB_TRY(ebb_ckpt_image_write(&s->writer, s->at, n));
+    s->at += n;
+    s->stage = n < left ? WRITE : COMMIT;
+    return EBB_OK;
+}
+
+static ebb_status_t commit(ebb_saver_t *s)
+{
+    EBB_TRY(ebb_ckpt_image_commit(&s->writer));
+    s->stage = PRUNE;
+    return EBB_OK;
+}
+
+/* Too many files harm nobody. */
+static ebb_status_t prune(ebb_saver_t *s)
+{
+    char folder[sizeof s->saved.path];
+    memcpy(folder, s->saved.path, sizeof folder);
+    if (ebb_checkpoint_prune(dirname(folder), s->keep) != EBB_OK) {
+        EBB_WARN("checkpoint", "%s", ebb_error()->message);
+        ebb_error_clear();
+    }
+    s->stage = CLEAR;
+    return EBB_OK;
+}
+
+static void end_job(ebb_saver_t *s)
+{
+    s->saved.write_seconds = (double)(ebb_now_ns() - s->begun_ns) * 1e-9;
+    memcpy(s->saved.weights_sha256, s->meta.weights_sha256, sizeof s->saved.weights_sha256);
+    memcpy(s->saved.optimizer_sha256, s->meta.optimizer_sha256, sizeof s->saved.optimizer_sha256);
+    ebb_ckpt_writer_destroy(&s->writer);
+    ebb_ckpt_digest_destroy(s->digest);
+    s->digest = NULL;
+    ebb_ckpt_index_destroy(&s->index);
+    ebb_checkpoint_meta_free(&s->meta);
+    s->at = 0;
+    s->stage = CLEAR;
+    atomic_store(&s->ended, true);
+}
+
+/* Gaps between libhdf5's blocks must be zero in every file, and the next file may have them elsewhere. */
+static void clear_piece(ebb_saver_t *s)
+{
+    int64_t left = s->room - s->at, n = left < PIECE ? left : PIECE;
+    memset(s->image + s->at, 0, (size_t)n);
+    s->at += n;
+    if (n == left) {
+        s->at = 0;
+        s->stage = IDLE;
+    }
+}
+
+/* One piece of the job. */
+static void advance(ebb_saver_t *s)
+{
+    static ebb_status_t (*const piece[])(ebb_saver_t *) = {[HASH] = hash_piece,   [SEAL] = seal,     [OPEN] = open_file,
+                                                           [WRITE] = write_piece, [COMMIT] = commit, [PRUNE] = prune};
+    if (s->stage == CLEAR) {
+        clear_piece(s);
+        return;
+    }
+    if (piece[s->stage](s) != EBB_OK) {
+        s->error = *ebb_error();
+        ebb_error_clear();
+        s->stage = CLEAR;
+    }
+    if (s->stage == CLEAR)
+        end_job(s);
+}
+
+static void *saver_main(void *arg)
+{
+    ebb_saver_t *s = arg;
+    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), NICE); /* on Linux: of this thread alone */
+    pthread_mutex_lock(&s->lock);
+    while (!atomic_load(&s->quit)) {
+        if (s->stage == IDLE || atomic_load(&s->urgent)) {
+            pthread_cond_wait(&s->more, &s->lock);
+            continue;
+        }
+        advance(s);
+        pthread_mutex_unlock(&s->lock); /* the owner may take over */
+        pthread_mutex_lock(&s->lock);
+    }
+    pthread_mutex_unlock(&s->lock);
+    return NULL;
+}
+
+/* ---- the owner ---- */
+
+/* Do what is left of the job up to its outcome, or to the image's clearing. */
+static void complete(ebb_saver_t *s, bool cleared)
+{
+    ebb_error_t earlier = *ebb_error(); /* the owner's, which the job must not touch */
+    ebb_error_clear();
+    atomic_store(&s->urgent, true);
+    pthread_mutex_lock(&s->lock);
+    while (s->stage != IDLE && (cleared || s->stage != CLEAR)) {
+        advance(s);
+        ebb_pulse_tick();
+    }
+    atomic_store(&s->urgent, false);
+    pthread_cond_signal(&s->more);
+    pthread_mutex_unlock(&s->lock);
+    if (earlier.status != EBB_OK)
+        ebb_error_set(&earlier);
+}
+
+ebb_status_t ebb_saver_create(ebb_comm_t *comm, ebb_saver_t **saver_p)
+{
+    ebb_saver_t *s;
+    *saver_p = NULL;
+    EBB_TRY(EBB_NEW("checkpoint saver", &s));
+    s->comm = comm;
+    s->writer = (ebb_ckpt_writer_t){.file = H5I_INVALID_HID, .fd = -1};
+    *saver_p = s;
+    if (ebb_comm_rank(comm) != 0)
+        return EBB_OK;
+    pthread_mutex_init(&s->lock, NULL);
+    pthread_cond_init(&s->more, NULL);
+    s->threaded = pthread_create(&s->thread, NULL, saver_main, s) == 0;
+    if (!s->threaded)
+        EBB_WARN("checkpoint", "cannot start a thread: training waits while checkpoints are written");
+    return EBB_OK;
+}
+
+void ebb_saver_destroy(ebb_saver_t *s)
+{
+    if (!s)
+        return;
+    if (ebb_comm_rank(s->comm) == 0) {
+        complete(s, false);
+        if (s->pending && s->error.status != EBB_OK)
+            EBB_WARN("checkpoint", "%s", s->error.message);
+        pthread_mutex_lock(&s->lock);
+        atomic_store(&s->quit, true);
+        pthread_cond_signal(&s->more);
+        pthread_mutex_unlock(&s->lock);
+        if (s->threaded)
+            pthread_join(s->thread, NULL);
+        pthread_cond_destroy(&s->more);
+        pthread_mutex_destroy(&s->lock);
+        ebb_free(s->image);
+    }
+    ebb_free(s);
+}
+
+int64_t ebb_saver_bytes(const ebb_layout_t *layout, int states)
+{
+    int64_t floats = 0;
+    for (int i = 0; i < layout->n_params; i++)
+        floats += layout->params[i].rows * layout->params[i].cols;
+    return floats * (1 + (states > 0 ? states : 0)) * (int64_t)sizeof(float);
+}
+
+static ebb_status_t copy_text(const char *from, char **to)
+{
+    *to = from ? ebb_strdup(from) : NULL;
+    return from && !*to ? EBB_FAIL(EBB_ENOMEM, "out of memory for a checkpoint") : EBB_OK;
+}
+
+static ebb_status_t copy_meta(const ebb_checkpoint_meta_t *from, ebb_checkpoint_meta_t *to)
+{
+    *to = *from;
+    to->config = to->progress = to->dataset = NULL;
+    to->weights_sha256[0] = to->optimizer_sha256[0] = 0;
+    EBB_TRY(copy_text(from->config, &to->config));
+    EBB_TRY(copy_text(from->progress, &to->progress));
+    return copy_text(from->dataset, &to->dataset);
+}
+
+static ebb_status_t make_room(ebb_saver_t *s)
+{
+    int64_t room = (ebb_ckpt_room(&s->index, &s->meta) + SECTOR - 1) / SECTOR * SECTOR;
+    if (room <= s->room)
+        return EBB_OK;
+    room += room / 64; /* texts grow */
+    room = (room + SECTOR - 1) / SECTOR * SECTOR;
+    ebb_free(s->image);
+    s->image = NULL;
+    s->room = 0;
+    EBB_TRY(ebb_alloc("a checkpoint's snapshot", (size_t)room, (void **)&s->image));
+    s->room = room;
+    return EBB_OK;
+}
+
+/* Everything of the job but the values. */
+static ebb_status_t prepare(ebb_saver_t *s, const ebb_checkpoint_meta_t *meta)
+{
+    EBB_TRY(copy_meta(meta, &s->meta));
+    EBB_TRY(make_room(s));
+    EBB_TRY(ebb_ckpt_digest_create(false, true, &s->digest));
+    return ebb_ckpt_image_create(s->image, s->room, &s->index, &s->meta, &s->writer);
+}
+
+static ebb_status_t ignore(void *user, ebb_ckpt_array_t *array)
+{
+    return EBB_OK;
+}
+
+static ebb_status_t take(void *user, ebb_ckpt_array_t *array, int64_t first, int64_t n, float *values)
+{
+    ebb_saver_t *s = user;
+    ebb_pulse_tick();
+    return ebb_ckpt_write(&s->writer, array, first, n, values);
+}
+
+/* Hand the job to the thread. */
+static void start(ebb_saver_t *s)
+{
+    pthread_mutex_lock(&s->lock);
+    s->array = 0;
+    s->at = 0;
+    s->begun_ns = ebb_now_ns();
+    s->stage = ebb_ckpt_arrays(&s->index) > 0 ? HASH : SEAL;
+    pthread_cond_signal(&s->more);
+    pthread_mutex_unlock(&s->lock);
+    if (!s->threaded)
+        complete(s, false);
+}
+
+static void drop(ebb_saver_t *s)
+{
+    ebb_ckpt_writer_destroy(&s->writer);
+    ebb_ckpt_digest_destroy(s->digest);
+    s->digest = NULL;
+    ebb_checkpoint_meta_free(&s->meta);
+    if (s->image)
+        memset(s->image, 0, (size_t)s->room);
+}
+
+ebb_status_t ebb_saver_begin(ebb_saver_t *s, const ebb_checkpoint_state_t *state, const char *path, int keep,
+                             const ebb_checkpoint_meta_t *meta)
+{
+    bool root = ebb_comm_rank(s->comm) == 0;
+    int64_t start_ns = ebb_now_ns();
+    ebb_ckpt_visitor_t visitor = {ignore, take, ignore, s};
+    if (root)
+        complete(s, true);
+    memset(&s->saved, 0, sizeof s->saved);
+    memset(&s->error, 0, sizeof s->error);
+    s->keep = keep;
+    s->saved.step = meta->step;
+    ebb_status_t status = EBB_OK;
+    if (snprintf(s->saved.path, sizeof s->saved.path, "%s", path) >= (int)sizeof s->saved.path)
+        status = EBB_FAIL(EBB_EINVAL, "checkpoint path too long: %.80s...", path);
+    if (status == EBB_OK)
+        status = ebb_ckpt_describe(state, &s->index);
+    if (status == EBB_OK && root)
+        status = prepare(s, meta);
+    status = ebb_comm_agree(s->comm, status);
+    if (status == EBB_OK)
+        status = ebb_ckpt_walk(state, &s->index, false, &visitor);
+    s->saved.wait_seconds = (double)(ebb_now_ns() - start_ns) * 1e-9;
+    s->pending = status == EBB_OK;
+    if (status == EBB_OK && root) {
+        start(s);
+        return EBB_OK;
+    }
+    if (root)
+        drop(s);
+    ebb_ckpt_index_destroy(&s->index);
+    return status;
+}
+
+bool ebb_saver_pending(const ebb_saver_t *s)
+{
+    return s->pending;
+}
+
+bool ebb_saver_ended(const ebb_saver_t *s)
+{
+    return s->pending && atomic_load(&s->ended);
+}
+
+ebb_status_t ebb_saver_end(ebb_saver_t *s, ebb_saved_t *saved)
+{
+    ebb_status_t status = EBB_OK;
+    int64_t start_ns = ebb_now_ns();
+    if (ebb_comm_rank(s->comm) == 0) {
+        complete(s, false);
+        s->saved.wait_seconds += (double)(ebb_now_ns() - start_ns) * 1e-9;
+        status = s->error.status;
+        if (status != EBB_OK)
+            ebb_error_set(&s->error);
+    }
+    s->pending = false;
+    atomic_store(&s->ended, false);
+    *saved = s->saved;
+    status = ebb_comm_agree(s->comm, status);
+    ebb_status_t shared = ebb_comm_bcast(s->comm, saved, sizeof *saved, 0);
+    return status != EBB_OK ? status : shared;
+}
