@@ -78,7 +78,7 @@ typedef struct watch {
     ebb_comm_t *comm;
     ebb_record_t *record; /* NULL on other ranks than 0, where recording does nothing */
     ebb_status_t status;  /* of the record: told when the run is over */
-    int64_t epochs, last_log_ns;
+    int64_t epochs, last_log_ns, lost_lines;
     ebb_epoch_report_t last_epoch;
     bool have_epoch;
 } watch_t;
@@ -106,6 +106,16 @@ static void keep(watch_t *s, ebb_status_t status)
 {
     if (s->status == EBB_OK)
         s->status = status;
+}
+
+/* A line that cannot be written ends no run: the first is told, all are counted. */
+static void keep_line(watch_t *s, ebb_status_t status)
+{
+    if (status == EBB_OK)
+        return;
+    if (s->lost_lines++ == 0)
+        EBB_WARN("train", "%s; lines of metrics.jsonl are lost, training goes on", ebb_error()->message);
+    ebb_error_clear();
 }
 
 /* Remove the models and checkpoints of an earlier run of this name, and nothing else that may lie in its folder. */
@@ -167,7 +177,7 @@ static void on_step(void *user, const ebb_step_report_t *r)
     ebb_record_line_f64(s->record, "rows_per_s", r->seconds > 0 ? (double)r->rows_done / r->seconds : 0.0);
     ebb_record_line_f64(s->record, "stall_seconds", r->stall_seconds);
     ebb_record_line_f64(s->record, "sync_seconds", r->sync_seconds);
-    keep(s, ebb_record_line_end(s->record));
+    keep_line(s, ebb_record_line_end(s->record));
 }
 
 static void on_epoch(void *user, const ebb_epoch_report_t *r)
@@ -192,7 +202,7 @@ static void on_epoch(void *user, const ebb_epoch_report_t *r)
     }
     if (r->n_metrics > 0)
         ebb_record_line_i64(s->record, "best", r->best);
-    keep(s, ebb_record_line_end(s->record));
+    keep_line(s, ebb_record_line_end(s->record));
 }
 
 /* From now on there is something to go on from. */
@@ -217,7 +227,7 @@ static void on_checkpoint(void *user, const ebb_saved_t *saved, const char *erro
     ebb_record_line_f64(s->record, "write_seconds", saved->write_seconds);
     if (error)
         ebb_record_line_string(s->record, "error", error);
-    keep(s, ebb_record_line_end(s->record));
+    keep_line(s, ebb_record_line_end(s->record));
 }
 
 /* ---- the run ---- */
@@ -301,6 +311,8 @@ static ebb_status_t record_skipped(watch_t *s, const ebb_train_result_t *r)
 static ebb_status_t record_result(watch_t *s, const ebb_train_result_t *r)
 {
     EBB_TRY(record_skipped(s, r));
+    if (s->lost_lines > 0)
+        EBB_TRY(ebb_record_set_i64(s->record, "lost_lines", s->lost_lines));
     EBB_TRY(ebb_record_set_i64(s->record, "steps", r->steps));
     EBB_TRY(ebb_record_set_i64(s->record, "epochs", r->epochs));
     EBB_TRY(ebb_record_set_f64(s->record, "seconds", r->seconds));

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -125,10 +126,31 @@ void ebb_record_line_string(ebb_record_t *record, const char *key, const char *v
     add_string(&record->line, value);
 }
 
+/* Where the folder, or the file, was removed under the run: begin both again. */
+static ebb_status_t restore_folder(ebb_record_t *r)
+{
+    struct stat st;
+    if (r->lines_fd >= 0 && (fstat(r->lines_fd, &st) != 0 || st.st_nlink > 0))
+        return EBB_OK;
+    if (r->lines_fd >= 0) {
+        EBB_WARN("report", "%s was removed while the run goes on: begun anew, earlier lines are lost", r->lines_path);
+        close(r->lines_fd);
+        r->lines_fd = -1;
+    }
+    if (r->lock_fd >= 0)
+        close(r->lock_fd);
+    r->lock_fd = -1;
+    EBB_TRY(ebb_file_mkdirs(r->folder));
+    EBB_TRY(ebb_run_lock(r->folder, &r->lock_fd));
+    EBB_TRY(ebb_record_write(r));
+    return ebb_lines_open(r);
+}
+
 ebb_status_t ebb_record_line_end(ebb_record_t *record)
 {
     if (!record)
         return EBB_OK;
+    EBB_TRY(restore_folder(record));
     ebb_text_append(&record->line, "}\n", 2);
     if (record->line.failed)
         return EBB_FAIL(EBB_ENOMEM, "out of memory for a line of %s", record->lines_path);

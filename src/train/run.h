@@ -53,6 +53,7 @@ typedef struct ebb_run {
     int64_t epoch_steps, total_steps, step;
     ebb_run_progress_t progress;
     ebb_saver_t *saver;
+    int64_t failed_saves;                          /* in a row */
     bool told_no_room;                             /* that a snapshot does not fit into memory */
     int64_t saved_step;                            /* of the newest checkpoint that this process wrote; -1: none */
     char weights_sha256[65], optimizer_sha256[65]; /* of that one */
@@ -83,6 +84,8 @@ ebb_status_t ebb_run_save(ebb_run_t *run, bool wait);
  * full disk) is told and not returned, unless `last`. */
 ebb_status_t ebb_run_saved(ebb_run_t *run, bool last);
 ebb_status_t ebb_run_restore(ebb_run_t *run);
+/* Trouble of the storage may pass; nothing else does by itself. */
+bool ebb_run_may_pass(ebb_status_t status);
 /* Weights alone, to path. weights_sha256: theirs where it is known, or NULL. Collective. */
 ebb_status_t ebb_run_save_model(ebb_run_t *run, const char *path, const char *weights_sha256);
 ebb_status_t ebb_run_load_model(ebb_run_t *run, const char *path);

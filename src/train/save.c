@@ -87,6 +87,9 @@ static ebb_status_t save_now(ebb_run_t *run, const char *path, bool with_optim, 
 
 static void note_saved(ebb_run_t *run, const ebb_saved_t *saved)
 {
+    if (run->failed_saves > 0 && ebb_comm_rank(run->comm) == 0)
+        EBB_WARN("train", "checkpoints are written again: step %lld", (long long)saved->step);
+    run->failed_saves = 0;
     run->saved_step = saved->step;
     memcpy(run->weights_sha256, saved->weights_sha256, sizeof run->weights_sha256);
     memcpy(run->optimizer_sha256, saved->optimizer_sha256, sizeof run->optimizer_sha256);
@@ -94,8 +97,7 @@ static void note_saved(ebb_run_t *run, const ebb_saved_t *saved)
         run->observer->checkpoint(run->observer->user, saved, NULL);
 }
 
-/* Trouble of the storage may pass; nothing else does by itself. */
-static bool may_pass(ebb_status_t status)
+bool ebb_run_may_pass(ebb_status_t status)
 {
     return status == EBB_EIO || status == EBB_ENOSPC || status == EBB_ENOINPUT || status == EBB_ENOMEM;
 }
@@ -105,12 +107,13 @@ static ebb_status_t not_saved(ebb_run_t *run, ebb_status_t status, const ebb_sav
     char newest[64] = "there is none before it";
     if (run->saved_step >= 0)
         snprintf(newest, sizeof newest, "the newest is of step %lld", (long long)run->saved_step);
-    if (!may_pass(status))
+    if (!ebb_run_may_pass(status))
         return status;
     ebb_error_prefix("no checkpoint of step %lld (%s): ", (long long)saved->step, newest);
     if (last)
         return status;
-    if (ebb_comm_rank(run->comm) == 0)
+    int64_t failures = ++run->failed_saves;
+    if (ebb_comm_rank(run->comm) == 0 && (failures & (failures - 1)) == 0) /* the 1st, 2nd, 4th, ... in a row */
         EBB_WARN("train", "%s; training goes on and tries again at the next one", ebb_error()->message);
     if (run->observer->checkpoint)
         run->observer->checkpoint(run->observer->user, saved, ebb_error()->message);
@@ -212,8 +215,10 @@ ebb_status_t ebb_run_restore(ebb_run_t *run)
 ebb_status_t ebb_run_save_model(ebb_run_t *run, const char *path, const char *weights_sha256)
 {
     ebb_checkpoint_meta_t meta;
+    bool first = ebb_comm_rank(run->comm) == 0;
     ebb_pulse_step(run->step);
     ebb_pulse_stage("writing the model");
+    EBB_TRY(ebb_comm_agree(run->comm, first ? ebb_file_mkdirs(run->config->dir) : EBB_OK));
     if (!weights_sha256) /* else a checkpoint of these weights was written already */
         EBB_TRY(ebb_finite_weights(run));
     ebb_status_t status = ebb_comm_agree(run->comm, fill_meta(run, &meta));

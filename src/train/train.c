@@ -91,7 +91,13 @@ static ebb_status_t judge(ebb_run_t *run, const evaluation_t *e, bool *best_p)
     run->progress.best = m->value;
     run->progress.since_best = 0;
     snprintf(path, sizeof path, "%s/best.h5", run->config->dir);
-    return ebb_run_save_model(run, path, NULL);
+    ebb_status_t status = ebb_run_save_model(run, path, NULL);
+    if (run->config->early_metric || !ebb_run_may_pass(status)) /* early stopping ends with these weights */
+        return status;
+    if (ebb_comm_rank(run->comm) == 0)
+        EBB_WARN("train", "the best weights so far were not saved: %s; training goes on", ebb_error()->message);
+    ebb_error_clear();
+    return EBB_OK;
 }
 
 static ebb_status_t end_epoch(ebb_run_t *run, evaluation_t *e)

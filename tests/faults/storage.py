@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Storage that fails under a run: a flipped bit in a shard, a full disk, a folder in use. One line, the right exit code, nothing half-written."""
+"""Storage and clock that fail under a run: a flipped bit in a shard, a folder in use, a full disk, a read-only one, a folder removed in mid-run, a
+clock that goes back. One line, the right exit code, nothing half-written; what a run can do without, it goes on without, and its bits are the same."""
 import os
 import re
 import subprocess
@@ -72,27 +73,177 @@ def two_in_one_folder(folder):
     t.run(["train", "-q", "--resume", f"{folder}/runs/shared", "--set", "train.epochs=1", "--set", "train.max_steps=1"])
 
 
+class Disk:
+    """A small file system of its own; None where mounting is not permitted."""
+
+    def __init__(self, path, size):
+        os.makedirs(path, exist_ok=True)
+        self.path = path
+        self.mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", path], capture_output=True).returncode == 0
+
+    def __enter__(self):
+        return self if self.mounted else None
+
+    def remount(self, options):
+        subprocess.run(["mount", "-o", f"remount,{options}", self.path], check=True)
+
+    def __exit__(self, *_):
+        if self.mounted:
+            subprocess.run(["umount", "-l", self.path], check=True)
+
+
+def undisturbed(folder):
+    """Final hashes of weights and state."""
+    if not os.path.exists(f"{folder}/runs/roomy"):
+        t.run(["train", "-q", f"{folder}/run.yaml", "--set", "run.name=roomy"])
+    return t.hashes(f"{folder}/runs/roomy")
+
+
 def full_disk(folder):
-    """A checkpoint that does not fit: exit 74, the one before it stays whole, and with more room the run ends as if nothing had been."""
-    disk = f"{folder}/disk"
-    os.mkdir(disk)
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2M", "none", disk], capture_output=True).returncode != 0:
-        print("SKIPPED: full_disk: mounting a tmpfs is not permitted here")
-        return False
-    try:
-        run_dir = f"{disk}/full"
-        args = ["train", "-q", f"{folder}/run.yaml", "--set", f"run.dir={disk}", "--set", "run.name=full", "--set", "checkpoint.every_steps=5"]
-        refused(args, 2, 74, "full/checkpoints/step-0000000[0-9]+.h5.*No space left on device")
+    """Checkpoints that do not fit: the run goes on, its last one fails it with exit code 74, one before stays whole; with more room, the same bits."""
+    with Disk(f"{folder}/disk", "2M") as disk:
+        if not disk:
+            return False
+        run_dir = f"{disk.path}/full"
+        args = ["train", "-q", f"{folder}/run.yaml", "--set", f"run.dir={disk.path}", "--set", "run.name=full", "--set", "checkpoint.every_steps=5"]
+        done = t.run(args, 2, ok=False)
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ebb: error: ")]
+        warnings = [line for line in done.stderr.splitlines() if "warning: no checkpoint of step" in line]
+        if done.returncode != 74 or len(errors) != 1 or not re.search(r"no checkpoint of step [0-9]+ \(the newest is of step [0-9]+\).*full/checkpoints/step-[0-9]+.h5.*No space left on device", errors[0]):
+            t.fail(f"wanted exit code 74 and one error\n{done.returncode}\n{done.stderr}")
+        if not 1 < len(warnings) < 10 or not all("No space left on device" in w and "training goes on" in w for w in warnings):
+            t.fail(f"checkpoints that fail should be told, ever more seldom\n{done.stderr}")
         left = [name for name in os.listdir(f"{run_dir}/checkpoints")]
         if not left or any(".tmp" in name for name in left):
             t.fail(f"one whole checkpoint should be left, not {left}")
-        t.run(["train", "-q", f"{folder}/run.yaml", "--set", "run.name=roomy"])
-        subprocess.run(["mount", "-o", "remount,size=16M", disk], check=True)
+        disk.remount("size=16M")
         t.run(["train", "-q", "--resume", run_dir], 3)
-        if t.record(run_dir)["weights_sha256"] != t.record(f"{folder}/runs/roomy")["weights_sha256"]:
+        if t.hashes(run_dir) != undisturbed(folder):
             t.fail("resumed after a full disk, the run differs")
+    return True
+
+
+def lines_of(run_dir, kind):
+    try:
+        return [m for m in t.metrics(run_dir) if m["kind"] == kind]
+    except (OSError, ValueError):
+        return []
+
+
+def disturbed(folder, name, ranks, disturb, repair, settings=()):
+    """A run whose storage is let down after its second checkpoint, and repaired after the third that failed; stderr."""
+    run_dir = f"{folder}/runs/{name}"
+    args = ["train", f"{folder}/run.yaml", "--log-every", "1", "--set", f"run.name={name}", "--set", "checkpoint.every_steps=3", "--set", "train.epochs=12"]
+    job = subprocess.Popen(t.command(args + [a for s in settings for a in ("--set", s)], ranks), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                           stderr=subprocess.PIPE, text=True)
+    try:
+        for kind, number, act in (("checkpoint", 2, disturb), ("checkpoint_failed", 3, repair)):
+            deadline = time.time() + 60
+            while act and job.poll() is None and len(lines_of(run_dir, kind)) < number and time.time() < deadline:
+                time.sleep(0.02)
+            if act and not act():
+                break
+        err = job.communicate(timeout=120)[1]
     finally:
-        subprocess.run(["umount", disk], check=True)
+        job.kill()
+    if job.returncode != 0:
+        t.fail(f"{name}: exit code {job.returncode}\n{err}")
+    left = os.listdir(f"{run_dir}/checkpoints")
+    if any(".tmp" in file for file in left):
+        t.fail(f"{name}: left behind {left}")
+    return err
+
+
+def longer(folder):
+    if not os.path.exists(f"{folder}/runs/longer"):
+        t.run(["train", "-q", f"{folder}/run.yaml", "--set", "run.name=longer", "--set", "train.epochs=12"])
+    return t.hashes(f"{folder}/runs/longer")
+
+
+def goes_on_without(folder, name, reason, disturb, repair, ranks):
+    """Checkpoints fail while the disk is in a bad way, and succeed again after it."""
+    with Disk(f"{folder}/runs/{name}/checkpoints", "16M") as disk:
+        if not disk:
+            return False
+        err = disturbed(folder, name, ranks, lambda: disturb(disk), lambda: repair(disk))
+        failed = lines_of(f"{folder}/runs/{name}", "checkpoint_failed")
+        if len(failed) < 3 or not all(reason in m["error"] and "the newest is of step" in m["error"] for m in failed) or "warning: no checkpoint of step" not in err:
+            t.fail(f"{name}: failed checkpoints should be told: {failed}\n{err}")
+        if t.hashes(f"{folder}/runs/{name}") != longer(folder):
+            t.fail(f"{name}: the run differs")
+    return True
+
+
+def full_for_a_while(folder):
+    def fill(disk):
+        with open(f"{disk.path}/filler", "wb") as f:
+            try:
+                f.write(bytes(32 << 20))
+                f.flush()
+            except OSError:
+                pass
+        return True
+
+    def free(disk):
+        os.unlink(f"{disk.path}/filler")
+        return True
+
+    return goes_on_without(folder, "full_for_a_while", "No space left on device", fill, free, 2)
+
+
+def read_only_for_a_while(folder):
+    def remount(disk, how):
+        while subprocess.run(["mount", "-o", f"remount,{how}", disk.path], capture_output=True).returncode != 0:
+            time.sleep(0.001)  # busy while a checkpoint is being written
+        return True
+
+    return goes_on_without(folder, "read_only_for_a_while", "Read-only file system", lambda d: remount(d, "ro"), lambda d: remount(d, "rw"), 2)
+
+
+def read_only_from_the_start(folder):
+    with Disk(f"{folder}/sealed", "1M") as disk:
+        if not disk:
+            return False
+        disk.remount("ro")
+        for ranks in (0, 2):
+            refused(["train", "-q", f"{folder}/run.yaml", "--set", f"run.dir={disk.path}"], ranks, 74, "sealed.*Read-only file system")
+    return True
+
+
+def removed_folder(folder):
+    """The next checkpoint, the record and the model are made anew in it."""
+    run_dir = f"{folder}/runs/removed"
+
+    def remove():
+        os.rename(run_dir, f"{run_dir}.gone")
+        subprocess.run(["rm", "-r", f"{run_dir}.gone"], check=True)
+        return False
+
+    err = disturbed(folder, "removed", 2, remove, None)
+    if "was removed while the run goes on" not in err or not lines_of(run_dir, "checkpoint") or t.hashes(run_dir) != longer(folder):
+        t.fail(f"removed: should be told, and end as if it had not been\n{err}")
+    t.run(["eval", run_dir, f"{folder}/data"])
+    t.run(["train", "-q", "--resume", run_dir], 2)
+    return True
+
+
+def clock_goes_back(folder, shim):
+    """A wall clock that runs backwards changes nothing: not the newest checkpoint, not the time of the next, no duration, no watchdog."""
+    env = {"LD_PRELOAD": shim, "ASAN_OPTIONS": "verify_asan_link_order=0:detect_leaks=0", "EBB_LOG": "warn"}
+    args = ["train", "-q", f"{folder}/run.yaml", "--set", "run.name=back", "--set", "checkpoint.every_steps=7", "--set", "checkpoint.every_minutes=0.001"]
+    for more, ranks in ((args + ["--set", "train.max_steps=50"], 2), (["train", "-q", "--resume", f"{folder}/runs/back", "--set", "train.max_steps=0"], 3)):
+        done = t.run(more, ranks, env=env)
+        if done.stderr:
+            t.fail(f"a clock that goes back should cause no word\n{done.stderr}")
+    record = t.record(f"{folder}/runs/back")
+    if t.hashes(f"{folder}/runs/back") != undisturbed(folder) or not 0 < record["seconds"] < 60:
+        t.fail(f"with a clock that goes back, the run differs: {record}")
+    saved = lines_of(f"{folder}/runs/back", "checkpoint")
+    if not saved or any(not 0 <= m["write_seconds"] < 60 for m in saved):
+        t.fail(f"durations should not depend on the wall clock: {saved}")
+    listed = t.run(["ckpt", "list", f"{folder}/runs/back"], env=env)
+    if "verified" not in listed.stdout and "step-" not in listed.stdout:
+        t.fail(listed.stdout)
     return True
 
 
@@ -102,13 +253,18 @@ def main():
         t.run(["pack", "-q", f"{folder}/rows.svm", f"{folder}/data"])
         with open(f"{folder}/run.yaml", "w") as f:
             f.write(RUN.format(folder=folder))
-        flipped_bit(folder)
-        print("ok flipped_bit", flush=True)
-        two_in_one_folder(folder)
-        print("ok two_in_one_folder", flush=True)
-        done = full_disk(folder)
-        print(f"{2 + done} passed, 0 failed", flush=True)
-    sys.exit(0 if done else t.SKIP)
+        names = sys.argv[2:]
+        cases = [(c, (folder,)) for c in (flipped_bit, two_in_one_folder, full_disk, full_for_a_while, read_only_for_a_while, read_only_from_the_start,
+                                          removed_folder)] + [(clock_goes_back, (folder, sys.argv[1]))]
+        cases = [c for c in cases if not names or c[0].__name__ in names]
+        skipped = 0
+        for case, args in cases:
+            start = time.time()
+            done = case(*args) is not False
+            skipped += not done
+            print(f"ok {case.__name__} {time.time() - start:.1f} s" if done else f"SKIPPED: {case.__name__}: mounting a tmpfs is not permitted here", flush=True)
+        print(f"{len(cases) - skipped} passed, {skipped} skipped, 0 failed", flush=True)
+    sys.exit(t.SKIP if skipped else 0)
 
 
 if __name__ == "__main__":

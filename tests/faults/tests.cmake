@@ -1,10 +1,16 @@
 # Runs that are stopped, killed or let down by their storage.
 find_package(Python3 REQUIRED COMPONENTS Interpreter)
-foreach(fault stopping watchdog storage)
+foreach(fault stopping watchdog)
   add_test(NAME faults.${fault} COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/${fault}.py)
   set_tests_properties(faults.${fault} PROPERTIES LABELS faults TIMEOUT 600 SKIP_RETURN_CODE 77 PROCESSORS 2
     ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>")
 endforeach()
+# A wall clock that goes back, to be preloaded; without sanitizers, which would have to come first.
+add_library(clock_back MODULE ${CMAKE_CURRENT_LIST_DIR}/clock_back.c)
+set_target_properties(clock_back PROPERTIES PREFIX "" COMPILE_OPTIONS "-fno-sanitize=all" LINK_OPTIONS "-fno-sanitize=all")
+add_test(NAME faults.storage COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/storage.py $<TARGET_FILE:clock_back>)
+set_tests_properties(faults.storage PROPERTIES LABELS faults TIMEOUT 600 SKIP_RETURN_CODE 77 PROCESSORS 2
+  ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>")
 foreach(launcher srun mpirun)
   add_test(NAME faults.slurm_${launcher} COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/slurm.py ${launcher})
   set_tests_properties(faults.slurm_${launcher} PROPERTIES LABELS faults TIMEOUT 600 SKIP_RETURN_CODE 77 PROCESSORS 2

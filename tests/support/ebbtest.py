@@ -41,6 +41,12 @@ def record(run_dir):
         return json.load(f)
 
 
+def hashes(run_dir):
+    """Final SHA-256 of weights and of optimiser state."""
+    r = record(run_dir)
+    return r.get("weights_sha256"), r.get("optimizer_sha256")
+
+
 def metrics(run_dir):
     with open(os.path.join(run_dir, "metrics.jsonl")) as f:
         return [json.loads(line) for line in f]
