@@ -404,7 +404,8 @@ const ebb_command_t cmd_train = {
     .about = "The run's folder (run.dir/run.name) gets run.json, metrics.jsonl, checkpoints and model.h5. SIGTERM,\n"
              "SIGINT or SIGUSR1 to any rank finishes the step, writes a checkpoint and exits 75: resume with\n"
              "--resume, on any number of ranks. The model is the same, bit for bit, however many ranks and threads\n"
-             "there are and however often the run was stopped.\n",
+             "there are and however often the run was stopped. Checkpoints are written while training goes on; one\n"
+             "that cannot be written is told and tried again at the next, and only the last one fails the run.\n",
     .min_operands = 0,
     .max_operands = 1,
     .options = options,

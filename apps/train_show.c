@@ -48,6 +48,11 @@ void train_show_start(const char *name, const json_t *facts)
     }
     fprintf(stderr, "on     %.0f lanes on %.0f rank%s x %.0f thread%s, %s: %s\n", number(facts, "lanes"), ranks,
             plural(ranks), threads, plural(threads), string(facts, "backend"), string(facts, "device"));
+    const json_t *memory = json_object_get(facts, "memory");
+    fprintf(stderr, "memory %s of weights on each rank, %s of optimiser state over all, %s for checkpoints on rank 0\n",
+            ebb_format_bytes(number(memory, "weights"), a, sizeof a),
+            ebb_format_bytes(number(memory, "state"), b, sizeof b),
+            ebb_format_bytes(number(memory, "snapshot"), c, sizeof c));
 }
 
 /* Rates and shares over the last few seconds would jump about; those since the start settle. */

@@ -130,6 +130,14 @@ ebb_status_t ebb_file_replace(const char *path, const void *data, size_t bytes)
     return status;
 }
 
+/* A folder that survives a power cut as soon as something in it does. */
+static ebb_status_t make_folder(const char *path)
+{
+    if (mkdir(path, 0777) == 0)
+        return sync_folder_of(path);
+    return errno == EEXIST ? EBB_OK : ebb_file_error(path, "make folder");
+}
+
 ebb_status_t ebb_file_mkdirs(const char *path)
 {
     char copy[PATH_MAX];
@@ -139,12 +147,10 @@ ebb_status_t ebb_file_mkdirs(const char *path)
         if (*p != '/')
             continue;
         *p = 0;
-        if (mkdir(copy, 0777) != 0 && errno != EEXIST)
-            return ebb_file_error(copy, "make folder");
+        EBB_TRY(make_folder(copy));
         *p = '/';
     }
-    if (mkdir(copy, 0777) != 0 && errno != EEXIST)
-        return ebb_file_error(copy, "make folder");
+    EBB_TRY(make_folder(copy));
     if (!ebb_file_is_dir(copy))
         return EBB_FAIL(EBB_EIO, "%s: is not a folder", copy);
     return EBB_OK;

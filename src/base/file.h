@@ -16,7 +16,7 @@ ebb_status_t ebb_file_read_all(const char *path, char **text_p, size_t *bytes_p)
 ebb_status_t ebb_file_replace(const char *path, const void *data, size_t bytes);
 /* The last part of that, for a file written by other means. */
 ebb_status_t ebb_file_commit(const char *tmp, const char *path);
-/* mkdir -p. */
+/* mkdir -p; each folder made is synced into the one above. */
 ebb_status_t ebb_file_mkdirs(const char *path);
 bool ebb_file_exists(const char *path);
 bool ebb_file_is_dir(const char *path);

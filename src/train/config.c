@@ -78,7 +78,7 @@ static const ebb_option_t run_table[] = {
     {KEY("eval.every", EBB_OPT_I64, eval_every, "1", "epochs", 1, INFINITY, NULL,
          "evaluate on the validation data after every so many epochs, and after the last")},
     {KEY("checkpoint.every_steps", EBB_OPT_I64, checkpoint_steps, "0", "steps", 0, INFINITY, NULL,
-         "write a checkpoint every so many steps; 0: by time alone")},
+         "write a checkpoint every so many steps, in the background; 0: by time alone")},
     {KEY("checkpoint.every_minutes", EBB_OPT_F64, checkpoint_minutes, "10", "minutes", 0, INFINITY, NULL,
          "and whenever so much time has passed; 0: not by time")},
     {KEY("checkpoint.keep", EBB_OPT_I64, checkpoint_keep, "2", "checkpoints", 1, INFINITY, NULL,

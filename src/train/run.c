@@ -204,6 +204,7 @@ char *ebb_run_facts(const ebb_run_t *run)
 {
     char device[256] = "", layers[4096] = "";
     int64_t floats = 0;
+    int states = ebb_optim_state_count(run->optim);
     const ebb_backend_t *backend = run->workers.backend;
     for (int i = 0; i < run->layout->n_params; i++)
         floats += run->layout->params[i].rows * run->layout->params[i].cols;
@@ -211,7 +212,8 @@ char *ebb_run_facts(const ebb_run_t *run)
         ebb_model_describe(run->model, layers, sizeof layers) != EBB_OK)
         ebb_error_clear();
     json_t *facts = json_pack(
-        "{s:{s:s, s:s, s:I, s:I, s:I, s:I, s:b}, s:s, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:s, s:s, s:I, s:I}", //
+        "{s:{s:s, s:s, s:I, s:I, s:I, s:I, s:b}, s:s, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:s, s:s, s:I, s:I, "
+        "s:{s:I, s:I, s:I}}", //
         "data", "name", run->info->name, "hash", run->info->hash, "rows", (json_int_t)run->info->rows, "cols",
         (json_int_t)run->info->cols, "nnz", (json_int_t)run->info->nnz, "classes", (json_int_t)run->info->classes,
         "sparse", (int)run->info->sparse, //
@@ -219,7 +221,9 @@ char *ebb_run_facts(const ebb_run_t *run)
         (json_int_t)run->order.batch, "block_rows", (json_int_t)run->order.block_rows, "window_blocks",
         (json_int_t)run->order.window_blocks, "ranks", ebb_comm_size(run->comm), "threads", run->workers.threads,
         "backend", backend->ops->name, "device", device, "epoch_steps", (json_int_t)run->epoch_steps, "total_steps",
-        (json_int_t)run->total_steps);
+        (json_int_t)run->total_steps, "memory", "weights", (json_int_t)(floats * (int64_t)sizeof(float)), "state",
+        (json_int_t)(floats * states * (int64_t)sizeof(float)), "snapshot",
+        (json_int_t)ebb_saver_bytes(run->layout, states));
     char *text = facts ? ebb_json_dump(facts) : NULL;
     json_decref(facts);
     return text;
