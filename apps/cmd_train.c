@@ -225,6 +225,7 @@ static void on_checkpoint(void *user, const ebb_saved_t *saved, const char *erro
     ebb_record_line_string(s->record, "path", saved->path);
     ebb_record_line_f64(s->record, "wait_seconds", saved->wait_seconds);
     ebb_record_line_f64(s->record, "write_seconds", saved->write_seconds);
+    ebb_record_line_f64(s->record, "cpu_seconds", saved->cpu_seconds);
     if (error)
         ebb_record_line_string(s->record, "error", error);
     keep_line(s, ebb_record_line_end(s->record));

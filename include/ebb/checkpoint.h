@@ -68,11 +68,14 @@ typedef struct ebb_saved {
     char path[4096];
     double wait_seconds;  /* that training waited: for the snapshot, and for the write where it had to */
     double write_seconds; /* from the snapshot's end to the file in place */
+    double cpu_seconds;   /* processor time of that */
     char weights_sha256[65], optimizer_sha256[65];
 } ebb_saved_t;
 
-/* Not collective: but every rank needs one. */
-EBB_API ebb_status_t ebb_saver_create(ebb_comm_t *comm, ebb_saver_t **saver_p) EBB_MUST_CHECK;
+/* Memory for the snapshots of a layout with so many states per parameter is made ready in the background; layout NULL:
+ * when the first is taken. Not collective, but every rank needs one. */
+EBB_API ebb_status_t ebb_saver_create(ebb_comm_t *comm, const ebb_layout_t *layout, int states,
+                                      ebb_saver_t **saver_p) EBB_MUST_CHECK;
 /* Completes what is being written; warns if that fails. Not collective. */
 EBB_API void ebb_saver_destroy(ebb_saver_t *saver);
 /* Bytes of the snapshot, on rank 0. */

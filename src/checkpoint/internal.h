@@ -120,7 +120,7 @@ typedef struct ebb_ckpt_visitor {
 bool ebb_ckpt_in_place(const ebb_checkpoint_state_t *state);
 ebb_status_t ebb_ckpt_walk(const ebb_checkpoint_state_t *state, ebb_ckpt_index_t *index, bool scatter,
                            const ebb_ckpt_visitor_t *visitor);
-/* Floats per piece; tests make it small. */
-extern int64_t ebb_ckpt_piece_floats;
+/* Floats per piece, and bytes that the saver writes at once; tests make them small. */
+extern int64_t ebb_ckpt_piece_floats, ebb_saver_piece_bytes;
 
 #endif

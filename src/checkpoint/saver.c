@@ -25,9 +25,12 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { NICE = 10, PIECE = 4 << 20, SECTOR = 4096 };
+enum { NICE = 10, SECTOR = 4096, TEXTS = 1 << 20 };
+
+int64_t ebb_saver_piece_bytes = 4 << 20;
 
 typedef enum stage { IDLE, HASH, SEAL, OPEN, WRITE, COMMIT, PRUNE, CLEAR } stage_t;
 
@@ -110,7 +113,7 @@ static ebb_status_t open_file(ebb_saver_t *s)
 
 static ebb_status_t write_piece(ebb_saver_t *s)
 {
-    int64_t left = s->writer.bytes - s->at, n = left < PIECE ? left : PIECE;
+    int64_t left = s->writer.bytes - s->at, n = left < ebb_saver_piece_bytes ? left : ebb_saver_piece_bytes;
     EBB_TRY(ebb_ckpt_image_write(&s->writer, s->at, n));
     s->at += n;
     s->stage = n < left ? WRITE : COMMIT;
@@ -155,7 +158,7 @@ static void end_job(ebb_saver_t *s)
 /* Gaps between libhdf5's blocks must be zero in every file, and the next file may have them elsewhere. */
 static void clear_piece(ebb_saver_t *s)
 {
-    int64_t left = s->room - s->at, n = left < PIECE ? left : PIECE;
+    int64_t left = s->room - s->at, n = left < ebb_saver_piece_bytes ? left : ebb_saver_piece_bytes;
     memset(s->image + s->at, 0, (size_t)n);
     s->at += n;
     if (n == left) {
@@ -164,9 +167,17 @@ static void clear_piece(ebb_saver_t *s)
     }
 }
 
+static double cpu_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
 /* One piece of the job. */
 static void advance(ebb_saver_t *s)
 {
+    double before = cpu_seconds();
     static ebb_status_t (*const piece[])(ebb_saver_t *) = {[HASH] = hash_piece,   [SEAL] = seal,     [OPEN] = open_file,
                                                            [WRITE] = write_piece, [COMMIT] = commit, [PRUNE] = prune};
     if (s->stage == CLEAR) {
@@ -178,6 +189,7 @@ static void advance(ebb_saver_t *s)
         ebb_error_clear();
         s->stage = CLEAR;
     }
+    s->saved.cpu_seconds += cpu_seconds() - before;
     if (s->stage == CLEAR)
         end_job(s);
 }
@@ -220,7 +232,38 @@ static void complete(ebb_saver_t *s, bool cleared)
         ebb_error_set(&earlier);
 }
 
-ebb_status_t ebb_saver_create(ebb_comm_t *comm, ebb_saver_t **saver_p)
+int64_t ebb_saver_bytes(const ebb_layout_t *layout, int states)
+{
+    int64_t floats = 0;
+    for (int i = 0; i < layout->n_params; i++)
+        floats += layout->params[i].rows * layout->params[i].cols;
+    return floats * (1 + (states > 0 ? states : 0)) * (int64_t)sizeof(float);
+}
+
+static ebb_status_t make_room(ebb_saver_t *s, int64_t bytes)
+{
+    if (bytes <= s->room)
+        return EBB_OK;
+    int64_t room = (bytes + bytes / 64 + SECTOR - 1) / SECTOR * SECTOR; /* texts grow */
+    ebb_free(s->image);
+    s->image = NULL;
+    s->room = 0;
+    EBB_TRY(ebb_alloc("a checkpoint's snapshot", (size_t)room, (void **)&s->image));
+    s->room = room;
+    return EBB_OK;
+}
+
+/* The first touch of new memory takes far longer than a copy: the thread clears it before it is needed. */
+static void make_ready(ebb_saver_t *s, const ebb_layout_t *layout, int states)
+{
+    int64_t bytes = ebb_saver_bytes(layout, states) + TEXTS + (int64_t)layout->n_params * (1 + states) * SECTOR;
+    if (make_room(s, bytes) == EBB_OK)
+        s->stage = CLEAR;
+    else
+        ebb_error_clear(); /* told when a snapshot is wanted */
+}
+
+ebb_status_t ebb_saver_create(ebb_comm_t *comm, const ebb_layout_t *layout, int states, ebb_saver_t **saver_p)
 {
     ebb_saver_t *s;
     *saver_p = NULL;
@@ -232,6 +275,8 @@ ebb_status_t ebb_saver_create(ebb_comm_t *comm, ebb_saver_t **saver_p)
         return EBB_OK;
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->more, NULL);
+    if (layout)
+        make_ready(s, layout, states);
     s->threaded = pthread_create(&s->thread, NULL, saver_main, s) == 0;
     if (!s->threaded)
         EBB_WARN("checkpoint", "cannot start a thread: training waits while checkpoints are written");
@@ -259,14 +304,6 @@ void ebb_saver_destroy(ebb_saver_t *s)
     ebb_free(s);
 }
 
-int64_t ebb_saver_bytes(const ebb_layout_t *layout, int states)
-{
-    int64_t floats = 0;
-    for (int i = 0; i < layout->n_params; i++)
-        floats += layout->params[i].rows * layout->params[i].cols;
-    return floats * (1 + (states > 0 ? states : 0)) * (int64_t)sizeof(float);
-}
-
 static ebb_status_t copy_text(const char *from, char **to)
 {
     *to = from ? ebb_strdup(from) : NULL;
@@ -283,26 +320,11 @@ static ebb_status_t copy_meta(const ebb_checkpoint_meta_t *from, ebb_checkpoint_
     return copy_text(from->dataset, &to->dataset);
 }
 
-static ebb_status_t make_room(ebb_saver_t *s)
-{
-    int64_t room = (ebb_ckpt_room(&s->index, &s->meta) + SECTOR - 1) / SECTOR * SECTOR;
-    if (room <= s->room)
-        return EBB_OK;
-    room += room / 64; /* texts grow */
-    room = (room + SECTOR - 1) / SECTOR * SECTOR;
-    ebb_free(s->image);
-    s->image = NULL;
-    s->room = 0;
-    EBB_TRY(ebb_alloc("a checkpoint's snapshot", (size_t)room, (void **)&s->image));
-    s->room = room;
-    return EBB_OK;
-}
-
 /* Everything of the job but the values. */
 static ebb_status_t prepare(ebb_saver_t *s, const ebb_checkpoint_meta_t *meta)
 {
     EBB_TRY(copy_meta(meta, &s->meta));
-    EBB_TRY(make_room(s));
+    EBB_TRY(make_room(s, (ebb_ckpt_room(&s->index, &s->meta) + SECTOR - 1) / SECTOR * SECTOR));
     EBB_TRY(ebb_ckpt_digest_create(false, true, &s->digest));
     return ebb_ckpt_image_create(s->image, s->room, &s->index, &s->meta, &s->writer);
 }

@@ -26,6 +26,17 @@ foreach(kind faults kills)
   set_tests_properties(faults.loader_${kind} PROPERTIES LABELS faults TIMEOUT 300)
 endforeach()
 
+# A file layer that records what reaches the disk when, and a disk that forgets. In full: build/release/tests/power_cut 200
+add_executable(power_cut faults/power_cut.c)
+target_include_directories(power_cut PRIVATE ${CMAKE_CURRENT_LIST_DIR}/../support)
+set(wraps)
+foreach(call open pwrite fallocate ftruncate fsync rename unlink mkdir close)
+  list(APPEND wraps -Wl,--wrap=${call})
+endforeach()
+target_link_libraries(power_cut PRIVATE ebb_checkpoint cmocka ${wraps})
+add_test(NAME faults.power_cut COMMAND power_cut)
+set_tests_properties(faults.power_cut PROPERTIES LABELS faults TIMEOUT 300)
+
 # A model plug-in that makes NaN where it is told to.
 add_library(plugin_nan MODULE ${CMAKE_CURRENT_LIST_DIR}/plugin_nan.c)
 target_include_directories(plugin_nan PRIVATE ${PROJECT_SOURCE_DIR}/include)

@@ -97,7 +97,7 @@ static void a_snapshot_of_any_number_of_ranks_gives_the_same_file(void **p)
     shared_dir(dir);
     snprintf(path, sizeof path, "%s/step-000000007.h5", dir);
     snprintf(path1, sizeof path1, "%s/alone.h5", dir);
-    assert_ok(ebb_saver_create(world, &saver));
+    assert_ok(ebb_saver_create(world, &fake_layout, 2, &saver));
     for (int round = 0; round < 3; round++) {
         ebb_ckpt_piece_floats = round == 1 ? 320 : 1 << 18;
         fake_visit(&state, 3, true);

@@ -22,7 +22,7 @@ static int setup(void **p)
     f->dir = test_mkdir();
     assert_ok(ebb_comm_self(&f->comm));
     fake_create(f->comm, 2, &f->state);
-    assert_ok(ebb_saver_create(f->comm, &f->saver));
+    assert_ok(ebb_saver_create(f->comm, NULL, 0, &f->saver));
     ebb_log_set_level(EBB_LOG_ERROR);
     ebb_ckpt_piece_floats = 700;
     *p = f;
@@ -219,7 +219,7 @@ static void every_failed_allocation_is_an_error_now_or_later_and_leaks_nothing(v
     for (int64_t n = 0; failed && n < 200; n++) {
         ebb_saver_t *saver;
         ebb_saved_t saved;
-        assert_ok(ebb_saver_create(f->comm, &saver));
+        assert_ok(ebb_saver_create(f->comm, &fake_layout, 2, &saver));
         ebb_alloc_fail_after(n);
         ebb_status_t status = ebb_saver_begin(saver, &f->state, path, 1, &meta);
         assert_int_equal(ebb_saver_pending(saver), status == EBB_OK);
@@ -241,7 +241,7 @@ static void what_was_begun_is_completed_at_the_end_and_the_callers_error_stays(v
     char path[4200];
     ebb_checkpoint_meta_t meta = some_meta(3);
     ebb_saver_t *saver;
-    assert_ok(ebb_saver_create(f->comm, &saver));
+    assert_ok(ebb_saver_create(f->comm, &fake_layout, 2, &saver));
     fake_visit(&f->state, 3, true);
     assert_ok(ebb_checkpoint_path(f->dir, 3, path, sizeof path));
     assert_ok(ebb_saver_begin(saver, &f->state, path, 1, &meta));
