@@ -13,8 +13,6 @@ struct ebb_record {
     ebb_text_t line; /* under construction */
 };
 
-/* Lock a folder for this process; EBB_EUSAGE names the holder. The lock ends with *fd_p or the process. */
-ebb_status_t ebb_run_lock(const char *folder, int *fd_p) EBB_MUST_CHECK;
 /* Open metrics.jsonl and cut off a torn last line. */
 ebb_status_t ebb_lines_open(ebb_record_t *record) EBB_MUST_CHECK;
 

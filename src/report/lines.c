@@ -5,6 +5,7 @@
 #include "report/internal.h"
 
 #include "base/file.h"
+#include "base/lock.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -141,7 +142,7 @@ static ebb_status_t restore_folder(ebb_record_t *r)
         close(r->lock_fd);
     r->lock_fd = -1;
     EBB_TRY(ebb_file_mkdirs(r->folder));
-    EBB_TRY(ebb_run_lock(r->folder, &r->lock_fd));
+    EBB_TRY(ebb_folder_lock(r->folder, "lock", &r->lock_fd));
     EBB_TRY(ebb_record_write(r));
     return ebb_lines_open(r);
 }

@@ -5,6 +5,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/lock.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -98,7 +99,7 @@ static ebb_status_t open_record(ebb_record_t *r, const char *folder, bool resume
         return EBB_FAIL(EBB_ENOINPUT, "%s: no run to resume: there is no run.json in it", r->folder);
     if (!resume)
         EBB_TRY(ebb_file_mkdirs(r->folder));
-    EBB_TRY(ebb_run_lock(r->folder, &r->lock_fd));
+    EBB_TRY(ebb_folder_lock(r->folder, "lock", &r->lock_fd));
     if (resume)
         EBB_TRY(load(r));
     else

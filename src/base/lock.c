@@ -1,8 +1,8 @@
-/* The lock on a run's folder: an exclusive flock on the file "lock", in which the holder writes who it is. The kernel
- * drops it when the holder dies, also by SIGKILL; the text is only for the message. Where a file system has no locks
- * the text alone must do: a live process of this host named in it refuses, everything else is taken as stale.
+/* A lock on a folder: an exclusive flock on a file in it, in which the holder writes who it is. The kernel drops it
+ * when the holder dies, also by SIGKILL; the text is only for the message. Where a file system has no locks the text
+ * alone must do: a live process of this host named in it refuses, everything else is taken as stale.
  */
-#include "report/internal.h"
+#include "base/lock.h"
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -61,12 +61,12 @@ static ebb_status_t refuse(const char *folder, bool known, const holder_t *h)
                     h->pid, h->host, h->since);
 }
 
-ebb_status_t ebb_run_lock(const char *folder, int *fd_p)
+ebb_status_t ebb_folder_lock(const char *folder, const char *file, int *fd_p)
 {
     char path[PATH_MAX];
     holder_t h;
     *fd_p = -1;
-    if (snprintf(path, sizeof path, "%s/lock", folder) >= (int)sizeof path)
+    if (snprintf(path, sizeof path, "%s/%s", folder, file) >= (int)sizeof path)
         return EBB_FAIL(EBB_EINVAL, "path too long: %.80s...", folder);
     EBB_TRY(ebb_file_open(path, O_RDWR | O_CREAT, 0666, fd_p));
     bool locked = flock(*fd_p, LOCK_EX | LOCK_NB) == 0, busy = !locked && errno == EWOULDBLOCK;
@@ -81,4 +81,18 @@ ebb_status_t ebb_run_lock(const char *folder, int *fd_p)
         *fd_p = -1;
     }
     return status;
+}
+
+bool ebb_folder_locked(const char *folder, const char *file)
+{
+    char path[PATH_MAX];
+    holder_t h;
+    snprintf(path, sizeof path, "%s/%s", folder, file);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return false;
+    bool free_now = flock(fd, LOCK_SH | LOCK_NB) == 0, busy = !free_now && errno == EWOULDBLOCK;
+    bool held = busy || (!free_now && read_holder(fd, &h) && holder_lives(&h));
+    close(fd);
+    return held;
 }
