@@ -119,7 +119,7 @@ static void keep_line(watch_t *s, ebb_status_t status)
 }
 
 /* Remove the models and checkpoints of an earlier run of this name, and nothing else that may lie in its folder. */
-static ebb_status_t remove_models(const char *folder)
+ebb_status_t ebb_remove_models(const char *folder)
 {
     static const char *const names[] = {"model.h5", "best.h5", NULL};
     char path[PATH_MAX];
@@ -139,7 +139,7 @@ static void on_start(void *user, const char *facts_json)
     const char *key;
     keep(s, ebb_json_parse(facts_json, strlen(facts_json), "facts", &facts));
     if (s->record && !s->options->resume) /* only now is it sure that the new run can begin */
-        keep(s, remove_models(ebb_record_folder(s->record)));
+        keep(s, ebb_remove_models(ebb_record_folder(s->record)));
     int threads = (int)json_integer_value(json_object_get(facts, "threads"));
     keep(s, ebb_record_start(s->record, s->comm, NULL, threads, 0, NULL));
     json_object_foreach(facts, key, value)

@@ -41,6 +41,8 @@ typedef struct ebb_command {
 #define DATASET_WITH_TARGETS "in a foreign HDF5 file: path of X, and after a colon of the targets"
 
 extern const ebb_command_t cmd_train;
+extern const ebb_command_t cmd_run;
+extern const ebb_command_t cmd_scale;
 extern const ebb_command_t cmd_eval;
 extern const ebb_command_t cmd_predict;
 extern const ebb_command_t cmd_export;
@@ -69,6 +71,9 @@ void ebb_command_usage(const ebb_command_t *command, ebb_text_t *out);
 
 /* Write the man pages and the bash completion of all subcommands into a folder. */
 ebb_status_t ebb_docs_write(const char *folder);
+
+/* Remove the models and checkpoints in a run's folder. */
+ebb_status_t ebb_remove_models(const char *folder);
 
 /* Columns of the terminal on stdout, at most 100; 80 elsewhere. */
 int ebb_stdout_width(void);

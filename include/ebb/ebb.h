@@ -16,6 +16,7 @@
 #include <ebb/train.h>
 #include <ebb/report.h>
 #include <ebb/watch.h>
+#include <ebb/supervise.h>
 
 #ifdef __cplusplus
 extern "C" {

@@ -9,7 +9,8 @@
  *
  * run.json, version 1: format "ebb-run", version, name, outcome ("running", "finished", "stopped", "failed"), error,
  * started, ended (UTC), starts (one for each start: started, ended, outcome, ranks, hosts, versions), and what the
- * caller sets: config, data, epochs, metrics, weights_sha256, optimizer_sha256 ... Figures that nobody measured are
+ * caller sets: config, data, epochs, metrics, weights_sha256, optimizer_sha256 ... A supervisor adds restarts and
+ * resizes, lists of {time, step, reason, ranks_before, ranks}. Figures that nobody measured are
  * absent.
  */
 #ifndef EBB_REPORT_H
