@@ -1,5 +1,32 @@
-add_executable(gputest_cuda gpu/test_cuda.c)
-target_include_directories(gputest_cuda PRIVATE support)
-target_link_libraries(gputest_cuda PRIVATE ebb_compute cmocka ${CMAKE_DL_LIBS})
-add_test(NAME gpu.cuda COMMAND gputest_cuda)
-set_tests_properties(gpu.cuda PROPERTIES LABELS gpu TIMEOUT 120 SKIP_RETURN_CODE 77)
+# The CUDA backend's operations beside the CPU's: on a GPU where there is one, and always as loops on the host.
+add_executable(gputest_ops gpu/test_ops.c)
+set_target_properties(gputest_ops PROPERTIES ENABLE_EXPORTS ON) # backends meet one copy of the error record
+target_include_directories(gputest_ops PRIVATE support)
+target_link_libraries(gputest_ops PRIVATE ebb_compute cmocka ${CMAKE_DL_LIBS})
+add_test(NAME gpu.ops COMMAND gputest_ops cuda)
+set_tests_properties(gpu.ops PROPERTIES LABELS gpu TIMEOUT 300 SKIP_RETURN_CODE 77)
+if(TARGET ebb_cuda)
+  set_tests_properties(gpu.ops PROPERTIES ENVIRONMENT "EBB_BACKEND_PATH=$<TARGET_FILE_DIR:ebb_cuda>")
+endif()
+
+# The double: the backend's own files as C++, on doubles of CUDA's runtime and libraries. Without sanitisers, since its
+# device memory is poisoned for the rest of the program.
+include(CheckLanguage)
+check_language(CXX)
+if(CMAKE_CXX_COMPILER)
+  enable_language(CXX)
+  set(kernels ${PROJECT_SOURCE_DIR}/src/compute/cuda)
+  set(sources ${kernels}/device.cu ${kernels}/dense.cu ${kernels}/loss.cu ${kernels}/sparse.cu ${kernels}/update.cu)
+  set_source_files_properties(${sources} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "-xc++")
+  add_library(ebb_cuda_double MODULE ${sources} support/cuda_double/double.cc)
+  target_include_directories(ebb_cuda_double PRIVATE support/cuda_double ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/src)
+  target_compile_features(ebb_cuda_double PRIVATE cxx_std_17)
+  target_compile_definitions(ebb_cuda_double PRIVATE EBB_CUDA_DOUBLE EBB_CUDA_NAME="cuda_double" _GNU_SOURCE)
+  target_compile_options(ebb_cuda_double PRIVATE -O2 -ffp-contract=off -fno-tree-loop-distribute-patterns -Wall -Wextra
+    -Wno-unused-parameter $<$<BOOL:${EBB_WERROR}>:-Werror>)
+  set_target_properties(ebb_cuda_double PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/doubles)
+  add_test(NAME gpu.double.ops COMMAND gputest_ops cuda_double)
+  add_dependencies(gputest_ops ebb_cuda_double)
+  set_tests_properties(gpu.double.ops PROPERTIES LABELS gpu TIMEOUT 300
+    ENVIRONMENT "EBB_BACKEND_PATH=${CMAKE_CURRENT_BINARY_DIR}/doubles")
+endif()

@@ -1,0 +1,278 @@
+/* The GPU as a device: opening it, memory, contexts, and the table of operations. */
+#include "compute/cuda/cuda.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+ebb_status_t ebb_cuda_failed(cudaError_t code, const char *what)
+{
+    if (code == cudaErrorMemoryAllocation) {
+        size_t spare = 0, all = 0;
+        (void)cudaGetLastError(); /* this one does not stick */
+        (void)cudaMemGetInfo(&spare, &all);
+        return EBB_FAIL(EBB_ENOMEM, "%s: out of GPU memory (%.1f of %.1f GiB are free): use a smaller batch or model",
+                        what, (double)spare / (1 << 30), (double)all / (1 << 30));
+    }
+    return EBB_FAIL(EBB_EUNAVAILABLE, "%s: CUDA says %s (%s)", what, cudaGetErrorString(code), cudaGetErrorName(code));
+}
+
+static ebb_status_t use_device(const cuda_device_t *device)
+{
+    static thread_local int current = -1;
+    if (current == device->number)
+        return EBB_OK;
+    CUDA_TRY(cudaSetDevice(device->number), "choosing a GPU");
+    current = device->number;
+    return EBB_OK;
+}
+
+ebb_status_t ebb_cuda_use(const ebb_exec_t *x)
+{
+    return use_device(x->device);
+}
+
+ebb_status_t ebb_cuda_describe(void *dev, char *text, size_t size)
+{
+    const cuda_device_t *device = (const cuda_device_t *)dev;
+    int runtime = 0, driver = 0;
+    CUDA_TRY(cudaRuntimeGetVersion(&runtime), "asking for CUDA's version");
+    CUDA_TRY(cudaDriverGetVersion(&driver), "asking for the driver's version");
+    snprintf(text, size, "%s (GPU %d, sm_%d%d, %.0f GiB), CUDA %d.%d, driver for %d.%d", device->properties.name,
+             device->number, device->properties.major, device->properties.minor,
+             (double)device->properties.totalGlobalMem / (1 << 30), runtime / 1000, runtime % 1000 / 10, driver / 1000,
+             driver % 1000 / 10);
+    return EBB_OK;
+}
+
+/* ---- memory ---- */
+
+ebb_status_t ebb_cuda_alloc(void *dev, size_t bytes, const char *what, void **ptr_p)
+{
+    *ptr_p = NULL;
+    EBB_TRY(use_device((const cuda_device_t *)dev));
+    size_t room = bytes > 0 ? bytes : 1;
+    CUDA_TRY(cudaMalloc(ptr_p, room), what);
+    CUDA_TRY(cudaMemset(*ptr_p, 0, room), what);
+    CUDA_TRY(cudaDeviceSynchronize(), what); /* contexts' streams do not wait for the default stream */
+    return EBB_OK;
+}
+
+void ebb_cuda_free(void *dev, void *ptr)
+{
+    if (ptr && use_device((const cuda_device_t *)dev) == EBB_OK)
+        (void)cudaFree(ptr);
+}
+
+static ebb_status_t move(ebb_exec_t *x, void *dst, const void *src, size_t bytes, cudaMemcpyKind kind, const char *what)
+{
+    EBB_TRY(ebb_cuda_use(x));
+    if (bytes > 0 && dst != src)
+        CUDA_TRY(cudaMemcpyAsync(dst, src, bytes, kind, x->stream), what);
+    return EBB_OK;
+}
+
+ebb_status_t ebb_cuda_upload(ebb_exec_t *x, void *dst, const void *src, size_t bytes)
+{
+    return move(x, dst, src, bytes, cudaMemcpyHostToDevice, "copying to the GPU");
+}
+
+ebb_status_t ebb_cuda_download(ebb_exec_t *x, void *dst, const void *src, size_t bytes)
+{
+    return move(x, dst, src, bytes, cudaMemcpyDeviceToHost, "copying from the GPU");
+}
+
+ebb_status_t ebb_cuda_copy(ebb_exec_t *x, void *dst, const void *src, size_t bytes)
+{
+    return move(x, dst, src, bytes, cudaMemcpyDeviceToDevice, "copying within the GPU");
+}
+
+ebb_status_t ebb_cuda_zero(ebb_exec_t *x, void *dst, size_t bytes)
+{
+    EBB_TRY(ebb_cuda_use(x));
+    if (bytes > 0)
+        CUDA_TRY(cudaMemsetAsync(dst, 0, bytes, x->stream), "clearing GPU memory");
+    return EBB_OK;
+}
+
+ebb_status_t ebb_cuda_room(ebb_exec_t *x, room_t *room, int64_t n, size_t element, const char *what)
+{
+    size_t need = (size_t)(n > 0 ? n : 1) * element;
+    EBB_TRY(ebb_cuda_use(x));
+    if (need <= room->bytes)
+        return EBB_OK;
+    CUDA_TRY(cudaStreamSynchronize(x->stream), what);
+    CUDA_TRY(cudaFree(room->ptr), what);
+    *room = room_t{NULL, 0};
+    need += need / 4;
+    CUDA_TRY(cudaMalloc(&room->ptr, need), what);
+    room->bytes = need;
+    return EBB_OK;
+}
+
+ebb_status_t ebb_cuda_tell(ebb_exec_t *x, int64_t first, int64_t n, const int64_t *from)
+{
+    CUDA_TRY(cudaMemcpyAsync(x->told + first, from, (size_t)n * sizeof *from, cudaMemcpyDeviceToHost, x->stream),
+             "asking the GPU for a count");
+    CUDA_TRY(cudaStreamSynchronize(x->stream), "waiting for the GPU");
+    return EBB_OK;
+}
+
+/* ---- contexts ---- */
+
+enum { BLAS_ROOM = 32 << 20, TOLD = 4 };
+
+static ebb_status_t make_blas(ebb_exec_t *x)
+{
+    cublasStatus_t s = cublasCreate(&x->blas);
+    if (s == CUBLAS_STATUS_SUCCESS)
+        s = cublasSetStream(x->blas, x->stream);
+    if (s == CUBLAS_STATUS_SUCCESS)
+        s = cublasSetWorkspace(x->blas, x->blas_room.ptr, x->blas_room.bytes); /* its own: same bits on any stream */
+    if (s != CUBLAS_STATUS_SUCCESS)
+        return EBB_FAIL(EBB_EUNAVAILABLE, "cuBLAS cannot be started: %s", cublasGetStatusString(s));
+    return EBB_OK;
+}
+
+static ebb_status_t start_context(ebb_exec_t *x)
+{
+    EBB_TRY(ebb_cuda_use(x));
+    CUDA_TRY(cudaStreamCreateWithFlags(&x->stream, cudaStreamNonBlocking), "making a stream");
+    CUDA_TRY(cudaMallocHost((void **)&x->told, TOLD * sizeof *x->told), "pinned memory");
+    EBB_TRY(ebb_cuda_room(x, &x->blas_room, BLAS_ROOM, 1, "work space of cuBLAS"));
+    return make_blas(x);
+}
+
+ebb_status_t ebb_cuda_exec_create(void *dev, ebb_exec_t **x_p)
+{
+    *x_p = (ebb_exec_t *)calloc(1, sizeof **x_p);
+    if (!*x_p)
+        return EBB_FAIL(EBB_ENOMEM, "execution context: out of memory");
+    (*x_p)->device = (cuda_device_t *)dev;
+    ebb_status_t status = start_context(*x_p);
+    if (status != EBB_OK) {
+        ebb_cuda_exec_destroy(*x_p);
+        *x_p = NULL;
+    }
+    return status;
+}
+
+ebb_status_t ebb_cuda_exec_sync(ebb_exec_t *x)
+{
+    EBB_TRY(ebb_cuda_use(x));
+    CUDA_TRY(cudaStreamSynchronize(x->stream), "waiting for the GPU");
+    return EBB_OK;
+}
+
+void ebb_cuda_exec_destroy(ebb_exec_t *x)
+{
+    if (!x || ebb_cuda_use(x) != EBB_OK)
+        return;
+    room_t *rooms[] = {&x->blas_room, &x->sort, &x->key,   &x->key_sorted, &x->place,  &x->place_sorted, &x->source,
+                       &x->head,      &x->idx,  &x->begin, &x->term,       &x->fields, &x->partial,      &x->answer};
+    if (x->blas)
+        (void)cublasDestroy(x->blas);
+    for (room_t *room : rooms)
+        (void)cudaFree(room->ptr);
+    for (slot_t &slot : x->slot) {
+        (void)cudaFree(slot.idx.ptr);
+        (void)cudaFree(slot.val.ptr);
+    }
+    (void)cudaFreeHost(x->told);
+    if (x->stream)
+        (void)cudaStreamDestroy(x->stream);
+    free(x);
+}
+
+/* ---- the table ---- */
+
+static ebb_backend_ops_t make_table(void)
+{
+    ebb_backend_ops_t t;
+    memset(&t, 0, sizeof t);
+    t.version = EBB_BACKEND_VERSION;
+    t.caps = 0;
+    t.name = EBB_CUDA_NAME;
+    t.describe = ebb_cuda_describe;
+    t.alloc = ebb_cuda_alloc;
+    t.free = ebb_cuda_free;
+    t.upload = ebb_cuda_upload;
+    t.download = ebb_cuda_download;
+    t.zero = ebb_cuda_zero;
+    t.copy = ebb_cuda_copy;
+    t.exec_create = ebb_cuda_exec_create;
+    t.exec_sync = ebb_cuda_exec_sync;
+    t.exec_destroy = ebb_cuda_exec_destroy;
+    t.gemm = ebb_cuda_gemm;
+    t.bias_grad = ebb_cuda_bias_grad;
+    t.act_forward = ebb_cuda_act_forward;
+    t.act_backward = ebb_cuda_act_backward;
+    t.layernorm_forward = ebb_cuda_layernorm_forward;
+    t.layernorm_backward = ebb_cuda_layernorm_backward;
+    t.dropout = ebb_cuda_dropout;
+    t.csr_gemm = ebb_cuda_csr_gemm;
+    t.csr_grad = ebb_cuda_csr_grad;
+    t.csr_terms = ebb_cuda_csr_terms;
+    t.terms_sum = ebb_cuda_terms_sum;
+    t.terms_free = ebb_cuda_terms_free;
+    t.csr_grad_dense = ebb_cuda_csr_grad_dense;
+    t.fm_forward = ebb_cuda_fm_forward;
+    t.fm_grad = ebb_cuda_fm_grad;
+    t.fm_grad_dense = ebb_cuda_fm_grad_dense;
+    t.embed_forward = ebb_cuda_embed_forward;
+    t.embed_grad = ebb_cuda_embed_grad;
+    t.embed_grad_dense = ebb_cuda_embed_grad_dense;
+    t.loss = ebb_cuda_loss;
+    t.link = ebb_cuda_link;
+    t.add = ebb_cuda_add;
+    t.sumsq = ebb_cuda_sumsq;
+    t.update = ebb_cuda_update;
+    t.update_rows = ebb_cuda_update_rows;
+    return t;
+}
+
+/* Ranks of a node take its visible GPUs in turn. */
+static ebb_status_t choose(int wanted, cuda_device_t *device)
+{
+    int count = 0;
+    cudaError_t code = cudaGetDeviceCount(&count);
+    if (code == cudaErrorInsufficientDriver)
+        return EBB_FAIL(EBB_EUNAVAILABLE,
+                        "the NVIDIA driver is missing or older than CUDA %d.%d needs: install a newer one",
+                        CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+    if (code == cudaErrorNoDevice || (code == cudaSuccess && count == 0))
+        return EBB_FAIL(EBB_EUNAVAILABLE, "there is no GPU that CUDA can use here (CUDA_VISIBLE_DEVICES is %s)",
+                        getenv("CUDA_VISIBLE_DEVICES") ? getenv("CUDA_VISIBLE_DEVICES") : "not set");
+    CUDA_TRY(code, "looking for GPUs");
+    device->number = (wanted < 0 ? 0 : wanted) % count;
+    CUDA_TRY(cudaGetDeviceProperties(&device->properties, device->number), "asking about a GPU");
+    EBB_TRY(use_device(device));
+    CUDA_TRY(cudaFree(NULL), "starting the GPU"); /* its context is made here, where a failure can be told */
+    return EBB_OK;
+}
+
+static void close_device(ebb_backend_t *backend)
+{
+    free(backend->dev);
+    backend->dev = NULL;
+}
+
+extern "C" EBB_API ebb_status_t ebb_backend_entry(uint32_t version, int device, ebb_backend_t *backend,
+                                                  void (**close_p)(ebb_backend_t *))
+{
+    static const ebb_backend_ops_t table = make_table();
+    if (version != EBB_BACKEND_VERSION)
+        return EBB_FAIL(EBB_EUNAVAILABLE, "the " EBB_CUDA_NAME " backend speaks version %u", EBB_BACKEND_VERSION);
+    cuda_device_t *d = (cuda_device_t *)calloc(1, sizeof *d);
+    if (!d)
+        return EBB_FAIL(EBB_ENOMEM, "device: out of memory");
+    ebb_status_t status = choose(device, d);
+    if (status != EBB_OK) {
+        free(d);
+        return status;
+    }
+    backend->ops = &table;
+    backend->dev = d;
+    *close_p = close_device;
+    return EBB_OK;
+}

@@ -1,0 +1,240 @@
+/* Losses from raw outputs, in their stable forms; row losses in double. Softmax takes a block a row, the others a
+ * thread a row. */
+#include "compute/cuda/math.h"
+
+typedef struct problem {
+    ebb_loss_kind_t kind;
+    float huber_delta;
+    int64_t width, classes; /* classes: of labels; 0: real targets */
+    const float *out;
+    const int32_t *label;
+    const float *y, *weight, *class_weight;
+    double *row_loss, *row_weight;
+    float *dout;
+    int64_t *bad; /* least row whose label is no class */
+} problem_t;
+
+/* Weight of each row; rows with bad labels are noted and counted as class 0. */
+KERNEL weigh_kernel(int64_t n, problem_t p)
+{
+    EACH(r, n)
+    {
+        double weight = p.weight ? (double)p.weight[r] : 1.0;
+        if (p.classes > 0) {
+            bool good = p.label[r] >= 0 && p.label[r] < p.classes;
+            if (!good)
+                keep_least(p.bad, r);
+            if (p.class_weight)
+                weight *= (double)p.class_weight[good ? p.label[r] : 0];
+        }
+        p.row_weight[r] = weight;
+    }
+}
+
+/* Largest of one value a thread, in place; in part[0]. */
+#define BLOCK_MAX(part)                                                                                                \
+    for (int half_ = BLOCK_THREADS / 2; half_ > 0; half_ /= 2) {                                                       \
+        EACH_THREAD(t)                                                                                                 \
+        {                                                                                                              \
+            if (t < half_)                                                                                             \
+                (part)[t] = (part)[t + half_] > (part)[t] ? (part)[t + half_] : (part)[t];                             \
+        }                                                                                                              \
+        BARRIER;                                                                                                       \
+    }
+
+/* d (which may be v) = exp(v - max); max in top[0], the sum in part[0]. */
+#define EXP_ROW(n, v, d, top, part)                                                                                    \
+    EACH_THREAD(t)                                                                                                     \
+    {                                                                                                                  \
+        top[t] = v[t < n ? t : 0];                                                                                     \
+        for (int64_t j = t; j < n; j += BLOCK_THREADS)                                                                 \
+            top[t] = v[j] > top[t] ? v[j] : top[t];                                                                    \
+    }                                                                                                                  \
+    BARRIER;                                                                                                           \
+    BLOCK_MAX(top)                                                                                                     \
+    EACH_THREAD(t)                                                                                                     \
+    {                                                                                                                  \
+        part[t] = 0.0;                                                                                                 \
+        for (int64_t j = t; j < n; j += BLOCK_THREADS) {                                                               \
+            float e = expf(v[j] - top[0]);                                                                             \
+            part[t] += (double)e;                                                                                      \
+            if (d)                                                                                                     \
+                d[j] = e;                                                                                              \
+        }                                                                                                              \
+    }                                                                                                                  \
+    BARRIER;                                                                                                           \
+    BLOCK_SUM(part)
+
+KERNEL softmax_loss_kernel(problem_t p)
+{
+    SHARED float top[BLOCK_THREADS];
+    SHARED double part[BLOCK_THREADS];
+    SHARED double miss;
+    int64_t row = BLOCK_INDEX, n = p.width;
+    const float *v = p.out + row * n;
+    float *d = p.dout ? p.dout + row * n : NULL;
+    int64_t c = p.label[row] >= 0 && p.label[row] < n ? p.label[row] : 0;
+    double weight = p.row_weight[row];
+    EACH_THREAD(t)
+    {
+        if (t == 0)
+            miss = (double)v[c]; /* before d, which may lie over v */
+    }
+    BARRIER;
+    EXP_ROW(n, v, d, top, part)
+    EACH_THREAD(t)
+    {
+        if (t == 0) {
+            p.row_loss[row] = weight * (log(part[0]) - (miss - (double)top[0]));
+            miss = d ? part[0] - (double)d[c] : 0.0; /* of the label: 1 - p, without cancellation in float */
+        }
+    }
+    BARRIER;
+    EACH_THREAD(t)
+    {
+        float scale = (float)(weight / part[0]);
+        for (int64_t j = t; d && j < n; j += BLOCK_THREADS)
+            d[j] = j == c ? (float)(-weight * (miss / part[0])) : d[j] * scale;
+    }
+}
+
+KERNEL softmax_kernel(int64_t n, const float *out, float *pred)
+{
+    SHARED float top[BLOCK_THREADS];
+    SHARED double part[BLOCK_THREADS];
+    const float *v = out + BLOCK_INDEX * n;
+    float *d = pred + BLOCK_INDEX * n;
+    EXP_ROW(n, v, d, top, part)
+    EACH_THREAD(t)
+    {
+        float scale = (float)(1.0 / part[0]);
+        for (int64_t j = t; j < n; j += BLOCK_THREADS)
+            d[j] *= scale;
+    }
+}
+
+/* Of logit z and target y in [0, 1]: max(z, 0) - z y + log(1 + exp(-|z|)); u is that exponential. */
+DEVICE double binary_loss(float z, float y, float u)
+{
+    return (z > 0.0f ? (double)z : 0.0) - (double)z * (double)y + log1p((double)u);
+}
+
+/* sigmoid(z) - y; for y = 1 from the other side, so that it does not cancel. */
+DEVICE float binary_slope(float z, float y, float u)
+{
+    float low = u / (1.0f + u), high = 1.0f / (1.0f + u);
+    float p = z >= 0.0f ? high : low, rest = z >= 0.0f ? low : high;
+    return y == 1.0f ? -rest : p - y;
+}
+
+/* Loss and slope of one real-valued output. */
+DEVICE double real_loss(ebb_loss_kind_t kind, float delta, float o, float y, float *slope)
+{
+    double d = (double)o - (double)y, limit = (double)delta;
+    switch (kind) {
+    case EBB_LOSS_BINARY_CE: {
+        float u = expf(-fabsf(o));
+        *slope = binary_slope(o, y, u);
+        return binary_loss(o, y, u);
+    }
+    case EBB_LOSS_HUBER:
+        *slope = (float)(d > limit ? limit : d < -limit ? -limit : d);
+        return fabs(d) <= limit ? 0.5 * d * d : limit * (fabs(d) - 0.5 * limit);
+    case EBB_LOSS_POISSON: {
+        float rate = expf(o);
+        *slope = (float)((double)rate - (double)y);
+        return (double)rate - (double)y * (double)o;
+    }
+    default: *slope = (float)d; return 0.5 * d * d;
+    }
+}
+
+KERNEL real_loss_kernel(int64_t rows, problem_t p)
+{
+    EACH(r, rows)
+    {
+        double sum = 0, weight = p.row_weight[r];
+        for (int64_t i = r * p.width; i < (r + 1) * p.width; i++) {
+            float slope, y = p.classes > 0 ? (float)p.label[r] : p.y[i];
+            sum += real_loss(p.kind, p.huber_delta, p.out[i], y, &slope);
+            if (p.dout)
+                p.dout[i] = (float)(weight * (double)slope);
+        }
+        p.row_loss[r] = weight * sum;
+    }
+}
+
+/* Row losses and weights to the host, and the verdict on the labels. */
+static ebb_status_t fetch(ebb_exec_t *x, const problem_t *p, int64_t rows, double *row_loss, double *row_weight)
+{
+    size_t bytes = (size_t)rows * sizeof(double);
+    EBB_TRY(ebb_cuda_download(x, row_loss, p->row_loss, bytes));
+    EBB_TRY(ebb_cuda_download(x, row_weight, p->row_weight, bytes));
+    EBB_TRY(ebb_cuda_tell(x, 0, 1, p->bad));
+    int64_t row = x->told[0];
+    if (row == INT64_MAX)
+        return EBB_OK;
+    int32_t label = 0;
+    EBB_TRY(ebb_cuda_download(x, &label, p->label + row, sizeof label));
+    EBB_TRY(ebb_cuda_exec_sync(x));
+    return EBB_FAIL(EBB_EDATA, "row %lld of the batch has label %d: classes are 0 to %lld", (long long)row, (int)label,
+                    (long long)(p->classes - 1));
+}
+
+ebb_status_t ebb_cuda_loss(ebb_exec_t *x, ebb_loss_kind_t kind, float huber_delta, int64_t rows, int64_t width,
+                           const float *out, const int32_t *label, const float *y, const float *weight,
+                           const float *class_weight, double *row_loss, double *row_weight, float *dout)
+{
+    bool classes = kind == EBB_LOSS_SOFTMAX_CE || (kind == EBB_LOSS_BINARY_CE && label && width == 1);
+    if (width < 1 || (rows > 0 && (classes ? !label : !y)))
+        return EBB_FAIL(EBB_EINVAL, "loss over %lld outputs: %s are missing", (long long)width,
+                        classes ? "class labels" : "real targets");
+    if (rows == 0)
+        return EBB_OK;
+    EBB_TRY(ebb_cuda_room(x, &x->answer, 2 * rows + 1, sizeof(double), "row losses"));
+    problem_t p = {};
+    p.kind = kind;
+    p.huber_delta = huber_delta;
+    p.width = width;
+    p.classes = !classes ? 0 : kind == EBB_LOSS_SOFTMAX_CE ? width : 2;
+    p.out = out;
+    p.label = label;
+    p.y = y;
+    p.weight = weight;
+    p.class_weight = class_weight;
+    p.row_loss = (double *)x->answer.ptr;
+    p.row_weight = p.row_loss + rows;
+    p.bad = (int64_t *)(p.row_weight + rows);
+    p.dout = dout;
+    x->told[1] = INT64_MAX;
+    EBB_TRY(ebb_cuda_upload(x, p.bad, x->told + 1, sizeof *p.bad));
+    LAUNCH(weigh_kernel, rows, x, p);
+    if (kind == EBB_LOSS_SOFTMAX_CE)
+        LAUNCH_BLOCKS(softmax_loss_kernel, rows, x, p);
+    else
+        LAUNCH(real_loss_kernel, rows, x, p);
+    LAUNCHED("loss");
+    return fetch(x, &p, rows, row_loss, row_weight);
+}
+
+KERNEL exp_kernel(int64_t n, const float *out, float *pred)
+{
+    EACH(i, n)
+    {
+        pred[i] = expf(out[i]);
+    }
+}
+
+ebb_status_t ebb_cuda_link(ebb_exec_t *x, ebb_loss_kind_t kind, int64_t rows, int64_t width, const float *out,
+                           float *pred)
+{
+    EBB_TRY(ebb_cuda_use(x));
+    switch (kind) {
+    case EBB_LOSS_SOFTMAX_CE: LAUNCH_BLOCKS(softmax_kernel, rows, x, width, out, pred); break;
+    case EBB_LOSS_BINARY_CE: return ebb_cuda_act_forward(x, EBB_ACT_SIGMOID, rows * width, out, pred);
+    case EBB_LOSS_POISSON: LAUNCH(exp_kernel, rows * width, x, out, pred); break;
+    default: return ebb_cuda_copy(x, pred, out, (size_t)(rows * width) * sizeof *out);
+    }
+    LAUNCHED("predictions");
+    return EBB_OK;
+}

@@ -1,0 +1,454 @@
+/* Sparse input: products with tables and their gradients. A gradient first groups the non-zeros by column (a stable
+ * radix sort, so that a column's entries stay in row order), then one thread adds up one float of a column's row in
+ * that order: no atomics, the same bits each time, and those of the CPU. */
+#include "compute/cuda/math.h"
+
+#include <string.h>
+
+/* ---- products ---- */
+
+/* A thread takes one row and `WIDE` neighbouring columns, so that a warp reads whole lines of W. */
+template <int WIDE>
+KERNEL product_kernel(int64_t n, int64_t per_row, const int64_t *rowptr, const int32_t *col, const float *val,
+                      int64_t H, const float *W, int64_t ldw, const float *bias, ebb_act_t act, float *Y)
+{
+    EACH(i, n)
+    {
+        int64_t row = i / per_row, h = i % per_row * WIDE;
+        float sum[WIDE];
+        for (int l = 0; l < WIDE; l++)
+            sum[l] = bias ? bias[h + l] : 0.0f;
+        for (int64_t j = rowptr[row]; j < rowptr[row + 1]; j++) {
+            const float *w = W + col[j] * ldw + h;
+            for (int l = 0; l < WIDE; l++)
+                sum[l] = fmaf(val[j], w[l], sum[l]);
+        }
+        for (int l = 0; l < WIDE; l++)
+            Y[row * H + h + l] = act_of(act, sum[l]);
+    }
+}
+
+ebb_status_t ebb_cuda_csr_gemm(ebb_exec_t *x, const ebb_csr_t *X, int64_t H, const float *W, int64_t ldw,
+                               const float *bias, ebb_act_t act, float *Y)
+{
+    if (H < 1 || ldw < H)
+        return EBB_FAIL(EBB_EINVAL, "csr_gemm to %lld columns with leading dimension %lld", (long long)H,
+                        (long long)ldw);
+    EBB_TRY(ebb_cuda_use(x));
+    if (H % 4 == 0)
+        LAUNCH(product_kernel<4>, X->rows * (H / 4), x, H / 4, X->rowptr, X->col, X->val, H, W, ldw, bias, act, Y);
+    else
+        LAUNCH(product_kernel<1>, X->rows * H, x, H, X->rowptr, X->col, X->val, H, W, ldw, bias, act, Y);
+    LAUNCHED("sparse product");
+    return EBB_OK;
+}
+
+/* ---- grouping by column ---- */
+
+#define NO_COLUMN 0x7fffffffu /* above all columns: an entry that is left out */
+
+DEVICE int64_t row_of(int64_t j, int64_t rows, const int64_t *rowptr)
+{
+    int64_t lo = 0, hi = rows; /* rowptr[lo] <= j < rowptr[hi] */
+    while (hi - lo > 1) {
+        int64_t mid = lo + (hi - lo) / 2;
+        if (rowptr[mid] <= j)
+            lo = mid;
+        else
+            hi = mid;
+    }
+    return lo;
+}
+
+/* Field of a column: the last f with begin[f] <= col, or -1 outside all fields. */
+DEVICE int field_of(int32_t col, int n_fields, const int32_t *begin)
+{
+    int lo = 0, hi = n_fields;
+    if (col < begin[0] || col >= begin[n_fields])
+        return -1;
+    while (hi - lo > 1) {
+        int mid = lo + (hi - lo) / 2;
+        if (col >= begin[mid])
+            lo = mid;
+        else
+            hi = mid;
+    }
+    return lo;
+}
+
+/* Per non-zero: its column, its place, and the row of dY (seen as (rows * n_fields, dim)) that it meets. */
+KERNEL entries_kernel(int64_t n, int64_t b, int64_t rows, const int64_t *rowptr, const int32_t *col, int n_fields,
+                      const int32_t *field_begin, uint32_t *key, int32_t *place, int32_t *source)
+{
+    EACH(i, n)
+    {
+        int64_t row = row_of(b + i, rows, rowptr);
+        int field = n_fields > 0 ? field_of(col[b + i], n_fields, field_begin) : 0;
+        key[i] = field < 0 ? NO_COLUMN : (uint32_t)col[b + i];
+        place[i] = (int32_t)i;
+        source[i] = (int32_t)(n_fields > 0 ? row * n_fields + field : row);
+    }
+}
+
+KERNEL heads_kernel(int64_t n, const uint32_t *key, int32_t *head)
+{
+    EACH(i, n)
+    {
+        head[i] = key[i] != NO_COLUMN && (i == 0 || key[i] != key[i - 1]);
+    }
+}
+
+/* rank: columns met up to and with entry i. counts: of columns and of entries that count. */
+KERNEL place_kernel(int64_t n, int64_t b, const uint32_t *key, const int32_t *place, const int32_t *source,
+                    const float *val, const int32_t *rank, int32_t *idx, int64_t *begin, ebb_term_t *term,
+                    int64_t *counts)
+{
+    EACH(i, n)
+    {
+        bool counts_in = key[i] != NO_COLUMN;
+        if (counts_in) {
+            int32_t k = rank[i] - 1;
+            term[i].source = source[place[i]];
+            term[i].val = val[b + place[i]];
+            if (i == 0 || key[i] != key[i - 1]) {
+                idx[k] = (int32_t)key[i];
+                begin[k] = i;
+            }
+            if (i == n - 1 || key[i + 1] == NO_COLUMN) {
+                begin[k + 1] = i + 1;
+                counts[0] = k + 1;
+                counts[1] = i + 1;
+            }
+        }
+    }
+}
+
+static int bits_for(int64_t columns)
+{
+    int bits = 1;
+    while (bits < 31 && ((int64_t)1 << bits) < columns)
+        bits++;
+    return bits;
+}
+
+/* Where the entries of a view begin and how many there are. */
+static ebb_status_t find_entries(ebb_exec_t *x, const ebb_csr_t *X, int64_t *b_p, int64_t *n_p)
+{
+    *b_p = *n_p = 0;
+    if (X->rows < 1)
+        return EBB_OK;
+    EBB_TRY(ebb_cuda_use(x));
+    CUDA_TRY(cudaMemcpyAsync(x->told, X->rowptr, sizeof *x->told, cudaMemcpyDeviceToHost, x->stream), "row pointers");
+    EBB_TRY(ebb_cuda_tell(x, 1, 1, X->rowptr + X->rows));
+    *b_p = x->told[0];
+    *n_p = x->told[1] - x->told[0];
+    if (*n_p > INT32_MAX)
+        return EBB_FAIL(EBB_EINVAL, "%lld non-zeros in one piece of a batch: at most 2^31 - 1; use a smaller batch",
+                        (long long)*n_p);
+    return EBB_OK;
+}
+
+static ebb_status_t make_room(ebb_exec_t *x, int64_t n)
+{
+    struct {
+        room_t *room;
+        size_t element;
+    } need[] = {{&x->key, 4},  {&x->key_sorted, 4}, {&x->place, 4}, {&x->place_sorted, 4},         {&x->source, 4},
+                {&x->head, 8}, {&x->idx, 4},        {&x->begin, 8}, {&x->term, sizeof(ebb_term_t)}};
+    for (auto &r : need)
+        EBB_TRY(ebb_cuda_room(x, r.room, n + 1, r.element, "grouping by column"));
+    return ebb_cuda_room(x, &x->answer, 2, sizeof(int64_t), "grouping by column");
+}
+
+/* field_begin: (n_fields + 1) on the host; n_fields 0: plain rows. */
+static ebb_status_t group(ebb_exec_t *x, const ebb_csr_t *X, int n_fields, const int32_t *field_begin, grouped_t *g)
+{
+    int64_t b, n;
+    memset(g, 0, sizeof *g);
+    if (n_fields < 0 || (n_fields > 0 && X->rows > INT32_MAX / n_fields))
+        return EBB_FAIL(EBB_EINVAL, "embedding of %d fields for %lld rows", n_fields, (long long)X->rows);
+    EBB_TRY(find_entries(x, X, &b, &n));
+    EBB_TRY(make_room(x, n));
+    EBB_TRY(ebb_cuda_room(x, &x->fields, n_fields + 1, sizeof *field_begin, "fields"));
+    int32_t *fields = (int32_t *)x->fields.ptr, *place = (int32_t *)x->place.ptr;
+    int32_t *place_sorted = (int32_t *)x->place_sorted.ptr, *source = (int32_t *)x->source.ptr;
+    uint32_t *key = (uint32_t *)x->key.ptr, *key_sorted = (uint32_t *)x->key_sorted.ptr;
+    int32_t *head = (int32_t *)x->head.ptr, *rank = head + n;
+    int64_t *counts = (int64_t *)x->answer.ptr;
+    g->idx = (int32_t *)x->idx.ptr;
+    g->begin = (int64_t *)x->begin.ptr;
+    g->term = (ebb_term_t *)x->term.ptr;
+    if (n == 0)
+        return ebb_cuda_zero(x, g->begin, sizeof *g->begin);
+    if (n_fields > 0)
+        EBB_TRY(ebb_cuda_upload(x, fields, field_begin, (size_t)(n_fields + 1) * sizeof *field_begin));
+    EBB_TRY(ebb_cuda_zero(x, counts, 2 * sizeof *counts));
+    LAUNCH(entries_kernel, n, x, b, X->rows, X->rowptr, X->col, n_fields, fields, key, place, source);
+    EBB_TRY(ebb_cuda_sort(x, n, n_fields > 0 ? 31 : bits_for(X->cols), key, key_sorted, place, place_sorted));
+    LAUNCH(heads_kernel, n, x, key_sorted, head);
+    EBB_TRY(ebb_cuda_running_sum(x, n, head, rank));
+    LAUNCH(place_kernel, n, x, b, key_sorted, place_sorted, source, X->val, rank, g->idx, g->begin, g->term, counts);
+    LAUNCHED("grouping by column");
+    EBB_TRY(ebb_cuda_tell(x, 0, 2, counts));
+    g->met = x->told[0];
+    g->n = x->told[1];
+    return EBB_OK;
+}
+
+/* ---- sums over groups ---- */
+
+/* Row k of out: the sum of its terms' rows of dY, from zero, or where `idx` is given from what row idx[k] of out holds.
+ */
+KERNEL sums_kernel(int64_t n, int64_t H, const int64_t *begin, const ebb_term_t *term, const float *dY,
+                   const int32_t *idx, float *out)
+{
+    EACH(i, n)
+    {
+        int64_t k = i / H, h = i % H;
+        float *to = out + (idx ? idx[k] : k) * H + h;
+        float sum = idx ? *to : 0.0f;
+        for (int64_t j = begin[k]; j < begin[k + 1]; j++)
+            sum = fmaf(term[j].val, dY[term[j].source * H + h], sum);
+        *to = sum;
+    }
+}
+
+/* The same for the table of a factorization machine: column 0 is w, the others v. */
+KERNEL fm_sums_kernel(int64_t n, int64_t width, const int32_t *columns, const int64_t *begin, const ebb_term_t *term,
+                      const float *T, const float *sums, const float *dout, bool dense, float *out)
+{
+    EACH(i, n)
+    {
+        int64_t k = i / width, h = i % width, column = columns[k];
+        float *to = out + (dense ? column : k) * width + h;
+        float sum = dense ? *to : 0.0f, t = T[column * width + h];
+        for (int64_t j = begin[k]; j < begin[k + 1]; j++) {
+            float v = term[j].val, d = dout[term[j].source];
+            if (h == 0)
+                sum = fmaf(d, v, sum);
+            else
+                sum = fmaf(d * v, fmaf(-t, v, sums[term[j].source * (width - 1) + h - 1]), sum);
+        }
+        *to = sum;
+    }
+}
+
+KERNEL touch_kernel(int64_t n, const int32_t *idx, uint64_t *touched)
+{
+    EACH(k, n)
+    {
+        or_bits(touched + ((uint32_t)idx[k] >> 6), (uint64_t)1 << (idx[k] & 63));
+    }
+}
+
+/* A slot's rows of `width` floats for what was grouped, columns filled in. */
+static ebb_status_t open_slot(ebb_exec_t *x, int slot, const grouped_t *g, int64_t width, ebb_rows_t *out)
+{
+    if (slot < 0 || slot >= SLOTS)
+        return EBB_FAIL(EBB_EINVAL, "slot %d: a context has slots 0 to %d", slot, SLOTS - 1);
+    slot_t *s = &x->slot[slot];
+    EBB_TRY(ebb_cuda_room(x, &s->idx, g->met, sizeof *out->idx, "row-sparse gradient"));
+    EBB_TRY(ebb_cuda_room(x, &s->val, g->met * width, sizeof *out->val, "row-sparse gradient"));
+    out->n = out->capacity = g->met;
+    out->width = width;
+    out->idx = (int32_t *)s->idx.ptr;
+    out->val = (float *)s->val.ptr;
+    return ebb_cuda_copy(x, out->idx, g->idx, (size_t)g->met * sizeof *out->idx);
+}
+
+static ebb_status_t rows_gradient(ebb_exec_t *x, int slot, const grouped_t *g, int64_t H, const float *dY,
+                                  ebb_rows_t *out)
+{
+    EBB_TRY(open_slot(x, slot, g, H, out));
+    LAUNCH(sums_kernel, g->met * H, x, H, g->begin, g->term, dY, (const int32_t *)NULL, out->val);
+    LAUNCHED("row-sparse gradient");
+    return EBB_OK;
+}
+
+static ebb_status_t dense_gradient(ebb_exec_t *x, const grouped_t *g, int64_t H, const float *dY, float *G,
+                                   uint64_t *touched)
+{
+    LAUNCH(touch_kernel, g->met, x, g->idx, touched);
+    LAUNCH(sums_kernel, g->met * H, x, H, g->begin, g->term, dY, g->idx, G);
+    LAUNCHED("gradient of a table");
+    return EBB_OK;
+}
+
+ebb_status_t ebb_cuda_csr_grad(ebb_exec_t *x, int slot, const ebb_csr_t *X, int64_t H, const float *dY, ebb_rows_t *out)
+{
+    grouped_t g;
+    EBB_TRY(group(x, X, 0, NULL, &g));
+    return rows_gradient(x, slot, &g, H, dY, out);
+}
+
+ebb_status_t ebb_cuda_csr_grad_dense(ebb_exec_t *x, const ebb_csr_t *X, int64_t H, const float *dY, float *G,
+                                     uint64_t *touched)
+{
+    grouped_t g;
+    EBB_TRY(group(x, X, 0, NULL, &g));
+    return dense_gradient(x, &g, H, dY, G, touched);
+}
+
+/* ---- terms ---- */
+
+static ebb_status_t own_copy(ebb_exec_t *x, void **ptr, int64_t *capacity, const void *from, int64_t n, size_t element)
+{
+    if (n > *capacity) {
+        EBB_TRY(ebb_cuda_exec_sync(x));
+        ebb_cuda_free(x->device, *ptr);
+        *ptr = NULL;
+        *capacity = 0;
+        CUDA_TRY(cudaMalloc(ptr, (size_t)n * element), "gradient terms");
+        *capacity = n;
+    }
+    return ebb_cuda_copy(x, *ptr, from, (size_t)n * element);
+}
+
+ebb_status_t ebb_cuda_csr_terms(ebb_exec_t *x, const ebb_csr_t *X, int64_t H, const float *dY, ebb_terms_t *t)
+{
+    grouped_t g;
+    t->n = 0;
+    t->width = H;
+    EBB_TRY(group(x, X, 0, NULL, &g));
+    EBB_TRY(own_copy(x, (void **)&t->idx, &t->idx_capacity, g.idx, g.met, sizeof *t->idx));
+    EBB_TRY(own_copy(x, (void **)&t->begin, &t->begin_capacity, g.begin, g.met + 1, sizeof *t->begin));
+    EBB_TRY(own_copy(x, (void **)&t->term, &t->term_capacity, g.term, g.n, sizeof *t->term));
+    EBB_TRY(own_copy(x, (void **)&t->dY, &t->dY_capacity, dY, X->rows * H, sizeof *t->dY));
+    EBB_TRY(ebb_cuda_exec_sync(x)); /* any context may add them up now */
+    t->n = g.met;
+    return EBB_OK;
+}
+
+ebb_status_t ebb_cuda_terms_sum(ebb_exec_t *x, const ebb_terms_t *t, int64_t first, int64_t n, float *val)
+{
+    if (first < 0 || n < 0 || first + n > t->n)
+        return EBB_FAIL(EBB_EINVAL, "rows %lld .. %lld of a gradient of %lld rows", (long long)first,
+                        (long long)(first + n), (long long)t->n);
+    EBB_TRY(ebb_cuda_use(x));
+    LAUNCH(sums_kernel, n * t->width, x, t->width, t->begin + first, t->term, t->dY, (const int32_t *)NULL, val);
+    LAUNCHED("sum of gradient terms");
+    return EBB_OK;
+}
+
+void ebb_cuda_terms_free(void *dev, ebb_terms_t *t)
+{
+    ebb_cuda_free(dev, t->idx);
+    ebb_cuda_free(dev, t->begin);
+    ebb_cuda_free(dev, t->term);
+    ebb_cuda_free(dev, t->dY);
+    memset(t, 0, sizeof *t);
+}
+
+/* ---- factorization machine ---- */
+
+/* part (rows, 1 + k): the linear term, then s^2 - sum of squares of every factor; sums (rows, k) the s. */
+KERNEL fm_parts_kernel(int64_t n, int64_t width, const int64_t *rowptr, const int32_t *col, const float *val,
+                       const float *T, float *part, float *sums)
+{
+    EACH(i, n)
+    {
+        int64_t row = i / width, h = i % width;
+        float s = 0.0f, q = 0.0f;
+        for (int64_t j = rowptr[row]; j < rowptr[row + 1]; j++) {
+            float v = val[j] * T[col[j] * width + h];
+            s += v;
+            q = fmaf(v, v, q);
+        }
+        part[i] = h == 0 ? s : fmaf(s, s, -q);
+        if (h > 0)
+            sums[row * (width - 1) + h - 1] = s;
+    }
+}
+
+KERNEL fm_out_kernel(int64_t rows, int64_t width, const float *part, const float *bias, float *out)
+{
+    EACH(r, rows)
+    {
+        float term = 0.0f;
+        for (int64_t h = 1; h < width; h++)
+            term += part[r * width + h];
+        out[r] = fmaf(0.5f, term, (bias ? bias[0] : 0.0f) + part[r * width]);
+    }
+}
+
+ebb_status_t ebb_cuda_fm_forward(ebb_exec_t *x, const ebb_csr_t *X, int64_t k, const float *T, const float *bias,
+                                 float *out, float *sums)
+{
+    int64_t width = 1 + k;
+    EBB_TRY(ebb_cuda_room(x, &x->partial, X->rows * width, sizeof(float), "factorization machine"));
+    float *part = (float *)x->partial.ptr;
+    LAUNCH(fm_parts_kernel, X->rows * width, x, width, X->rowptr, X->col, X->val, T, part, sums);
+    LAUNCH(fm_out_kernel, X->rows, x, width, part, bias, out);
+    LAUNCHED("factorization machine");
+    return EBB_OK;
+}
+
+ebb_status_t ebb_cuda_fm_grad(ebb_exec_t *x, int slot, const ebb_csr_t *X, int64_t k, const float *T, const float *sums,
+                              const float *dout, ebb_rows_t *grad)
+{
+    grouped_t g;
+    EBB_TRY(group(x, X, 0, NULL, &g));
+    EBB_TRY(open_slot(x, slot, &g, 1 + k, grad));
+    LAUNCH(fm_sums_kernel, g.met * (1 + k), x, 1 + k, g.idx, g.begin, g.term, T, sums, dout, false, grad->val);
+    LAUNCHED("gradient of a factorization machine");
+    return EBB_OK;
+}
+
+ebb_status_t ebb_cuda_fm_grad_dense(ebb_exec_t *x, const ebb_csr_t *X, int64_t k, const float *T, const float *sums,
+                                    const float *dout, float *G, uint64_t *touched)
+{
+    grouped_t g;
+    EBB_TRY(group(x, X, 0, NULL, &g));
+    LAUNCH(touch_kernel, g.met, x, g.idx, touched);
+    LAUNCH(fm_sums_kernel, g.met * (1 + k), x, 1 + k, g.idx, g.begin, g.term, T, sums, dout, true, G);
+    LAUNCHED("gradient of a factorization machine");
+    return EBB_OK;
+}
+
+/* ---- embedding of fields ---- */
+
+/* A thread adds all fields of one row, one float of each: nobody else writes there. */
+KERNEL embed_kernel(int64_t n, int64_t dim, int n_fields, const int32_t *field_begin, const int64_t *rowptr,
+                    const int32_t *col, const float *val, const float *T, float *Y)
+{
+    EACH(i, n)
+    {
+        int64_t row = i / dim, h = i % dim;
+        float *y = Y + row * n_fields * dim + h;
+        for (int64_t j = rowptr[row]; j < rowptr[row + 1]; j++) {
+            int field = field_of(col[j], n_fields, field_begin);
+            if (field >= 0)
+                y[field * dim] = fmaf(val[j], T[col[j] * dim + h], y[field * dim]);
+        }
+    }
+}
+
+ebb_status_t ebb_cuda_embed_forward(ebb_exec_t *x, const ebb_csr_t *X, int n_fields, const int32_t *field_begin,
+                                    int64_t dim, const float *T, float *Y)
+{
+    if (n_fields < 1 || X->rows > INT32_MAX / n_fields)
+        return EBB_FAIL(EBB_EINVAL, "embedding of %d fields for %lld rows", n_fields, (long long)X->rows);
+    EBB_TRY(ebb_cuda_room(x, &x->fields, n_fields + 1, sizeof *field_begin, "fields"));
+    int32_t *fields = (int32_t *)x->fields.ptr;
+    EBB_TRY(ebb_cuda_upload(x, fields, field_begin, (size_t)(n_fields + 1) * sizeof *field_begin));
+    EBB_TRY(ebb_cuda_zero(x, Y, (size_t)(X->rows * n_fields * dim) * sizeof *Y));
+    LAUNCH(embed_kernel, X->rows * dim, x, dim, n_fields, fields, X->rowptr, X->col, X->val, T, Y);
+    LAUNCHED("embedding");
+    return EBB_OK;
+}
+
+ebb_status_t ebb_cuda_embed_grad(ebb_exec_t *x, int slot, const ebb_csr_t *X, int n_fields, const int32_t *field_begin,
+                                 int64_t dim, const float *dY, ebb_rows_t *grad)
+{
+    grouped_t g;
+    EBB_TRY(group(x, X, n_fields, field_begin, &g));
+    return rows_gradient(x, slot, &g, dim, dY, grad);
+}
+
+ebb_status_t ebb_cuda_embed_grad_dense(ebb_exec_t *x, const ebb_csr_t *X, int n_fields, const int32_t *field_begin,
+                                       int64_t dim, const float *dY, float *G, uint64_t *touched)
+{
+    grouped_t g;
+    EBB_TRY(group(x, X, n_fields, field_begin, &g));
+    return dense_gradient(x, &g, dim, dY, G, touched);
+}

@@ -1,0 +1,665 @@
+/* Every operation of a loadable backend beside the CPU's: random shapes, empty rows, rows of one and of very many
+ * non-zeros, poisoned outputs. test_ops NAME: "cuda" on a GPU, or "cuda_double", the same kernels as loops on the host.
+ * What compute.h promises to be equal in bits to itself (rows and dense, terms and rows, a second run) is compared so;
+ * the CPU's figures within the tolerance that each test names. */
+#include "support.h"
+#include "base/rng.h"
+
+#include <ebb/compute.h>
+#include <dlfcn.h>
+#include <math.h>
+
+enum { MOST = 64, CPU = 0, DEV = 1 };
+
+/* One backend, and what was allocated on it. */
+typedef struct side {
+    ebb_backend_t *backend;
+    const ebb_backend_ops_t *ops;
+    ebb_exec_t *x;
+    void *ptr[MOST], *host[MOST];
+    int n, n_host;
+} side_t;
+
+static side_t side[2];
+static uint64_t draws;
+
+static float uniform(float lo, float hi)
+{
+    return lo + (hi - lo) * ebb_rng_uniform(11, EBB_RNG_TEST, draws++, 0);
+}
+
+static int64_t below(int64_t n)
+{
+    return (int64_t)(ebb_rng_u64(11, EBB_RNG_TEST, draws++, 1) % (uint64_t)n);
+}
+
+static float *numbers(int64_t n, float size)
+{
+    float *p = malloc((size_t)(n > 0 ? n : 1) * sizeof *p);
+    for (int64_t i = 0; i < n; i++)
+        p[i] = uniform(-size, size);
+    return p;
+}
+
+static void *put(side_t *s, const void *host, size_t bytes)
+{
+    void *p;
+    assert_true(s->n < MOST);
+    assert_ok(s->ops->alloc(s->backend->dev, bytes, "test", &p));
+    assert_ok(s->ops->upload(s->x, p, host, bytes));
+    assert_ok(s->ops->exec_sync(s->x));
+    s->ptr[s->n++] = p;
+    return p;
+}
+
+static float *put_floats(side_t *s, const float *host, int64_t n)
+{
+    return put(s, host, (size_t)n * sizeof *host);
+}
+
+/* n floats of NaN. */
+static float *poisoned(side_t *s, int64_t n)
+{
+    size_t bytes = (size_t)n * sizeof(float);
+    void *host = malloc(bytes + 1);
+    memset(host, 0xff, bytes);
+    float *p = put(s, host, bytes);
+    free(host);
+    return p;
+}
+
+static void *get(side_t *s, const void *dev, size_t bytes)
+{
+    void *host = calloc(1, bytes + 1);
+    assert_true(s->n_host < MOST);
+    assert_ok(s->ops->download(s->x, host, dev, bytes));
+    assert_ok(s->ops->exec_sync(s->x));
+    return s->host[s->n_host++] = host;
+}
+
+static float *get_floats(side_t *s, const float *dev, int64_t n)
+{
+    return get(s, dev, (size_t)n * sizeof *dev);
+}
+
+static void clear(void)
+{
+    for (side_t *s = side; s < side + 2; s++) {
+        while (s->n > 0)
+            s->ops->free(s->backend->dev, s->ptr[--s->n]);
+        while (s->n_host > 0)
+            free(s->host[--s->n_host]);
+    }
+}
+
+/* |device - cpu| <= tolerance (size + |cpu|). */
+static void assert_near(const char *what, int64_t n, const float *cpu, const float *dev, double size, double tolerance)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (!(fabs((double)dev[i] - (double)cpu[i]) <= tolerance * (size + fabs((double)cpu[i]))))
+            fail_msg("%s[%lld] is %.9g, the CPU says %.9g", what, (long long)i, (double)dev[i], (double)cpu[i]);
+}
+
+#define BOTH(s)  for (side_t *s = side; s < side + 2; s++)
+#define WHICH(s) ((s)-side)
+
+/* ---- dense ---- */
+
+static void products_of_any_shape_layout_and_epilogue_equal_the_cpus(void **state)
+{
+    for (int round = 0; round < 40; round++) {
+        int64_t M = below(70), N = 1 + below(70), K = round % 9 ? below(90) : 0;
+        bool ta = round & 1, tb = round & 2, add = round & 4, with_bias = round % 3 == 0;
+        ebb_act_t act = (ebb_act_t)(round % 5);
+        int64_t lda = (ta ? M : K) + below(3), ldb = (tb ? K : N) + below(3), ldc = N + below(3);
+        int64_t na = (ta ? K : M) * lda, nb = (tb ? N : K) * ldb, nc = M * ldc;
+        float *A = numbers(na, 1), *B = numbers(nb, 1), *C = numbers(nc, 1), *bias = numbers(N, 1), *out[2];
+        BOTH(s)
+        {
+            float *c = put_floats(s, C, nc);
+            assert_ok(s->ops->gemm(s->x, ta, tb, M, N, K, put_floats(s, A, na), lda, put_floats(s, B, nb), ldb,
+                                   add ? 1.0f : 0.0f, c, ldc, with_bias ? put_floats(s, bias, N) : NULL, act));
+            out[WHICH(s)] = get_floats(s, c, nc);
+        }
+        assert_near("C", nc, out[CPU], out[DEV], 10, 1e-6);
+        free(A), free(B), free(C), free(bias);
+        clear();
+    }
+    ebb_exec_t *x = side[DEV].x;
+    assert_int_equal(side[DEV].ops->gemm(x, false, false, 3, 4, 5, NULL, 4, NULL, 4, 0, NULL, 4, NULL, EBB_ACT_NONE),
+                     EBB_EINVAL);
+    ebb_error_clear();
+}
+
+static void bias_gradients_are_written_or_added(void **state)
+{
+    static const int64_t shapes[][2] = {{1, 1}, {33, 5}, {64, 64}, {1000, 17}, {5, 300}};
+    for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++)
+        for (int add = 0; add < 2; add++) {
+            int64_t M = shapes[k][0], N = shapes[k][1];
+            float *dY = numbers(M * N, 1), *db = numbers(N, 1), *out[2];
+            BOTH(s)
+            {
+                float *to = add ? put_floats(s, db, N) : poisoned(s, N);
+                assert_ok(s->ops->bias_grad(s->x, M, N, put_floats(s, dY, M * N), (float)add, to));
+                out[WHICH(s)] = get_floats(s, to, N);
+            }
+            assert_near("db", N, out[CPU], out[DEV], 30, 1e-6);
+            free(dY), free(db);
+            clear();
+        }
+}
+
+static void activations_and_their_gradients_equal_the_cpus_also_at_the_ends(void **state)
+{
+    enum { N = 1000 };
+    float *in = numbers(N, 6), *d = numbers(N, 2);
+    in[0] = 0, in[1] = -0.0f, in[2] = 100, in[3] = -100;
+    for (int act = EBB_ACT_NONE; act <= EBB_ACT_SIGMOID; act++) {
+        float *out[2], *back[2];
+        BOTH(s)
+        {
+            float *i = put_floats(s, in, N), *o = poisoned(s, N), *b = put_floats(s, d, N);
+            assert_ok(s->ops->act_forward(s->x, (ebb_act_t)act, N, i, o));
+            assert_ok(s->ops->act_backward(s->x, (ebb_act_t)act, N, i, o, b, b));
+            out[WHICH(s)] = get_floats(s, o, N);
+            back[WHICH(s)] = get_floats(s, b, N);
+        }
+        assert_near("out", N, out[CPU], out[DEV], 1, 1e-6);
+        assert_near("din", N, back[CPU], back[DEV], 1, 2e-6);
+        clear();
+    }
+    assert_int_equal(side[DEV].ops->act_backward(side[DEV].x, EBB_ACT_GELU, 1, NULL, in, d, d), EBB_EINVAL);
+    ebb_error_clear();
+    free(in), free(d);
+}
+
+static void layer_normalisation_and_its_gradients_equal_the_cpus(void **state)
+{
+    static const int64_t widths[] = {1, 3, 64, 127, 128, 129, 1000};
+    for (size_t k = 0; k < sizeof widths / sizeof *widths; k++) {
+        int64_t M = 37, N = widths[k];
+        float *in = numbers(M * N, 3), *d = numbers(M * N, 1), *gamma = numbers(N, 2), *beta = numbers(N, 1),
+              *out[2][6];
+        for (int64_t j = 0; j < N; j++)
+            in[5 * N + j] = 2; /* a row without variance */
+        BOTH(s)
+        {
+            float *i = put_floats(s, in, M * N), *g = put_floats(s, gamma, N), *o = poisoned(s, M * N);
+            float *mean = poisoned(s, M), *rstd = poisoned(s, M), *b = put_floats(s, d, M * N);
+            float *dgamma = k % 2 ? put_floats(s, beta, N) : poisoned(s, N), *dbeta = put_floats(s, gamma, N);
+            float acc = k % 2 ? 1.0f : 0.0f;
+            assert_ok(s->ops->layernorm_forward(s->x, M, N, i, g, put_floats(s, beta, N), 1e-5f, o, mean, rstd));
+            assert_ok(s->ops->layernorm_backward(s->x, M, N, i, g, mean, rstd, b, b, acc, dgamma, dbeta));
+            float *from[] = {o, mean, rstd, b, dgamma, dbeta};
+            for (int f = 0; f < 6; f++)
+                out[WHICH(s)][f] = get_floats(s, from[f], f == 1 || f == 2 ? M : f > 3 ? N : M * N);
+        }
+        assert_near("out", M * N, out[CPU][0], out[DEV][0], 1, 1e-5);
+        assert_near("mean", M, out[CPU][1], out[DEV][1], 1, 1e-6);
+        assert_near("rstd", M, out[CPU][2], out[DEV][2], 1, 1e-5);
+        assert_near("din", N > 1 ? M * N : 0, out[CPU][3], out[DEV][3], 3,
+                    1e-4); /* of one column it is 0 times a lot */
+        assert_near("dgamma", N, out[CPU][4], out[DEV][4], 10, 1e-5);
+        assert_near("dbeta", N, out[CPU][5], out[DEV][5], 10, 1e-6);
+        free(in), free(d), free(gamma), free(beta);
+        clear();
+    }
+}
+
+static void dropout_keeps_and_scales_the_very_same_elements_as_the_cpu(void **state)
+{
+    enum { N = 1001 };
+    uint64_t key[2] = {0x123456789abcdef0u, 77};
+    float *in = numbers(N, 1), *out[2];
+    for (uint64_t index0 = 0; index0 < 6; index0++) {
+        BOTH(s)
+        {
+            float *v = put_floats(s, in, N);
+            assert_ok(s->ops->dropout(s->x, N, 0.3f, key, index0 + (index0 > 4 ? (uint64_t)1 << 40 : 0), v, v));
+            out[WHICH(s)] = get_floats(s, v, N);
+        }
+        assert_memory_equal(out[CPU], out[DEV], N * sizeof *in);
+        clear();
+    }
+    free(in);
+}
+
+/* ---- sparse ---- */
+
+typedef struct sparse {
+    int64_t rows, cols, nnz;
+    int64_t *rowptr;
+    int32_t *col;
+    float *val;
+} sparse_t;
+
+/* Rows of none, one, or up to `most` non-zeros in distinct columns; row 3 has `long_row` of them. Row pointers begin
+ * above 0, as those of a piece of a batch do. */
+static sparse_t random_sparse(int64_t rows, int64_t cols, int64_t most, int64_t long_row)
+{
+    enum { BEFORE = 5 };
+    sparse_t s = {rows, cols, 0, malloc((size_t)(rows + 1) * 8), NULL, NULL};
+    size_t room = (size_t)(BEFORE + rows * most + long_row);
+    s.col = malloc(room * sizeof *s.col);
+    s.val = malloc(room * sizeof *s.val);
+    for (int j = 0; j < BEFORE; j++) {
+        s.col[j] = 0x7fffffff;
+        s.val[j] = NAN;
+    }
+    s.rowptr[0] = BEFORE;
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t n = r == 3 ? long_row : r % 5 == 1 ? 0 : r % 5 == 2 ? 1 : 1 + below(most < cols ? most : cols);
+        int64_t step = n > 0 ? cols / n : 1, first = below(step > 0 ? step : 1), at = s.rowptr[r];
+        for (int64_t j = 0; j < n; j++) {
+            s.col[at + (r % 2 ? n - 1 - j : j)] = (int32_t)(first + j * step);
+            s.val[at + j] = uniform(-2, 2);
+        }
+        s.rowptr[r + 1] = at + n;
+    }
+    s.nnz = s.rowptr[rows];
+    return s;
+}
+
+static void free_sparse(sparse_t *s)
+{
+    free(s->rowptr);
+    free(s->col);
+    free(s->val);
+}
+
+static ebb_csr_t put_sparse(side_t *s, const sparse_t *m)
+{
+    return (ebb_csr_t){.rows = m->rows,
+                       .cols = m->cols,
+                       .rowptr = put(s, m->rowptr, (size_t)(m->rows + 1) * sizeof *m->rowptr),
+                       .col = put(s, m->col, (size_t)m->nnz * sizeof *m->col),
+                       .val = put_floats(s, m->val, m->nnz)};
+}
+
+static const int64_t widths[] = {1, 2, 3, 4, 16, 60, 64, 65, 128};
+enum { WIDTHS = sizeof widths / sizeof *widths };
+
+static void sparse_products_equal_the_cpus(void **state)
+{
+    for (int k = 0; k < WIDTHS; k++) {
+        int64_t H = widths[k], ldw = H + k % 3, cols = k == 4 ? 100000 : 997;
+        sparse_t m = random_sparse(23, cols, 40, k == 4 ? 100000 : 1);
+        float *W = numbers(cols * ldw, 1), *bias = numbers(H, 1), *out[2];
+        BOTH(s)
+        {
+            ebb_csr_t X = put_sparse(s, &m);
+            float *Y = poisoned(s, m.rows * H);
+            assert_ok(s->ops->csr_gemm(s->x, &X, H, put_floats(s, W, cols * ldw), ldw,
+                                       k % 2 ? put_floats(s, bias, H) : NULL, k % 3 ? EBB_ACT_NONE : EBB_ACT_RELU, Y));
+            out[WHICH(s)] = get_floats(s, Y, m.rows * H);
+        }
+        assert_near("Y", m.rows * H, out[CPU], out[DEV], k == 4 ? 300 : 10, 1e-6);
+        free(W), free(bias), free_sparse(&m);
+        clear();
+    }
+}
+
+typedef struct rows_on_host {
+    int64_t n, width;
+    int32_t *idx;
+    float *val;
+} rows_on_host_t;
+
+static rows_on_host_t get_rows(side_t *s, const ebb_rows_t *r)
+{
+    return (rows_on_host_t){r->n, r->width, get(s, r->idx, (size_t)r->n * sizeof *r->idx),
+                            get_floats(s, r->val, r->n * r->width)};
+}
+
+static void assert_rows_near(const rows_on_host_t *cpu, const rows_on_host_t *dev, double size)
+{
+    assert_int_equal(cpu->n, dev->n);
+    assert_int_equal(cpu->width, dev->width);
+    assert_memory_equal(cpu->idx, dev->idx, (size_t)cpu->n * sizeof *cpu->idx);
+    assert_near("gradient", cpu->n * cpu->width, cpu->val, dev->val, size, 1e-6);
+}
+
+/* Rows against the dense gradient on the same side: bits, columns, bitmap. */
+static void assert_dense_is(const rows_on_host_t *rows, const float *G, const uint64_t *touched, int64_t cols)
+{
+    int64_t k = 0;
+    for (int64_t c = 0; c < cols; c++) {
+        if (!(touched[c / 64] >> (c % 64) & 1))
+            continue;
+        assert_true(k < rows->n);
+        assert_int_equal(rows->idx[k], c);
+        assert_memory_equal(rows->val + k * rows->width, G + c * rows->width, (size_t)rows->width * sizeof *G);
+        k++;
+    }
+    assert_int_equal(k, rows->n);
+}
+
+static void sparse_gradients_as_rows_dense_and_terms_are_one_and_the_cpus(void **state)
+{
+    for (int k = 0; k < WIDTHS; k++) {
+        int64_t H = widths[k], cols = k % 2 ? 97 : 70000;
+        sparse_t m = random_sparse(41, cols, 40, k == 4 ? 60000 : 1);
+        float *dY = numbers(m.rows * H, 1);
+        rows_on_host_t rows[2];
+        BOTH(s)
+        {
+            ebb_csr_t X = put_sparse(s, &m);
+            ebb_rows_t out;
+            ebb_terms_t terms = {0};
+            float *d = put_floats(s, dY, m.rows * H), *zeros = calloc((size_t)(cols * H), sizeof *zeros);
+            float *G = put_floats(s, zeros, cols * H);
+            uint64_t *touched = put(s, zeros, (size_t)((cols + 63) / 64) * 8);
+            assert_ok(s->ops->csr_grad(s->x, k % 8, &X, H, d, &out));
+            rows[WHICH(s)] = get_rows(s, &out);
+            const rows_on_host_t *r = &rows[WHICH(s)];
+            assert_ok(s->ops->csr_grad_dense(s->x, &X, H, d, G, touched));
+            assert_dense_is(r, get_floats(s, G, cols * H), get(s, touched, (size_t)((cols + 63) / 64) * 8), cols);
+            assert_ok(s->ops->csr_terms(s->x, &X, H, d, &terms));
+            assert_int_equal(terms.n, r->n);
+            float *sums = poisoned(s, r->n * H);
+            int64_t half = r->n / 2;
+            assert_ok(s->ops->terms_sum(s->x, &terms, 0, half, sums));
+            assert_ok(s->ops->terms_sum(s->x, &terms, half, r->n - half, sums + half * H));
+            assert_memory_equal(get_floats(s, sums, r->n * H), r->val, (size_t)(r->n * H) * sizeof *sums);
+            s->ops->terms_free(s->backend->dev, &terms);
+            free(zeros);
+        }
+        assert_rows_near(&rows[CPU], &rows[DEV], 10);
+        free(dY), free_sparse(&m);
+        clear();
+    }
+}
+
+static void a_batch_without_non_zeros_has_an_empty_gradient(void **state)
+{
+    int64_t rowptr[4] = {7, 7, 7, 7};
+    side_t *s = &side[DEV];
+    sparse_t m = {3, 50, 0, rowptr, (int32_t[]){0}, (float[]){0}};
+    ebb_csr_t X = put_sparse(s, &m);
+    float *Y = poisoned(s, 3 * 4);
+    ebb_rows_t out;
+    assert_ok(s->ops->csr_gemm(s->x, &X, 4, poisoned(s, 50 * 4), 4, NULL, EBB_ACT_NONE, Y));
+    for (int i = 0; i < 12; i++)
+        assert_true(get_floats(s, Y, 12)[i] == 0.0f);
+    assert_ok(s->ops->csr_grad(s->x, 0, &X, 4, Y, &out));
+    assert_int_equal(out.n, 0);
+    X.rows = 0;
+    assert_ok(s->ops->csr_grad(s->x, 0, &X, 4, Y, &out));
+    assert_int_equal(out.n, 0);
+    assert_int_equal(s->ops->csr_grad(s->x, 8, &X, 4, Y, &out), EBB_EINVAL);
+    ebb_error_clear();
+    clear();
+}
+
+static void factorization_machines_equal_the_cpus(void **state)
+{
+    for (int64_t k = 1; k < 40; k += 6) {
+        int64_t cols = 500, width = 1 + k;
+        sparse_t m = random_sparse(31, cols, 30, 1);
+        float *T = numbers(cols * width, 0.5f), *d = numbers(m.rows, 1), bias = 0.25f, *out[2], *sums[2];
+        rows_on_host_t rows[2];
+        BOTH(s)
+        {
+            ebb_csr_t X = put_sparse(s, &m);
+            ebb_rows_t grad;
+            float *t = put_floats(s, T, cols * width), *o = poisoned(s, m.rows), *sum = poisoned(s, m.rows * k);
+            float *zeros = calloc((size_t)(cols * width), sizeof *zeros), *dout = put_floats(s, d, m.rows);
+            float *G = put_floats(s, zeros, cols * width);
+            uint64_t *touched = put(s, zeros, (size_t)((cols + 63) / 64) * 8);
+            assert_ok(s->ops->fm_forward(s->x, &X, k, t, put_floats(s, &bias, 1), o, sum));
+            assert_ok(s->ops->fm_grad(s->x, 1, &X, k, t, sum, dout, &grad));
+            assert_ok(s->ops->fm_grad_dense(s->x, &X, k, t, sum, dout, G, touched));
+            out[WHICH(s)] = get_floats(s, o, m.rows);
+            sums[WHICH(s)] = get_floats(s, sum, m.rows * k);
+            rows[WHICH(s)] = get_rows(s, &grad);
+            assert_dense_is(&rows[WHICH(s)], get_floats(s, G, cols * width),
+                            get(s, touched, (size_t)((cols + 63) / 64) * 8), cols);
+            free(zeros);
+        }
+        assert_near("out", m.rows, out[CPU], out[DEV], 20, 2e-6);
+        assert_near("sums", m.rows * k, sums[CPU], sums[DEV], 5, 1e-6);
+        assert_rows_near(&rows[CPU], &rows[DEV], 10);
+        free(T), free(d), free_sparse(&m);
+        clear();
+    }
+}
+
+static void embeddings_equal_the_cpus_and_leave_columns_outside_fields_alone(void **state)
+{
+    static const int32_t fields[] = {3, 40, 41, 90};
+    for (int64_t dim = 1; dim < 40; dim += 7) {
+        int64_t cols = 97, n_fields = 3;
+        sparse_t m = random_sparse(33, cols, 30, 90);
+        float *T = numbers(cols * dim, 1), *d = numbers(m.rows * n_fields * dim, 1), *out[2];
+        rows_on_host_t rows[2];
+        BOTH(s)
+        {
+            ebb_csr_t X = put_sparse(s, &m);
+            ebb_rows_t grad;
+            float *Y = poisoned(s, m.rows * n_fields * dim), *dY = put_floats(s, d, m.rows * n_fields * dim);
+            float *zeros = calloc((size_t)(cols * dim), sizeof *zeros), *G = put_floats(s, zeros, cols * dim);
+            uint64_t none[2] = {0}, *touched = put(s, none, sizeof none);
+            assert_ok(s->ops->embed_forward(s->x, &X, 3, fields, dim, put_floats(s, T, cols * dim), Y));
+            assert_ok(s->ops->embed_grad(s->x, 2, &X, 3, fields, dim, dY, &grad));
+            assert_ok(s->ops->embed_grad_dense(s->x, &X, 3, fields, dim, dY, G, touched));
+            out[WHICH(s)] = get_floats(s, Y, m.rows * n_fields * dim);
+            rows[WHICH(s)] = get_rows(s, &grad);
+            assert_dense_is(&rows[WHICH(s)], get_floats(s, G, cols * dim), get(s, touched, sizeof none), cols);
+            free(zeros);
+        }
+        assert_near("Y", m.rows * n_fields * dim, out[CPU], out[DEV], 20, 1e-6);
+        assert_rows_near(&rows[CPU], &rows[DEV], 10);
+        free(T), free(d), free_sparse(&m);
+        clear();
+    }
+}
+
+/* ---- losses ---- */
+
+typedef struct loss_case {
+    ebb_loss_kind_t kind;
+    int64_t width;
+    bool labels;
+} loss_case_t;
+
+static void losses_slopes_and_predictions_equal_the_cpus(void **state)
+{
+    static const loss_case_t cases[] = {{EBB_LOSS_SOFTMAX_CE, 2, true},   {EBB_LOSS_SOFTMAX_CE, 58, true},
+                                        {EBB_LOSS_SOFTMAX_CE, 300, true}, {EBB_LOSS_BINARY_CE, 1, true},
+                                        {EBB_LOSS_BINARY_CE, 3, false},   {EBB_LOSS_SQUARED, 4, false},
+                                        {EBB_LOSS_HUBER, 2, false},       {EBB_LOSS_POISSON, 2, false}};
+    enum { ROWS = 77 };
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        const loss_case_t *k = &cases[c];
+        int64_t n = ROWS * k->width;
+        float *o = numbers(n, 5), *y = numbers(n, 2), *weight = numbers(ROWS, 1), *class_weight = numbers(300, 1);
+        int32_t label[ROWS];
+        float *dout[2], *pred[2];
+        double loss[2][ROWS], row_weight[2][ROWS];
+        for (int r = 0; r < ROWS; r++) {
+            label[r] = (int32_t)below(k->kind == EBB_LOSS_SOFTMAX_CE ? k->width : 2);
+            weight[r] = fabsf(weight[r]);
+        }
+        for (int64_t i = 0; i < n; i++)
+            y[i] = k->kind == EBB_LOSS_POISSON     ? (float)below(5)
+                   : k->kind == EBB_LOSS_BINARY_CE ? (float)(i % 2)
+                                                   : y[i];
+        o[0] = k->kind == EBB_LOSS_POISSON ? 20 : 90, o[1] = -90;
+        BOTH(s)
+        {
+            float *out = put_floats(s, o, n), *d = poisoned(s, n), *p = poisoned(s, n);
+            assert_ok(s->ops->loss(s->x, k->kind, 0.7f, ROWS, k->width, out,
+                                   k->labels ? put(s, label, sizeof label) : NULL,
+                                   k->labels ? NULL : put_floats(s, y, n), c % 2 ? put_floats(s, weight, ROWS) : NULL,
+                                   k->labels && c != 3 ? put_floats(s, class_weight, 300) : NULL, loss[WHICH(s)],
+                                   row_weight[WHICH(s)], d));
+            assert_ok(s->ops->link(s->x, k->kind, ROWS, k->width, out, p));
+            assert_ok(s->ops->exec_sync(s->x));
+            dout[WHICH(s)] = get_floats(s, d, n);
+            pred[WHICH(s)] = get_floats(s, p, n);
+        }
+        assert_memory_equal(row_weight[CPU], row_weight[DEV], sizeof row_weight[CPU]);
+        for (int r = 0; r < ROWS; r++)
+            if (!(fabs(loss[DEV][r] - loss[CPU][r]) <= 1e-6 * (1 + fabs(loss[CPU][r]))))
+                fail_msg("case %zu, row %d: loss %.9g, the CPU says %.9g", c, r, loss[DEV][r], loss[CPU][r]);
+        assert_near("dout", n, dout[CPU], dout[DEV], 1, 1e-6);
+        assert_near("prediction", n, pred[CPU], pred[DEV], 1e-3, 1e-5);
+        free(o), free(y), free(weight), free(class_weight);
+        clear();
+    }
+}
+
+static void a_label_that_is_no_class_is_named_by_the_first_such_row(void **state)
+{
+    side_t *s = &side[DEV];
+    float out[6 * 3] = {0};
+    int32_t label[6] = {0, 2, 1, 3, -1, 0};
+    double loss[6], weight[6];
+    assert_int_equal(s->ops->loss(s->x, EBB_LOSS_SOFTMAX_CE, 0, 6, 3, put_floats(s, out, 18),
+                                  put(s, label, sizeof label), NULL, NULL, NULL, loss, weight, NULL),
+                     EBB_EDATA);
+    assert_non_null(strstr(ebb_error()->message, "row 3 of the batch has label 3: classes are 0 to 2"));
+    ebb_error_clear();
+    clear();
+}
+
+/* ---- sums and updates ---- */
+
+static void sums_and_sums_of_squares_equal_the_cpus(void **state)
+{
+    enum { N = 10007 };
+    float *a = numbers(N, 1), *b = numbers(N, 1), *out[2];
+    double squares[2][N / 100 + 1];
+    BOTH(s)
+    {
+        float *da = put_floats(s, a, N), *db = put_floats(s, b, N);
+        assert_ok(s->ops->sumsq(s->x, N, 100, da, squares[WHICH(s)]));
+        assert_ok(s->ops->add(s->x, N, da, db, da));
+        out[WHICH(s)] = get_floats(s, da, N);
+    }
+    assert_memory_equal(out[CPU], out[DEV], N * sizeof *a);
+    for (int i = 0; i <= N / 100; i++)
+        assert_true(fabs(squares[CPU][i] - squares[DEV][i]) <= 1e-13 * squares[CPU][i]);
+    free(a), free(b);
+    clear();
+}
+
+static void every_update_rule_gives_the_cpus_bits_on_slices_and_rows(void **state)
+{
+    enum { ROWS = 50, TOUCHED = 17, WIDTH = 6, N = ROWS * WIDTH };
+    for (int rule = 0; rule < 14; rule++) {
+        ebb_optim_hyper_t h = {.kind = (ebb_optim_kind_t)(rule % 5),
+                               .lr = 0.05f,
+                               .scale = 0.01f,
+                               .beta1 = 0.9f,
+                               .beta2 = 0.999f,
+                               .eps = rule % 3 ? 1e-8f : 0.0f,
+                               .t = 1 + rule * 7};
+        h.l1 = rule % 2 ? 0.01f : 0.0f;
+        h.l2 = rule % 4 ? 0.1f : 0.0f;
+        h.momentum = rule > 7 ? 0.9f : 0.0f;
+        h.nesterov = rule > 9;
+        float *w = numbers(N, 1), *g = numbers(N, 30), *s0 = numbers(N, 1), *s1 = numbers(N, 1), *out[2][3];
+        int32_t idx_w[TOUCHED], idx_s[TOUCHED];
+        for (int i = 0; i < N; i++) {
+            s0[i] = h.kind == EBB_OPTIM_FTRL ? s0[i] : fabsf(s0[i]);
+            s1[i] = fabsf(s1[i]);
+            g[i] = i % 11 ? g[i] : 0.0f;
+        }
+        for (int k = 0; k < TOUCHED; k++) {
+            idx_w[k] = 3 * k % ROWS;
+            idx_s[k] = 2 * k;
+        }
+        BOTH(s)
+        {
+            float *dw = put_floats(s, w, N), *dg = put_floats(s, g, N), *d0 = put_floats(s, s0, N);
+            float *d1 = put_floats(s, s1, N);
+            assert_ok(s->ops->update(s->x, &h, N - 1, dw, dg, d0, d1));
+            assert_ok(s->ops->update_rows(s->x, &h, TOUCHED, WIDTH, put(s, idx_w, sizeof idx_w),
+                                          put(s, idx_s, sizeof idx_s), dw, dg, d0, d1));
+            float *from[] = {dw, d0, d1};
+            for (int f = 0; f < 3; f++)
+                out[WHICH(s)][f] = get_floats(s, from[f], N);
+        }
+        for (int f = 0; f < 3; f++)
+            assert_memory_equal(out[CPU][f], out[DEV][f], N * sizeof(float));
+        free(w), free(g), free(s0), free(s1);
+        clear();
+    }
+}
+
+/* ---- memory ---- */
+
+static void memory_comes_zeroed_keeps_what_is_put_in_and_says_when_there_is_none(void **state)
+{
+    side_t *s = &side[DEV];
+    float in[1000], zeros[1000] = {0};
+    void *p, *more;
+    assert_ok(s->ops->alloc(s->backend->dev, sizeof in, "test", &p));
+    s->ptr[s->n++] = p;
+    assert_memory_equal(get(s, p, sizeof in), zeros, sizeof in);
+    for (int i = 0; i < 1000; i++)
+        in[i] = (float)i;
+    assert_ok(s->ops->upload(s->x, p, in, sizeof in));
+    assert_memory_equal(get(s, p, sizeof in), in, sizeof in);
+    assert_int_equal(s->ops->alloc(s->backend->dev, (size_t)1 << 46, "the impossible", &more), EBB_ENOMEM);
+    assert_non_null(strstr(ebb_error()->message, "the impossible: out of GPU memory"));
+    ebb_error_clear();
+    assert_null(more);
+    assert_ok(s->ops->zero(s->x, p, sizeof in)); /* and goes on */
+    assert_memory_equal(get(s, p, sizeof in), zeros, sizeof in);
+    clear();
+}
+
+static bool driver_is_here(void)
+{
+    void *driver = dlopen("libcuda.so.1", RTLD_NOW);
+    int (*init)(unsigned) = driver ? (int (*)(unsigned))dlsym(driver, "cuInit") : NULL;
+    return init && init(0) == 0;
+}
+
+int main(int argc, char **argv)
+{
+    const char *name = argc > 1 ? argv[1] : "cuda";
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(memory_comes_zeroed_keeps_what_is_put_in_and_says_when_there_is_none),
+        cmocka_unit_test(products_of_any_shape_layout_and_epilogue_equal_the_cpus),
+        cmocka_unit_test(bias_gradients_are_written_or_added),
+        cmocka_unit_test(activations_and_their_gradients_equal_the_cpus_also_at_the_ends),
+        cmocka_unit_test(layer_normalisation_and_its_gradients_equal_the_cpus),
+        cmocka_unit_test(dropout_keeps_and_scales_the_very_same_elements_as_the_cpu),
+        cmocka_unit_test(sparse_products_equal_the_cpus),
+        cmocka_unit_test(sparse_gradients_as_rows_dense_and_terms_are_one_and_the_cpus),
+        cmocka_unit_test(a_batch_without_non_zeros_has_an_empty_gradient),
+        cmocka_unit_test(factorization_machines_equal_the_cpus),
+        cmocka_unit_test(embeddings_equal_the_cpus_and_leave_columns_outside_fields_alone),
+        cmocka_unit_test(losses_slopes_and_predictions_equal_the_cpus),
+        cmocka_unit_test(a_label_that_is_no_class_is_named_by_the_first_such_row),
+        cmocka_unit_test(sums_and_sums_of_squares_equal_the_cpus),
+        cmocka_unit_test(every_update_rule_gives_the_cpus_bits_on_slices_and_rows),
+    };
+    if (strcmp(name, "cuda") == 0 && !driver_is_here()) {
+        puts("SKIPPED: no NVIDIA driver with a GPU here");
+        return 77;
+    }
+    if (ebb_backend_open(name, 0, &side[DEV].backend) != EBB_OK) {
+        printf("%s: %s\n", strcmp(name, "cuda") == 0 ? "SKIPPED" : "FAILED", ebb_error()->message);
+        return strcmp(name, "cuda") == 0 ? 77 : 1;
+    }
+    if (ebb_backend_open("cpu", 0, &side[CPU].backend) != EBB_OK)
+        return 1;
+    BOTH(s)
+    {
+        s->ops = s->backend->ops;
+        if (s->ops->exec_create(s->backend->dev, &s->x) != EBB_OK)
+            return 1;
+    }
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    BOTH(s)
+    {
+        s->ops->exec_destroy(s->x);
+        ebb_backend_close(s->backend);
+    }
+    return failed;
+}

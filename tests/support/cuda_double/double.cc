@@ -1,0 +1,279 @@
+/* The double's runtime, products, sorting and running sums. Device memory is moved by loops of our own: the C library's
+ * functions are the sanitiser's, which holds them to the poison. EBB_DOUBLE_GPUS sets how many GPUs there seem to be
+ * (1), EBB_DOUBLE_BYTES how much memory each has (1 GiB): for tests of errors. */
+#include "compute/cuda/cuda.h"
+
+#include <atomic>
+#include <stdlib.h>
+#include <string.h>
+#include <vector>
+
+thread_local double_place ebb_double_place;
+
+extern "C" {
+void __asan_poison_memory_region(const volatile void *ptr, size_t bytes) __attribute__((weak));
+void __asan_unpoison_memory_region(const volatile void *ptr, size_t bytes) __attribute__((weak));
+}
+
+static std::atomic<size_t> in_use;
+static thread_local cudaError_t last = cudaSuccess;
+
+static cudaError_t note(cudaError_t code)
+{
+    if (code != cudaSuccess)
+        last = code;
+    return code;
+}
+
+static size_t setting(const char *name, size_t otherwise)
+{
+    const char *text = getenv(name);
+    return text && *text ? (size_t)strtoull(text, NULL, 10) : otherwise;
+}
+
+static size_t capacity(void)
+{
+    return setting("EBB_DOUBLE_BYTES", (size_t)1 << 30);
+}
+
+const char *cudaGetErrorString(cudaError_t code)
+{
+    return code == cudaErrorMemoryAllocation ? "out of memory" : "an error of the double";
+}
+
+const char *cudaGetErrorName(cudaError_t code)
+{
+    return code == cudaErrorMemoryAllocation ? "cudaErrorMemoryAllocation" : "cudaErrorOfTheDouble";
+}
+
+cudaError_t cudaGetLastError(void)
+{
+    cudaError_t code = last;
+    last = cudaSuccess;
+    return code;
+}
+
+cudaError_t cudaGetDeviceCount(int *count)
+{
+    *count = (int)setting("EBB_DOUBLE_GPUS", 1);
+    return *count > 0 ? cudaSuccess : cudaErrorNoDevice; /* does not stick */
+}
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device)
+{
+    memset(properties, 0, sizeof *properties);
+    memcpy(properties->name, "double of a GPU", 16);
+    properties->totalGlobalMem = capacity();
+    return cudaSuccess;
+}
+
+cudaError_t cudaSetDevice(int device)
+{
+    int count;
+    return note(cudaGetDeviceCount(&count) == cudaSuccess && device >= 0 && device < count ? cudaSuccess
+                                                                                           : cudaErrorInvalidDevice);
+}
+
+cudaError_t cudaDeviceSynchronize(void)
+{
+    return cudaSuccess;
+}
+
+cudaError_t cudaRuntimeGetVersion(int *version)
+{
+    *version = CUDART_VERSION;
+    return cudaSuccess;
+}
+
+cudaError_t cudaDriverGetVersion(int *version)
+{
+    *version = CUDART_VERSION;
+    return cudaSuccess;
+}
+
+/* ---- memory: a header before it holds its size ---- */
+
+enum { HEADER = 256 };
+
+cudaError_t cudaMalloc(void **ptr, size_t bytes)
+{
+    *ptr = NULL;
+    if (in_use.fetch_add(bytes) + bytes > capacity()) {
+        in_use.fetch_sub(bytes);
+        return note(cudaErrorMemoryAllocation);
+    }
+    char *block = (char *)aligned_alloc(HEADER, HEADER + (bytes + HEADER - 1) / HEADER * HEADER);
+    if (!block)
+        abort();
+    memcpy(block, &bytes, sizeof bytes);
+    memset(block + HEADER, 0xfb, bytes); /* a GPU's memory is not zero either: NaN-like floats */
+    if (__asan_poison_memory_region)
+        __asan_poison_memory_region(block + HEADER, bytes);
+    *ptr = block + HEADER;
+    return cudaSuccess;
+}
+
+cudaError_t cudaFree(void *ptr)
+{
+    if (!ptr)
+        return cudaSuccess;
+    char *block = (char *)ptr - HEADER;
+    size_t bytes;
+    memcpy(&bytes, block, sizeof bytes);
+    if (__asan_unpoison_memory_region)
+        __asan_unpoison_memory_region(ptr, bytes);
+    in_use.fetch_sub(bytes);
+    free(block);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMallocHost(void **ptr, size_t bytes)
+{
+    *ptr = calloc(1, bytes);
+    return note(*ptr ? cudaSuccess : cudaErrorMemoryAllocation);
+}
+
+cudaError_t cudaFreeHost(void *ptr)
+{
+    free(ptr);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemGetInfo(size_t *spare, size_t *all)
+{
+    *all = capacity();
+    *spare = *all - in_use.load();
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemset(void *ptr, int value, size_t bytes)
+{
+    for (volatile char *p = (volatile char *)ptr; bytes > 0; bytes--)
+        *p++ = (char)value;
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemsetAsync(void *ptr, int value, size_t bytes, cudaStream_t stream)
+{
+    return cudaMemset(ptr, value, bytes);
+}
+
+cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream)
+{
+    volatile char *to = (volatile char *)dst;
+    for (const volatile char *from = (const volatile char *)src; bytes > 0; bytes--)
+        *to++ = *from++;
+    return cudaSuccess;
+}
+
+/* ---- streams ---- */
+
+struct double_stream {
+    int unused;
+};
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
+{
+    *stream = (cudaStream_t)calloc(1, sizeof **stream);
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t stream)
+{
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream)
+{
+    free(stream);
+    return cudaSuccess;
+}
+
+/* ---- cuBLAS ---- */
+
+struct double_blas {
+    int unused;
+};
+
+const char *cublasGetStatusString(cublasStatus_t status)
+{
+    return "an error of the double";
+}
+
+cublasStatus_t cublasCreate(cublasHandle_t *handle)
+{
+    *handle = (cublasHandle_t)calloc(1, sizeof **handle);
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasDestroy(cublasHandle_t handle)
+{
+    free(handle);
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasSetStream(cublasHandle_t handle, cudaStream_t stream)
+{
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasSetWorkspace(cublasHandle_t handle, void *workspace, size_t bytes)
+{
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasSgemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
+                           const float *alpha, const float *A, int lda, const float *B, int ldb, const float *beta,
+                           float *C, int ldc)
+{
+    for (int64_t j = 0; j < n; j++)
+        for (int64_t i = 0; i < m; i++) {
+            float sum = 0.0f, *c = C + j * ldc + i;
+            for (int64_t p = 0; p < k; p++)
+                sum +=
+                    A[ta == CUBLAS_OP_N ? p * lda + i : i * lda + p] * B[tb == CUBLAS_OP_N ? j * ldb + p : p * ldb + j];
+            *c = *beta == 0.0f ? *alpha * sum : *alpha * sum + *beta * *c;
+        }
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+/* ---- sorting and running sums ---- */
+
+ebb_status_t ebb_cuda_sort(ebb_exec_t *x, int64_t n, int bits, const uint32_t *key, uint32_t *key_sorted,
+                           const int32_t *value, int32_t *value_sorted)
+{
+    enum { DIGIT = 1 << 8 };
+    std::vector<uint32_t> k((size_t)n), k2((size_t)n);
+    std::vector<int32_t> v((size_t)n), v2((size_t)n);
+    for (size_t i = 0; i < (size_t)n; i++) {
+        k[i] = key[i];
+        v[i] = value[i];
+    }
+    for (int shift = 0; shift < bits; shift += 8) {
+        size_t at[DIGIT + 1] = {0};
+        for (uint32_t one : k)
+            at[(one >> shift) % DIGIT + 1]++;
+        for (int d = 0; d < DIGIT; d++)
+            at[d + 1] += at[d];
+        for (size_t i = 0; i < k.size(); i++) {
+            size_t to = at[(k[i] >> shift) % DIGIT]++;
+            k2[to] = k[i];
+            v2[to] = v[i];
+        }
+        k.swap(k2);
+        v.swap(v2);
+    }
+    for (size_t i = 0; i < (size_t)n; i++) {
+        key_sorted[i] = k[i];
+        value_sorted[i] = v[i];
+    }
+    return EBB_OK;
+}
+
+ebb_status_t ebb_cuda_running_sum(ebb_exec_t *x, int64_t n, const int32_t *in, int32_t *out)
+{
+    int32_t sum = 0;
+    for (int64_t i = 0; i < n; i++)
+        out[i] = sum += in[i];
+    return EBB_OK;
+}
