@@ -225,6 +225,9 @@ typedef struct ebb_backend_ops {
     ebb_status_t (*update_rows)(ebb_exec_t *x, const ebb_optim_hyper_t *h, int64_t n, int64_t width,
                                 const int32_t *idx_w, const int32_t *idx_s, float *w, const float *g, float *s0,
                                 float *s1);
+    /* Rows idx[k] of a table become rows k of val (n, width); idx without repetitions. */
+    ebb_status_t (*set_rows)(ebb_exec_t *x, int64_t n, int64_t width, const int32_t *idx, const float *val,
+                             float *table);
 } ebb_backend_ops_t;
 
 /* An opened device. */

@@ -88,6 +88,9 @@ EBB_API ebb_status_t ebb_sync_form(ebb_sync_t *sync, int table, int thread, int6
 /* After the owner changed weights->dense[dense0..dense1) and the touched rows of its tables in its copy of the weights:
  * give them to all. Collective. */
 EBB_API ebb_status_t ebb_sync_gather(ebb_sync_t *sync, ebb_weights_t *weights);
+/* Rows of a table that the last step changed, by owner after owner (0, 1, ...) until it returns false. After gather;
+ * valid until the next reduce. Not collective. */
+EBB_API bool ebb_sync_changed(const ebb_sync_t *sync, int table, int owner, int64_t *n_p, const int32_t **row_p);
 /* Squared Euclidean norm of the whole gradient sum, exact sums, equal for any rank count. After reduce. Collective. */
 EBB_API ebb_status_t ebb_sync_norm2(ebb_sync_t *sync, double *norm2_p);
 

@@ -1,6 +1,6 @@
 /* Opening backends: `cpu` is built in, others are shared objects found in $EBB_BACKEND_PATH, then beside the file this
- * code is in. A table is used only after its version and all entries were checked, so a stale or half-built object is
- * named instead of crashing later. Not collective. */
+ * code is in, then in ../lib seen from there. A table is used only after its version and all entries were checked, so a
+ * stale or half-built object is named instead of crashing later. Not collective. */
 #include <ebb/compute.h>
 #include "base/alloc.h"
 #include "base/file.h"
@@ -64,6 +64,7 @@ static const struct {
     ENTRY(sumsq),
     ENTRY(update),
     ENTRY(update_rows),
+    ENTRY(set_rows),
 };
 
 ebb_status_t ebb_backend_check(const ebb_backend_ops_t *ops)
@@ -107,7 +108,8 @@ static void own_folder(char *path, size_t size)
     snprintf(slash ? slash : path, slash ? 1 : size, "%s", slash ? "" : ".");
 }
 
-/* The first libebb_<name>.so of the path's folders (separated by colons) and of our own. */
+/* The first libebb_<name>.so of the path's folders (separated by colons), of our own, and of the library folder that
+ * goes with a bin folder. */
 static ebb_status_t find_object(const char *name, char *path, size_t size)
 {
     const char *folders = getenv("EBB_BACKEND_PATH");
@@ -121,6 +123,9 @@ static ebb_status_t find_object(const char *name, char *path, size_t size)
         f += n + (f[n] == ':');
     }
     snprintf(path, size, "%s/libebb_%s.so", own, name);
+    if (ebb_file_exists(path))
+        return EBB_OK;
+    snprintf(path, size, "%s/../" EBB_LIBDIR "/libebb_%s.so", own, name);
     if (ebb_file_exists(path))
         return EBB_OK;
     return EBB_FAIL(EBB_EUNAVAILABLE,

@@ -111,3 +111,13 @@ ebb_status_t ebb_sync_gather(ebb_sync_t *s, ebb_weights_t *weights)
     s->stats.gather_ns += ebb_now_ns() - start;
     return EBB_OK;
 }
+
+bool ebb_sync_changed(const ebb_sync_t *s, int t, int owner, int64_t *n_p, const int32_t **row_p)
+{
+    if (owner >= s->owners)
+        return false;
+    bool alone = s->owners == 1;
+    *n_p = alone ? s->sums.table[t].n : count_of(s, owner, t);
+    *row_p = alone ? s->sums.table[t].row : (const int32_t *)part_at(s, owner, t);
+    return true;
+}

@@ -6,6 +6,7 @@
 #include "train/config.h"
 #include "train/data_record.h"
 #include "train/scan.h"
+#include "train/stage.h"
 
 #include <limits.h>
 #include <stdlib.h>
@@ -78,7 +79,8 @@ static ebb_status_t load(ebb_predictor_t *p, const char *path, int threads)
                                     .exec = p->workers.exec[0],
                                     .layout = ebb_model_layout(p->model),
                                     .weights = &p->weights};
-    return ebb_checkpoint_load(&state, file, &p->meta);
+    EBB_TRY(ebb_checkpoint_load(&state, file, &p->meta));
+    return ebb_comm_agree(p->comm, ebb_stage_copy_weights(&p->workers, state.layout, &p->weights));
 }
 
 ebb_status_t ebb_predictor_open(ebb_comm_t *comm, const char *path, int threads, ebb_predictor_t **predictor_p)
@@ -104,8 +106,8 @@ void ebb_predictor_close(ebb_predictor_t *p)
     ebb_free(p->values);
     if (p->have_weights)
         ebb_weights_destroy(p->workers.backend, ebb_model_layout(p->model), &p->weights);
-    ebb_model_destroy(p->model);
     ebb_workers_cleanup(&p->workers);
+    ebb_model_destroy(p->model);
     ebb_data_record_free(p->trained);
     ebb_checkpoint_meta_free(&p->meta);
     ebb_run_config_free(p->config);

@@ -2,6 +2,7 @@
 #include "train/run.h"
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "train/stage.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -129,7 +130,8 @@ static int64_t piece_rows(const ebb_run_t *run)
 /* The lanes of a full step have one or two numbers of rows; try them out where passes over the gradients cost time. */
 static ebb_status_t find_whole_rows(ebb_run_t *run)
 {
-    if (run->config->accumulate > 1 || run->info->sparse || run->layout->dense_floats < WHOLE_FLOATS)
+    bool elsewhere = run->workers.device != run->workers.backend;
+    if (elsewhere || run->config->accumulate > 1 || run->info->sparse || run->layout->dense_floats < WHOLE_FLOATS)
         return EBB_OK;
     int64_t few = run->order.batch / run->order.lanes, more = few + (run->order.batch % run->order.lanes > 0);
     for (int64_t rows = few; rows <= more; rows++) {
@@ -138,6 +140,13 @@ static ebb_status_t find_whole_rows(ebb_run_t *run)
         run->whole_rows[rows - few] = whole ? rows : 0;
     }
     return EBB_OK;
+}
+
+ebb_status_t ebb_run_copy_weights(ebb_run_t *run)
+{
+    ebb_workers_t *w = &run->workers;
+    EBB_TRY(ebb_stage_copy_weights(w, run->layout, &run->weights));
+    return ebb_stage_copy_classes(w, run->class_weights, run->info->classes, &run->device_class_weights);
 }
 
 static ebb_status_t init_local(ebb_run_t *run)
@@ -192,10 +201,10 @@ void ebb_run_cleanup(ebb_run_t *run)
     ebb_metrics_destroy(run->metrics);
     if (run->have_weights)
         ebb_weights_destroy(run->workers.backend, run->layout, &run->weights);
+    ebb_workers_cleanup(&run->workers);
     ebb_model_destroy(run->model);
     ebb_free(run->class_weights);
     ebb_free(run->words);
-    ebb_workers_cleanup(&run->workers);
     ebb_dataset_close(run->valid);
     ebb_dataset_close(run->data);
 }
@@ -205,7 +214,7 @@ char *ebb_run_facts(const ebb_run_t *run)
     char device[256] = "", layers[4096] = "";
     int64_t floats = 0;
     int states = ebb_optim_state_count(run->optim);
-    const ebb_backend_t *backend = run->workers.backend;
+    const ebb_backend_t *backend = run->workers.device;
     for (int i = 0; i < run->layout->n_params; i++)
         floats += run->layout->params[i].rows * run->layout->params[i].cols;
     if (backend->ops->describe(backend->dev, device, sizeof device) != EBB_OK ||

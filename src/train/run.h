@@ -47,9 +47,10 @@ typedef struct ebb_run {
     ebb_optim_t *optim;
     ebb_metrics_t *metrics;
     float *class_weights;
-    int32_t lane0, lane1;    /* of this rank */
-    int64_t whole_rows[2];   /* lanes of so many rows are added whole (ebb_model_adds_whole); 0: none */
-    ebb_step_words_t *words; /* (threads), then one for the sum */
+    const float *device_class_weights; /* the same where passes can read them */
+    int32_t lane0, lane1;              /* of this rank */
+    int64_t whole_rows[2];             /* lanes of so many rows are added whole (ebb_model_adds_whole); 0: none */
+    ebb_step_words_t *words;           /* (threads), then one for the sum */
     int64_t epoch_steps, total_steps, step;
     ebb_run_progress_t progress;
     ebb_saver_t *saver;
@@ -64,6 +65,9 @@ typedef struct ebb_run {
     /* times, this rank's */
     int64_t start_ns, sync_ns, last_save_ns, rows_done;
 } ebb_run_t;
+
+/* The device's copies of weights and class weights: before the first step, and whenever others were loaded. */
+ebb_status_t ebb_run_copy_weights(ebb_run_t *run);
 
 /* Open data, build model, loader, sync and optimiser; weights from the seed. Collective. */
 ebb_status_t ebb_run_init(ebb_run_t *run, ebb_comm_t *comm, const ebb_run_config_t *config,

@@ -4,6 +4,7 @@
 #include "base/alloc.h"
 #include "base/pulse.h"
 #include "loader/transform.h"
+#include "train/stage.h"
 
 #include <string.h>
 
@@ -71,39 +72,45 @@ static ebb_status_t read_rows(const job_t *job, buffers_t *b, int64_t row, int64
     return EBB_OK;
 }
 
-static ebb_status_t measure(const job_t *job, const ebb_worker_t *me, buffers_t *b, int64_t row, int64_t n)
+/* Targets of the rows in b, as far as the metrics need them. */
+static ebb_status_t read_targets(const job_t *job, buffers_t *b, int64_t row, int64_t n, ebb_piece_t *piece)
 {
-    const ebb_scan_t *scan = job->scan;
-    const ebb_backend_ops_t *ops = scan->workers->backend->ops;
-    const ebb_loss_t *loss = ebb_model_loss(scan->model);
-    int64_t outputs = ebb_model_outputs(scan->model);
     bool classes = job->info->target == EBB_TARGET_CLASS;
-    const int32_t *label = classes ? b->label : NULL;
-    const float *y = classes ? NULL : b->y;
-    EBB_TRY(ebb_reader_targets(b->reader, row, n, classes ? b->label : NULL, classes ? NULL : b->y, b->weight));
-    EBB_TRY(ops->loss(me->exec, loss->kind, loss->huber_delta, n, outputs, me->out, label, y, b->weight, NULL,
-                      me->row_loss, me->row_weight, NULL));
-    EBB_TRY(ops->link(me->exec, loss->kind, n, outputs, me->out, me->out));
-    EBB_TRY(ops->exec_sync(me->exec));
-    return ebb_metrics_add(job->metrics, n, me->out, label, y, me->row_loss, me->row_weight);
+    piece->label = classes ? b->label : NULL;
+    piece->y = classes ? NULL : b->y;
+    piece->weight = b->weight;
+    return ebb_reader_targets(b->reader, row, n, classes ? b->label : NULL, classes ? NULL : b->y, b->weight);
 }
 
-static ebb_status_t scan_block(const job_t *job, const ebb_worker_t *me, buffers_t *b, int64_t row, int64_t n)
+static ebb_status_t scan_block(const job_t *job, int thread, int64_t row, int64_t n)
 {
     const ebb_scan_t *scan = job->scan;
-    const ebb_backend_ops_t *ops = scan->workers->backend->ops;
+    ebb_workers_t *w = scan->workers;
+    const ebb_worker_t *me = &w->worker[thread];
+    const ebb_backend_ops_t *ops = w->device->ops;
+    const ebb_loss_t *loss = ebb_model_loss(scan->model);
     int64_t outputs = ebb_model_outputs(scan->model);
-    ebb_input_t in;
-    ebb_pass_t pass = {.ops = ops, .exec = me->exec, .weights = scan->weights, .workspace = me->workspace};
+    buffers_t *b = &job->buf[thread];
+    ebb_piece_t here = {.cols = job->info->cols, .targets = job->info->target_cols}, piece;
+    ebb_pass_t pass = {
+        .ops = ops, .exec = me->pass, .weights = ebb_stage_weights(w, scan->weights), .workspace = me->workspace};
+    const float *pred;
     ebb_pulse_tick();
-    EBB_TRY(read_rows(job, b, row, n, &in));
-    EBB_TRY(ebb_model_forward(scan->model, &pass, &in, me->out));
+    EBB_TRY(read_rows(job, b, row, n, &here.in));
     if (job->metrics)
-        return measure(job, me, b, row, n);
-    float *pred = job->pred + (row - job->row0) * outputs;
-    EBB_TRY(ops->link(me->exec, ebb_model_loss(scan->model)->kind, n, outputs, me->out, me->out));
-    EBB_TRY(ops->download(me->exec, pred, me->out, (size_t)(n * outputs) * sizeof *pred));
-    return ops->exec_sync(me->exec);
+        EBB_TRY(read_targets(job, b, row, n, &here));
+    piece = here;
+    EBB_TRY(ebb_stage_rows(w, thread, &piece));
+    EBB_TRY(ebb_model_forward(scan->model, &pass, &piece.in, me->out));
+    if (job->metrics)
+        EBB_TRY(ops->loss(me->pass, loss->kind, loss->huber_delta, n, outputs, me->out, piece.label, piece.y,
+                          piece.weight, NULL, me->row_loss, me->row_weight, NULL));
+    EBB_TRY(ops->link(me->pass, loss->kind, n, outputs, me->out, me->out));
+    EBB_TRY(ebb_stage_outputs(w, thread, n * outputs, &pred));
+    if (job->metrics)
+        return ebb_metrics_add(job->metrics, n, pred, here.label, here.y, me->row_loss, me->row_weight);
+    memcpy(job->pred + (row - job->row0) * outputs, pred, (size_t)(n * outputs) * sizeof *pred);
+    return EBB_OK;
 }
 
 static ebb_status_t scan_span(void *user, int thread, int64_t index)
@@ -115,8 +122,7 @@ static ebb_status_t scan_span(void *user, int thread, int64_t index)
     if (!b->reader)
         EBB_TRY(buffers_init(b, job->scan));
     for (; row < end; row += EBB_SCAN_BLOCK)
-        EBB_TRY(scan_block(job, &job->scan->workers->worker[thread], b, row,
-                           end - row < EBB_SCAN_BLOCK ? end - row : EBB_SCAN_BLOCK));
+        EBB_TRY(scan_block(job, thread, row, end - row < EBB_SCAN_BLOCK ? end - row : EBB_SCAN_BLOCK));
     return EBB_OK;
 }
 

@@ -265,6 +265,7 @@ static ebb_status_t run_it(ebb_run_t *run, bool resume, ebb_train_result_t *resu
         EBB_TRY(ebb_run_restore(run));
     else
         EBB_TRY(ebb_comm_agree(run->comm, ebb_optim_start(run->optim, &run->weights)));
+    EBB_TRY(ebb_comm_agree(run->comm, ebb_run_copy_weights(run)));
     run->start_ns = run->last_save_ns = ebb_now_ns();
     char *facts = ebb_run_facts(run);
     if (run->observer->start && facts)

@@ -589,6 +589,25 @@ static void every_update_rule_gives_the_cpus_bits_on_slices_and_rows(void **stat
     }
 }
 
+static void rows_of_a_table_are_set_and_others_stay(void **state)
+{
+    enum { ROWS = 40, WIDTH = 7, SET = 11 };
+    float *table = numbers(ROWS * WIDTH, 1), *val = numbers(SET * WIDTH, 1), *out[2];
+    int32_t idx[SET];
+    for (int k = 0; k < SET; k++)
+        idx[k] = (k * 13 + 5) % ROWS;
+    BOTH(s)
+    {
+        float *t = put_floats(s, table, ROWS * WIDTH);
+        assert_ok(s->ops->set_rows(s->x, SET, WIDTH, put(s, idx, sizeof idx), put_floats(s, val, SET * WIDTH), t));
+        out[WHICH(s)] = get_floats(s, t, ROWS * WIDTH);
+        assert_memory_equal(out[WHICH(s)] + idx[3] * WIDTH, val + 3 * WIDTH, WIDTH * sizeof *val);
+    }
+    assert_memory_equal(out[CPU], out[DEV], ROWS * WIDTH * sizeof *table);
+    free(table), free(val);
+    clear();
+}
+
 /* ---- memory ---- */
 
 static void memory_comes_zeroed_keeps_what_is_put_in_and_says_when_there_is_none(void **state)
@@ -638,6 +657,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_label_that_is_no_class_is_named_by_the_first_such_row),
         cmocka_unit_test(sums_and_sums_of_squares_equal_the_cpus),
         cmocka_unit_test(every_update_rule_gives_the_cpus_bits_on_slices_and_rows),
+        cmocka_unit_test(rows_of_a_table_are_set_and_others_stay),
     };
     if (strcmp(name, "cuda") == 0 && !driver_is_here()) {
         puts("SKIPPED: no NVIDIA driver with a GPU here");

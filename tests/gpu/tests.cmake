@@ -30,3 +30,30 @@ if(CMAKE_CXX_COMPILER)
   set_tests_properties(gpu.double.ops PROPERTIES LABELS gpu TIMEOUT 300
     ENVIRONMENT "EBB_BACKEND_PATH=${CMAKE_CURRENT_BINARY_DIR}/doubles")
 endif()
+
+# Whole runs: equal bits over ranks that share the device, over threads, and over stopping and resuming.
+foreach(model sparse-mlp sparse-unclipped dense-mlp)
+  set(bits ${Python3_EXECUTABLE} ${PROJECT_SOURCE_DIR}/tests/determinism/bits.py --models ${model})
+  if(TARGET ebb_cuda_double)
+    add_test(NAME gpu.double.bits.${model} COMMAND ${bits} --backend cuda_double --steps 60 --ranks 1,3 --threads 1,2)
+    set_tests_properties(gpu.double.bits.${model} PROPERTIES LABELS gpu TIMEOUT 600 PROCESSORS 2
+      ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>;EBB_BACKEND_PATH=${CMAKE_CURRENT_BINARY_DIR}/doubles")
+  endif()
+  if(TARGET ebb_cuda)
+    add_test(NAME gpu.bits.${model} COMMAND ${bits} --backend cuda --ranks 1,2,4 --threads 1,2)
+    set_tests_properties(gpu.bits.${model} PROPERTIES LABELS gpu TIMEOUT 900 PROCESSORS 2 SKIP_RETURN_CODE 77
+      ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>;EBB_BACKEND_PATH=$<TARGET_FILE_DIR:ebb_cuda>")
+  endif()
+endforeach()
+
+# Models of every kind of first layer, as `ebb check-model` looks at them.
+if(TARGET ebb_cuda_double)
+  add_test(NAME gpu.double.models COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/check_models.py cuda_double)
+  set_tests_properties(gpu.double.models PROPERTIES LABELS gpu TIMEOUT 300
+    ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>;EBB_BACKEND_PATH=${CMAKE_CURRENT_BINARY_DIR}/doubles")
+endif()
+if(TARGET ebb_cuda)
+  add_test(NAME gpu.models COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/check_models.py cuda)
+  set_tests_properties(gpu.models PROPERTIES LABELS gpu TIMEOUT 300 SKIP_RETURN_CODE 77
+    ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>;EBB_BACKEND_PATH=$<TARGET_FILE_DIR:ebb_cuda>")
+endif()

@@ -366,6 +366,14 @@ static ebb_status_t op_update_rows(ebb_exec_t *x, const ebb_optim_hyper_t *h, in
     return EBB_OK;
 }
 
+static ebb_status_t op_set_rows(ebb_exec_t *x, int64_t n, int64_t width, const int32_t *idx, const float *val,
+                                float *table)
+{
+    for (int64_t k = 0; k < n; k++)
+        memcpy(table + idx[k] * width, val + k * width, (size_t)width * sizeof *val);
+    return EBB_OK;
+}
+
 const ebb_backend_ops_t ebb_cpu_ops = {
     .version = EBB_BACKEND_VERSION,
     .caps = EBB_CAP_HOST_MEMORY,
@@ -405,4 +413,5 @@ const ebb_backend_ops_t ebb_cpu_ops = {
     .sumsq = op_sumsq,
     .update = op_update,
     .update_rows = op_update_rows,
+    .set_rows = op_set_rows,
 };

@@ -127,5 +127,7 @@ ebb_status_t ebb_cuda_update(ebb_exec_t *x, const ebb_optim_hyper_t *h, int64_t 
 ebb_status_t ebb_cuda_update_rows(ebb_exec_t *x, const ebb_optim_hyper_t *h, int64_t n, int64_t width,
                                   const int32_t *idx_w, const int32_t *idx_s, float *w, const float *g, float *s0,
                                   float *s1);
+ebb_status_t ebb_cuda_set_rows(ebb_exec_t *x, int64_t n, int64_t width, const int32_t *idx, const float *val,
+                               float *table);
 
 #endif

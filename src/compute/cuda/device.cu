@@ -228,6 +228,7 @@ static ebb_backend_ops_t make_table(void)
     t.sumsq = ebb_cuda_sumsq;
     t.update = ebb_cuda_update;
     t.update_rows = ebb_cuda_update_rows;
+    t.set_rows = ebb_cuda_set_rows;
     return t;
 }
 

@@ -164,6 +164,14 @@ KERNEL update_kernel(int64_t n, rule_t u, float *w, const float *g, float *s0, f
     }
 }
 
+KERNEL set_rows_kernel(int64_t n, int64_t width, const int32_t *idx, const float *val, float *table)
+{
+    EACH(i, n)
+    {
+        table[idx[i / width] * width + i % width] = val[i];
+    }
+}
+
 KERNEL update_rows_kernel(int64_t n, rule_t u, int64_t width, const int32_t *idx_w, const int32_t *idx_s, float *w,
                           const float *g, float *s0, float *s1)
 {
@@ -210,5 +218,14 @@ ebb_status_t ebb_cuda_update_rows(ebb_exec_t *x, const ebb_optim_hyper_t *h, int
     LAUNCH(update_rows_kernel, n * width, x, rule_of(h), width, idx_w, idx_s, w, g, states > 0 ? s0 : NULL,
            states > 1 ? s1 : NULL);
     LAUNCHED("update of rows");
+    return EBB_OK;
+}
+
+ebb_status_t ebb_cuda_set_rows(ebb_exec_t *x, int64_t n, int64_t width, const int32_t *idx, const float *val,
+                               float *table)
+{
+    EBB_TRY(ebb_cuda_use(x));
+    LAUNCH(set_rows_kernel, n * width, x, width, idx, val, table);
+    LAUNCHED("rows of a table");
     return EBB_OK;
 }

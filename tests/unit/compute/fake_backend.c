@@ -55,6 +55,7 @@ static const ebb_backend_ops_t table = {
     .add = OP,
     .sumsq = OP,
     .update = OP,
+    .set_rows = OP,
 #if FAKE != 2
     .update_rows = OP,
 #endif
