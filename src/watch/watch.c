@@ -4,13 +4,14 @@
  * each sends how it is, and rank 0 how it is itself. Rank 0 judges all, tells the verdict to all, says it once and
  * aborts; when rank 0 itself is lost or silent, every rank sees so, and the lowest one whose listener still accepts
  * says it. Then each process ends by itself within two seconds, whether or not the launcher helps; a rank that was
- * stopped is killed by a rank of its host. Only the watching thread touches connections; the rest is atomics and one
- * lock around the advice. */
+ * stopped is killed by a rank of its host, a launcher that waits for a lost host by a helper (launcher.c). Only the
+ * watching thread touches connections; the rest is atomics and one lock around the advice. */
 #include <ebb/watch.h>
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/pulse.h"
 #include "watch/judge.h"
+#include "watch/launcher.h"
 #include "watch/net.h"
 #include "watch/self.h"
 
@@ -92,9 +93,19 @@ static void say(ebb_watch_t *w, ebb_watch_cause_t cause, int rank)
     (void)written; /* nobody is left to tell */
 }
 
+static bool is_first_of_host(const ebb_watch_t *w)
+{
+    int r = 0;
+    while (r < w->rank && !ebb_watch_same_host(&w->card[r], &w->card[w->rank]))
+        r++;
+    return r == w->rank;
+}
+
 static _Noreturn void end_job(ebb_watch_t *w, ebb_watch_cause_t cause, int rank, bool tell)
 {
     pthread_t helper;
+    if (cause == EBB_WATCH_SILENT && !ebb_watch_same_host(&w->card[w->rank], &w->card[rank]) && is_first_of_host(w))
+        ebb_watch_end_launcher();
     sleep_ms(LINGER_MS);
     if (cause != EBB_WATCH_LOST && rank != w->rank)
         ebb_watch_kill(&w->card[w->rank], &w->card[rank]);
