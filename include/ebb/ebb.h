@@ -17,6 +17,7 @@
 #include <ebb/report.h>
 #include <ebb/watch.h>
 #include <ebb/supervise.h>
+#include <ebb/carbon.h>
 #include <ebb/plan.h>
 
 #ifdef __cplusplus

@@ -9,3 +9,9 @@ foreach(case ${cases})
   set_tests_properties(yardstick.accuracy.${case} PROPERTIES LABELS yardstick TIMEOUT 900 SKIP_RETURN_CODE 77 PROCESSORS 2
     ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>")
 endforeach()
+
+# Published savings of carbon-aware scheduling; by hand in full: build/release/tests/yardstick_carbon ../shared/data/carbon
+add_executable(yardstick_carbon yardstick/carbon.c)
+target_link_libraries(yardstick_carbon PRIVATE ebb_plan ebb_carbon)
+add_test(NAME yardstick.carbon COMMAND yardstick_carbon --short ${PROJECT_SOURCE_DIR}/../shared/data/carbon)
+set_tests_properties(yardstick.carbon PROPERTIES LABELS yardstick TIMEOUT 300 SKIP_RETURN_CODE 77)

@@ -1,0 +1,165 @@
+/* Carbon intensity of the grid: series, files and services they come from, and what is believed when those fail.
+ *
+ *     ebb_carbon_series_t series = {0};
+ *     ebb_carbon_read("gb.csv", NULL, &series);                                a file of any known form
+ *     ebb_carbon_sample(&series, now, 1800, 48, g, NULL);                      48 half-hours from now; NAN where
+ * unknown ebb_carbon_series_free(&series);
+ *
+ * Times are seconds since 1970 in UTC, whatever the file's own zone; a day on which clocks change has 23 or 25 hours
+ * and nothing is repeated or missing. Intensities are gCO2e per kWh. What was measured, and how, stays with the
+ * numbers: signal (average of the grid, or marginal) and scope (direct emissions, or life-cycle) are never mixed
+ * silently.
+ *
+ * Nothing is invented: a null, a negative or absurd value, a zero (unless `zeros` says that they are real) and a hole
+ * leave time without a value. What to believe there is the ladder's business, which says what it did.
+ */
+#ifndef EBB_CARBON_H
+#define EBB_CARBON_H
+
+#include <ebb/base.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum ebb_carbon_signal {
+    EBB_CARBON_SIGNAL_UNKNOWN,
+    EBB_CARBON_AVERAGE,  /* emissions of the grid over its energy */
+    EBB_CARBON_MARGINAL, /* of the plants that would follow a change of demand */
+} ebb_carbon_signal_t;
+
+typedef enum ebb_carbon_scope {
+    EBB_CARBON_SCOPE_UNKNOWN,
+    EBB_CARBON_DIRECT,    /* burning alone */
+    EBB_CARBON_LIFECYCLE, /* with building plants and getting fuel */
+} ebb_carbon_scope_t;
+
+EBB_API const char *ebb_carbon_signal_name(ebb_carbon_signal_t signal); /* "average", "marginal", "unknown" */
+EBB_API const char *ebb_carbon_scope_name(ebb_carbon_scope_t scope);    /* "direct", "life-cycle", "unknown" */
+
+/* A value that holds from begin to end (seconds). */
+typedef struct ebb_carbon_point {
+    int64_t begin, end;
+    double g;       /* gCO2e per kWh, above 0 (or 0 where zeros are real) */
+    bool forecast;  /* else what came true */
+    bool estimated; /* the source itself says that it guessed */
+} ebb_carbon_point_t;
+
+typedef struct ebb_carbon_series {
+    ebb_carbon_point_t *point; /* owned; by begin, not overlapping; steps may vary */
+    int64_t n, capacity;
+    char zone[64];    /* as the source names it; empty: it does not say */
+    char source[160]; /* file or service */
+    ebb_carbon_signal_t signal;
+    ebb_carbon_scope_t scope;
+    int64_t generated_at; /* when the source made it; 0: it does not say */
+    /* what was found wrong and left out */
+    int64_t nulls, zeros, bad, repeated;
+    int64_t holes, hole_s; /* between the first and the last point */
+} ebb_carbon_series_t;
+
+/* How to read what does not say it itself. All may be 0. */
+typedef struct ebb_carbon_read_options {
+    const char *column; /* of a CSV file: the values. NULL: the only one, or "actual", "ci_direct", ... by name */
+    const char *zone;   /* take rows or the column of this zone; EBB_EINVAL if the file has another */
+    ebb_carbon_signal_t signal;
+    ebb_carbon_scope_t scope;
+    bool zeros; /* a zero is a value (surplus of wind on a marginal signal), not a lack of one */
+} ebb_carbon_read_options_t;
+
+/* Read a file, plain or gzip, whose form is found from its content:
+ *   CSV with a heading: a column of times (ISO 8601 with any offset, none meaning UTC; or seconds since 1970) and one
+ * of values; "to"/"end" columns, "estimated" and "zone" are understood; rows in any order; a time that comes twice with
+ *     different values counts with their mean, which is what polled feeds need.
+ *   JSON: the replies of UK NESO (national, regional), Electricity Maps v3 (latest, forecast, history), WattTime v3
+ *     (forecast, historical), Carbon Aware SDK (emissions, forecasts), and Ebb's own {"zone", "points": [...]}.
+ * Values in lb/MWh, kg/MWh or t/MWh are turned into g/kWh where the file says so. A point without an end lasts until
+ * the next one, but no longer than the usual step of the series or an hour, whichever is longer. EBB_EDATA with place
+ * and reason if not a single value is left; EBB_ENOINPUT if there is no file. */
+EBB_API ebb_status_t ebb_carbon_read(const char *path, const ebb_carbon_read_options_t *options,
+                                     ebb_carbon_series_t *series);
+/* The same from memory; origin begins the errors. */
+EBB_API ebb_status_t ebb_carbon_parse(const char *text, size_t bytes, const char *origin,
+                                      const ebb_carbon_read_options_t *options, ebb_carbon_series_t *series);
+EBB_API void ebb_carbon_series_free(ebb_carbon_series_t *series);
+
+/* Add a point (begin < end); then sort, join what overlaps, count holes. For series made by hand. */
+EBB_API ebb_status_t ebb_carbon_add(ebb_carbon_series_t *series, const ebb_carbon_point_t *point);
+EBB_API ebb_status_t ebb_carbon_settle(ebb_carbon_series_t *series);
+
+/* Index of the point that holds at a time, or -1. O(log n). */
+EBB_API int64_t ebb_carbon_find(const ebb_carbon_series_t *series, int64_t time);
+/* Mean over each of n steps from `begin`, weighted by time; NAN where less than half of the step has a value.
+ * known_p, if not NULL: how many steps have one. */
+EBB_API void ebb_carbon_sample(const ebb_carbon_series_t *series, int64_t begin, int64_t step_s, int64_t n, double *g,
+                               int64_t *known_p);
+
+/* "2026-11-22T17:03Z", "2026-11-22 17:03:05.25+01:00", "1795367000" -> seconds. EBB_EDATA if it is no time. */
+EBB_API ebb_status_t ebb_carbon_parse_time(const char *text, int64_t *time_p);
+
+/* ---- typical days ---- */
+
+/* A zone for which Ebb knows the mean of each hour of the day in each month. */
+typedef struct ebb_carbon_zone {
+    const char *name;  /* "DE", "US-CAL-CISO": Electricity Maps' names */
+    const char *place; /* "Germany" */
+    ebb_carbon_signal_t signal;
+    ebb_carbon_scope_t scope;
+    int year;
+    const char *source;
+    const uint16_t (*tenths)[24]; /* [month 0..11][hour of UTC]: tenths of a gram */
+} ebb_carbon_zone_t;
+
+/* All of them, ended by one whose name is NULL; a zone may come twice, as life-cycle and as direct emissions. */
+EBB_API const ebb_carbon_zone_t *ebb_carbon_zones(void);
+/* Scope unknown: the first of the name. Also knows other sources' names for a zone ("CAISO_NORTH", "GB-BS7"). NULL:
+ * none. */
+EBB_API const ebb_carbon_zone_t *ebb_carbon_zone(const char *name, ebb_carbon_scope_t scope);
+/* Typical intensity at a time. */
+EBB_API double ebb_carbon_typical(const ebb_carbon_zone_t *zone, int64_t time);
+
+/* ---- the ladder ---- */
+
+/* Where a value comes from, best first. */
+typedef enum ebb_carbon_rung {
+    EBB_CARBON_LIVE,      /* the source, now */
+    EBB_CARBON_CACHED,    /* what it said earlier */
+    EBB_CARBON_YESTERDAY, /* the same hour of the last day that is known (of seven) */
+    EBB_CARBON_TYPICAL,   /* the zone's typical day */
+    EBB_CARBON_NOTHING,   /* not known: start now, and never count it as clean */
+} ebb_carbon_rung_t;
+#define EBB_CARBON_RUNGS 5
+
+EBB_API const char *ebb_carbon_rung_name(ebb_carbon_rung_t rung);
+
+/* A forecast that can be planned on: every step has a value, and a rung that says what it is worth. */
+typedef struct ebb_carbon_forecast {
+    int64_t begin, step_s, n;
+    double *g; /* n, owned; steps of rung NOTHING have the highest value of the others, or 0 if there are none */
+    uint8_t *rung;
+    int64_t count[EBB_CARBON_RUNGS]; /* steps by rung */
+    char zone[64], source[160];
+    ebb_carbon_signal_t signal;
+    ebb_carbon_scope_t scope;
+    double scale;      /* of the typical day, to the level of what is known; 1: none */
+    char trouble[256]; /* why the live source was left; empty: it was not */
+} ebb_carbon_forecast_t;
+
+/* What the ladder stands on. Any may be NULL. */
+typedef struct ebb_carbon_ladder {
+    const ebb_carbon_series_t *live, *cached, *history;
+    const ebb_carbon_zone_t *typical;
+    const char *trouble; /* why there is no live series */
+} ebb_carbon_ladder_t;
+
+/* n steps from begin. A live series that does not reach `begin` (stale, or of a clock that is off), and one whose
+ * values are all the same (stuck; a day and more), is not used, and `trouble` says so. Each step down is logged once.
+ */
+EBB_API ebb_status_t ebb_carbon_climb_down(const ebb_carbon_ladder_t *ladder, int64_t begin, int64_t step_s, int64_t n,
+                                           ebb_carbon_forecast_t *forecast);
+EBB_API void ebb_carbon_forecast_free(ebb_carbon_forecast_t *forecast);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
