@@ -159,6 +159,50 @@ EBB_API ebb_status_t ebb_carbon_climb_down(const ebb_carbon_ladder_t *ladder, in
                                            ebb_carbon_forecast_t *forecast);
 EBB_API void ebb_carbon_forecast_free(ebb_carbon_forecast_t *forecast);
 
+/* ---- sources ---- */
+
+typedef enum ebb_carbon_source {
+    EBB_CARBON_FILE,            /* `file` */
+    EBB_CARBON_NESO,            /* zones GB, GB-<first half of a postcode>, GB-<number of a region> */
+    EBB_CARBON_ELECTRICITYMAPS, /* v3; a token; the forecast, or where the token has no right to it the last day */
+    EBB_CARBON_WATTTIME,        /* v3; NAME:PASSWORD, or a token; marginal */
+    EBB_CARBON_CASDK,           /* Carbon Aware SDK; `url` of the web API */
+    EBB_CARBON_TYPICAL_DAY,
+} ebb_carbon_source_t;
+
+/* "file", "neso", "electricitymaps", "watttime", "casdk", "typical"; NULL-terminated. */
+EBB_API extern const char *const ebb_carbon_sources[];
+
+/* What to ask, and how long. Texts are borrowed; 0 and NULL stand for the defaults. */
+typedef struct ebb_carbon_source_options {
+    ebb_carbon_source_t kind;
+    const char *zone;
+    const char *file;
+    const char *url;       /* of the service, without path; NULL: its own */
+    const char *token;     /* never logged, never cached; sent to https:// and to this machine only */
+    const char *cache_dir; /* NULL: no cache */
+    ebb_carbon_read_options_t read;
+    double timeout_s; /* of one request (5) */
+    double budget_s;  /* of all tries and waits together (15) */
+    int tries; /* (3); again after no answer, 408, 429 and 5xx, after 0.25 s doubled, times 0.5 to 1.5 at random */
+    double max_age_s; /* an answer as young as this is taken from the cache without asking (300) */
+} ebb_carbon_source_options_t;
+
+/* Ask a source for what it knows around `now`. EBB_EUNAVAILABLE, EBB_EDATA: no usable answer within the budget, and
+ * why; the place in the error is the service's address without query and token. Writes the cache. */
+EBB_API ebb_status_t ebb_carbon_ask(const ebb_carbon_source_options_t *options, int64_t now,
+                                    ebb_carbon_series_t *series);
+
+/* The ladder from the source down: asks (or takes a young answer from the cache), then fills n steps from `begin`.
+ * Fails only for arguments that are wrong and for memory; every trouble of the source ends in a lower rung. */
+EBB_API ebb_status_t ebb_carbon_look(const ebb_carbon_source_options_t *options, int64_t now, int64_t begin,
+                                     int64_t step_s, int64_t n, ebb_carbon_forecast_t *forecast);
+
+/* A token from the environment variable NAME, or from the file named by NAME_FILE, which nobody else may read
+ * (0600); without either *token_p is NULL. The caller frees with ebb_carbon_token_free, which wipes it. */
+EBB_API ebb_status_t ebb_carbon_token(const char *name, char **token_p);
+EBB_API void ebb_carbon_token_free(char *token);
+
 #ifdef __cplusplus
 }
 #endif
