@@ -328,6 +328,14 @@ static ebb_status_t record_result(watch_t *s, const ebb_train_result_t *r)
     return EBB_OK;
 }
 
+/* The watchdog ends the run: its record would say "running" for ever. */
+static void on_watchdog(void *user, const char *why)
+{
+    const watch_t *s = user;
+    if (ebb_record_fail(ebb_run_config_dir(s->config), why) != EBB_OK)
+        ebb_error_clear();
+}
+
 static ebb_status_t train_recorded(watch_t *s)
 {
     ebb_train_result_t result = {0};
@@ -368,8 +376,10 @@ static ebb_status_t train(ebb_comm_t *comm, ebb_watch_t **watchdog, const train_
         .watchdog = watchdog, .options = o, .config = config, .comm = comm, .epochs = ebb_run_config_epochs(config)};
     set_watchdog(&s);
     ebb_status_t status = ebb_comm_agree(comm, open_record(&s, step));
+    ebb_watch_on_end(*watchdog, status == EBB_OK ? on_watchdog : NULL, &s);
     if (status == EBB_OK)
         status = train_recorded(&s);
+    ebb_watch_on_end(*watchdog, NULL, NULL);
     ebb_record_destroy(s.record);
     ebb_run_config_free(config);
     return status;

@@ -60,6 +60,10 @@ EBB_API ebb_status_t ebb_record_write(ebb_record_t *record);
  * stays set. Then as ebb_record_write. Returns EBB_OK or why it could not be written. */
 EBB_API ebb_status_t ebb_record_finish(ebb_record_t *record, ebb_status_t outcome);
 
+/* Write "failed" and why into the run.json of a folder whose record nobody is going to finish, if it still says
+ * "running". For a process that is about to die, from any thread. */
+EBB_API ebb_status_t ebb_record_fail(const char *folder, const char *why);
+
 /* ---- metrics.jsonl ---- */
 
 /* Drop the lines beyond `step`, that is from the first whose "step" is greater. For a resumed run. */

@@ -25,6 +25,10 @@ EBB_API ebb_status_t ebb_watch_start(ebb_comm_t *comm, ebb_watch_t **watch_p) EB
 EBB_API void ebb_watch_limit(ebb_watch_t *watch, double seconds);
 /* What to tell the user to do, as in "go on with: ebb train --resume runs/x". */
 EBB_API void ebb_watch_advise(ebb_watch_t *watch, const char *advice);
+/* Call told on the rank that says why the job ends, with "rank 3 on node7 ...", from a thread of the watch and half a
+ * second before the end, whatever the rank's own threads are doing. NULL: no more; waits for a call under way. */
+typedef void (*ebb_watch_told_t)(void *user, const char *why);
+EBB_API void ebb_watch_on_end(ebb_watch_t *watch, ebb_watch_told_t told, void *user);
 /* End this rank's part: it is not missed from now on. Not collective. */
 EBB_API void ebb_watch_stop(ebb_watch_t *watch);
 

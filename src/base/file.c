@@ -118,7 +118,7 @@ ebb_status_t ebb_file_replace(const char *path, const void *data, size_t bytes)
 {
     char tmp[PATH_MAX];
     int fd;
-    snprintf(tmp, sizeof tmp, "%s.tmp-%ld", path, (long)getpid());
+    snprintf(tmp, sizeof tmp, "%s.tmp-%ld", path, (long)gettid());
     EBB_TRY(ebb_file_open(tmp, O_WRONLY | O_CREAT | O_TRUNC, 0666, &fd));
     ebb_status_t status = ebb_file_pwrite(fd, tmp, data, bytes, 0);
     if (close(fd) != 0 && status == EBB_OK)

@@ -6,7 +6,7 @@
 static atomic_uint_fast64_t ticks;
 static atomic_int_fast64_t step_now;
 static _Atomic(const char *) stage_now = "starting";
-static atomic_bool is_waiting, is_leaving;
+static atomic_bool is_waiting, is_leaving, is_steady;
 
 void ebb_pulse_tick(void)
 {
@@ -36,11 +36,17 @@ void ebb_pulse_leave(void)
     atomic_store_explicit(&is_leaving, true, memory_order_relaxed);
 }
 
+void ebb_pulse_steady(bool steady)
+{
+    atomic_store_explicit(&is_steady, steady, memory_order_relaxed);
+}
+
 ebb_pulse_t ebb_pulse(void)
 {
     return (ebb_pulse_t){.ticks = atomic_load_explicit(&ticks, memory_order_relaxed),
                          .step = atomic_load_explicit(&step_now, memory_order_relaxed),
                          .stage = atomic_load_explicit(&stage_now, memory_order_relaxed),
                          .waiting = atomic_load_explicit(&is_waiting, memory_order_relaxed),
+                         .steady = atomic_load_explicit(&is_steady, memory_order_relaxed),
                          .leaving = atomic_load_explicit(&is_leaving, memory_order_relaxed)};
 }

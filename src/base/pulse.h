@@ -14,6 +14,7 @@ typedef struct ebb_pulse {
     const char *stage;
     bool waiting; /* for other ranks */
     bool leaving; /* was told to end */
+    bool steady;  /* does what it does over and over, so that what came before tells how long it may take */
 } ebb_pulse_t;
 
 /* Some work was done: to be called at least every few seconds from whatever may take longer. */
@@ -24,6 +25,8 @@ void ebb_pulse_step(int64_t step);
 /* Around calls that last as long as other ranks please. */
 void ebb_pulse_wait(bool waiting);
 void ebb_pulse_leave(void);
+/* Around what is done over and over, as the steps of training. */
+void ebb_pulse_steady(bool steady);
 ebb_pulse_t ebb_pulse(void);
 
 #endif

@@ -296,3 +296,19 @@ ebb_status_t ebb_record_finish(ebb_record_t *record, ebb_status_t outcome)
     }
     return status;
 }
+
+ebb_status_t ebb_record_fail(const char *folder, const char *why)
+{
+    ebb_record_t r = {.lock_fd = -1, .lines_fd = -1};
+    ebb_status_t status = set_paths(&r, folder);
+    if (status == EBB_OK)
+        status = ebb_json_load(r.json_path, &r.json);
+    const char *outcome = json_string_value(json_object_get(r.json, "outcome"));
+    if (status == EBB_OK && outcome && strcmp(outcome, "running") == 0)
+        status = end(&r, "failed", why);
+    json_decref(r.json);
+    ebb_free(r.folder);
+    ebb_free(r.json_path);
+    ebb_free(r.lines_path);
+    return status;
+}

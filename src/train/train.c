@@ -147,8 +147,12 @@ static void note_step(ebb_run_t *run, const ebb_step_words_t *words)
 /* The loader says EBB_END once between epochs; the next acquire begins the next one. */
 static ebb_status_t next_step(ebb_run_t *run, bool want_save, const ebb_step_words_t **words_p)
 {
+    ebb_pulse_steady(true);
     ebb_status_t status = ebb_run_step(run, want_save, words_p);
-    return status == EBB_END ? ebb_run_step(run, want_save, words_p) : status;
+    if (status == EBB_END)
+        status = ebb_run_step(run, want_save, words_p);
+    ebb_pulse_steady(false);
+    return status;
 }
 
 /* All ranks come here together; agreeing lets one of them tell. */

@@ -3,7 +3,8 @@
  * A message is 80 bytes, little-endian: magic, type, flags, rank, cause, step, idle, still, text. A rank is lost when
  * its connection breaks, silent when nothing came for the limit. A rank that answers is stuck only while another waits
  * for it, when it neither made progress nor used its processors or disks for the limit; when it is busy without
- * progress (one kernel on a huge lane, the checkpoint's fsync), it has 30 times as long. Ranks that wait are nobody's
+ * progress (one kernel on a huge lane, the checkpoint's fsync), it has 30 times as long, unless it spins in a step of
+ * training of which it has done some within a tenth of the limit. Ranks that wait are nobody's
  * reason, unless all do. */
 #include "watch/judge.h"
 
@@ -13,7 +14,7 @@
 #define MAGIC 0x57626245u
 
 enum { AT_MAGIC = 0, AT_TYPE = 4, AT_FLAGS = 6, AT_RANK = 8, AT_CAUSE = 12, AT_STEP = 16, AT_IDLE = 24, AT_STILL = 28 };
-enum { AT_TEXT = 32, FLAG_WAITING = 1 };
+enum { AT_TEXT = 32, FLAG_WAITING = 1, FLAG_SPINS = 2 };
 
 static void put(uint8_t *at, uint64_t value, int bytes)
 {
@@ -33,7 +34,7 @@ void ebb_watch_pack(const ebb_watch_message_t *m, uint8_t bytes[EBB_WATCH_MESSAG
 {
     put(bytes + AT_MAGIC, MAGIC, 4);
     put(bytes + AT_TYPE, m->type, 2);
-    put(bytes + AT_FLAGS, m->waiting ? FLAG_WAITING : 0, 2);
+    put(bytes + AT_FLAGS, (m->waiting ? FLAG_WAITING : 0) | (m->spins ? FLAG_SPINS : 0), 2);
     put(bytes + AT_RANK, (uint32_t)m->rank, 4);
     put(bytes + AT_CAUSE, m->cause, 4);
     put(bytes + AT_STEP, (uint64_t)m->step, 8);
@@ -60,6 +61,7 @@ bool ebb_watch_unpack(const uint8_t bytes[EBB_WATCH_MESSAGE], int ranks, ebb_wat
                                .cause = (ebb_watch_cause_t)cause,
                                .rank = (int32_t)rank,
                                .waiting = (get(bytes + AT_FLAGS, 2) & FLAG_WAITING) != 0,
+                               .spins = (get(bytes + AT_FLAGS, 2) & FLAG_SPINS) != 0,
                                .step = (int64_t)get(bytes + AT_STEP, 8),
                                .idle_ms = (uint32_t)get(bytes + AT_IDLE, 4),
                                .still_ms = (uint32_t)get(bytes + AT_STILL, 4)};
@@ -71,6 +73,7 @@ void ebb_watch_note(ebb_watch_peer_t *peer, const ebb_watch_message_t *beat, int
 {
     peer->heard_ns = now_ns;
     peer->waiting = beat->waiting;
+    peer->spins = beat->spins;
     peer->step = beat->step;
     peer->idle_ms = beat->idle_ms;
     peer->still_ms = beat->still_ms;
@@ -85,7 +88,7 @@ static bool is_silent(const ebb_watch_peer_t *p, int64_t now_ns, int64_t limit_n
 static bool stands_still(const ebb_watch_peer_t *p, int64_t limit_ns)
 {
     int64_t limit_ms = limit_ns / 1000000;
-    return p->idle_ms >= limit_ms || p->still_ms >= EBB_WATCH_PATIENT * limit_ms;
+    return p->idle_ms >= limit_ms || p->still_ms >= (p->spins ? 1 : EBB_WATCH_PATIENT) * limit_ms;
 }
 
 /* While all wait and nothing moves, a rank that sleeps among ranks that poll hangs within its call: one library waits
@@ -149,7 +152,7 @@ ebb_watch_cause_t ebb_watch_judge(const ebb_watch_peer_t *peer, int ranks, int64
 }
 
 int ebb_watch_sentence(ebb_watch_cause_t cause, int rank, const char *host, const ebb_watch_peer_t *peer, double limit,
-                       const char *advice, char *text, size_t size)
+                       char *text, size_t size)
 {
     char why[128];
     if (cause == EBB_WATCH_LOST)
@@ -160,7 +163,7 @@ int ebb_watch_sentence(ebb_watch_cause_t cause, int rank, const char *host, cons
         snprintf(why, sizeof why, "is stuck: no progress for %.0f s or more while others wait", limit);
     else
         snprintf(why, sizeof why, "and all others wait for one another for %.0f s", limit * EBB_WATCH_PATIENT);
-    int n = snprintf(text, size, "ebb: error: rank %d on %s %s; last seen at step %lld, %s; %s\n", rank, host, why,
-                     (long long)peer->step, peer->stage[0] ? peer->stage : "starting", advice);
+    int n = snprintf(text, size, "rank %d on %s %s; last seen at step %lld, %s", rank, host, why, (long long)peer->step,
+                     peer->stage[0] ? peer->stage : "starting");
     return n < (int)size ? n : (int)size - 1;
 }

@@ -6,7 +6,7 @@
 
 #define EBB_WATCH_TEXT    48
 #define EBB_WATCH_MESSAGE 80 /* bytes of every message */
-#define EBB_WATCH_PATIENT 30 /* times the limit for what is busy but shows no progress */
+#define EBB_WATCH_PATIENT 30 /* times the limit for what is busy but shows no progress, unless it spins */
 
 typedef enum ebb_watch_type {
     EBB_WATCH_HELLO = 1, /* rank to hub; text: the job's token */
@@ -29,6 +29,7 @@ typedef struct ebb_watch_message {
     ebb_watch_cause_t cause;
     int32_t rank;
     bool waiting;
+    bool spins; /* uses its processor, but does not get on with what it has often done in a fraction of the limit */
     int64_t step;
     uint32_t idle_ms, still_ms; /* since it was last busy; since it last made progress */
     char text[EBB_WATCH_TEXT];
@@ -42,7 +43,7 @@ bool ebb_watch_unpack(const uint8_t bytes[EBB_WATCH_MESSAGE], int ranks, ebb_wat
 typedef struct ebb_watch_peer {
     bool lost, left;
     int64_t heard_ns; /* 0: not yet */
-    bool waiting;
+    bool waiting, spins;
     int64_t step;
     uint32_t idle_ms, still_ms;
     char stage[EBB_WATCH_TEXT];
@@ -52,8 +53,8 @@ void ebb_watch_note(ebb_watch_peer_t *peer, const ebb_watch_message_t *beat, int
 /* The first rank for which the job must end, and why. */
 ebb_watch_cause_t ebb_watch_judge(const ebb_watch_peer_t *peer, int ranks, int64_t now_ns, int64_t limit_ns,
                                   int *rank_p);
-/* "ebb: error: rank 3 on node7 ...\n", and its length. */
+/* "rank 3 on node7 ...", and its length. */
 int ebb_watch_sentence(ebb_watch_cause_t cause, int rank, const char *host, const ebb_watch_peer_t *peer, double limit,
-                       const char *advice, char *text, size_t size);
+                       char *text, size_t size);
 
 #endif

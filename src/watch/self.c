@@ -9,8 +9,9 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#define SECOND   ((int64_t)1000000000)
-#define BUSY_PPM 20000 /* 2 % of a core: far above what watching takes */
+#define SECOND      ((int64_t)1000000000)
+#define BUSY_PPM    20000 /* 2 % of a core: far above what watching takes */
+#define STEPS_KNOWN 3     /* steps after which it is known how long they take */
 
 static int64_t cpu_used(void)
 {
@@ -47,7 +48,15 @@ static bool waits_for_disk(void)
 
 void ebb_watch_self_begin(ebb_watch_self_t *self, int64_t now_ns)
 {
-    *self = (ebb_watch_self_t){ebb_pulse().ticks, cpu_used(), now_ns, now_ns, now_ns};
+    ebb_pulse_t pulse = ebb_pulse();
+    int64_t cpu = cpu_used();
+    *self = (ebb_watch_self_t){.ticks = pulse.ticks,
+                               .cpu_ns = cpu,
+                               .spin_cpu_ns = cpu,
+                               .looked_ns = now_ns,
+                               .busy_ns = now_ns,
+                               .progress_ns = now_ns,
+                               .first_step = pulse.step};
 }
 
 void ebb_watch_self_excuse(ebb_watch_self_t *self, int64_t ns)
@@ -62,21 +71,44 @@ static uint32_t milliseconds(int64_t ns)
     return ns > 0 ? (uint32_t)(ns / 1000000) : 0;
 }
 
-void ebb_watch_self_look(ebb_watch_self_t *self, int rank, int64_t now_ns, ebb_watch_message_t *beat)
+/* Only what was quick before may be held against a rank, and only processor time: disks and crowded machines are slow
+ * when they please. */
+static bool spins(const ebb_watch_self_t *self, const ebb_pulse_t *pulse, int64_t limit_ns)
+{
+    int64_t still = self->looked_ns - self->progress_ns;
+    return pulse->steady && !pulse->waiting && pulse->step - self->first_step >= STEPS_KNOWN && !self->disk &&
+           self->longest_ns < limit_ns / 10 && self->cpu_ns - self->spin_cpu_ns > still / 2;
+}
+
+static void note_progress(ebb_watch_self_t *self, int64_t now_ns)
+{
+    int64_t still = self->steady ? self->looked_ns - self->progress_ns : 0;
+    self->longest_ns = still > self->longest_ns ? still : self->longest_ns;
+    self->busy_ns = self->progress_ns = now_ns;
+    self->spin_cpu_ns = self->cpu_ns;
+    self->disk = false;
+}
+
+void ebb_watch_self_look(ebb_watch_self_t *self, int rank, int64_t now_ns, int64_t limit_ns, ebb_watch_message_t *beat)
 {
     ebb_pulse_t pulse = ebb_pulse();
     int64_t cpu = cpu_used();
     bool worked = (cpu - self->cpu_ns) * (1000000 / BUSY_PPM) > now_ns - self->looked_ns;
-    if (pulse.ticks != self->ticks)
-        self->busy_ns = self->progress_ns = now_ns;
-    else if (worked || (now_ns - self->busy_ns > SECOND && waits_for_disk()))
-        self->busy_ns = now_ns;
-    self->ticks = pulse.ticks;
     self->cpu_ns = cpu;
+    if (pulse.ticks != self->ticks) {
+        note_progress(self, now_ns);
+    } else {
+        self->disk = self->disk || waits_for_disk();
+        if (worked || (now_ns - self->busy_ns > SECOND && waits_for_disk()))
+            self->busy_ns = now_ns;
+    }
+    self->ticks = pulse.ticks;
+    self->steady = pulse.steady;
     self->looked_ns = now_ns;
     *beat = (ebb_watch_message_t){.type = EBB_WATCH_BEAT,
                                   .rank = rank,
                                   .waiting = pulse.waiting,
+                                  .spins = spins(self, &pulse, limit_ns),
                                   .step = pulse.step,
                                   .idle_ms = milliseconds(now_ns - self->busy_ns),
                                   .still_ms = milliseconds(now_ns - self->progress_ns)};

@@ -7,11 +7,15 @@
 typedef struct ebb_watch_self {
     uint64_t ticks;
     int64_t cpu_ns, looked_ns, busy_ns, progress_ns;
+    int64_t first_step, longest_ns; /* of the first look; the longest standstill in a step */
+    int64_t spin_cpu_ns;            /* cpu_ns when the standstill began */
+    bool disk;                      /* a thread waited for a disk meanwhile */
+    bool steady;                    /* at the last look: within a step */
 } ebb_watch_self_t;
 
 void ebb_watch_self_begin(ebb_watch_self_t *self, int64_t now_ns);
 /* The process did not run for so long (it was stopped, or its machine): nothing is to be held against it. */
 void ebb_watch_self_excuse(ebb_watch_self_t *self, int64_t ns);
-void ebb_watch_self_look(ebb_watch_self_t *self, int rank, int64_t now_ns, ebb_watch_message_t *beat);
+void ebb_watch_self_look(ebb_watch_self_t *self, int rank, int64_t now_ns, int64_t limit_ns, ebb_watch_message_t *beat);
 
 #endif

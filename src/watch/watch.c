@@ -59,7 +59,10 @@ struct ebb_watch {
     atomic_bool stop;
     _Atomic int64_t limit_ns;
     pthread_mutex_t lock;
-    char advice[1024]; /* under lock */
+    char advice[1024];     /* under lock */
+    ebb_watch_told_t told; /* under lock; NULL: none */
+    void *told_user;
+    char sentence[512];
 };
 
 static void sleep_ms(int ms)
@@ -78,19 +81,34 @@ static void *abort_job(void *arg)
     return NULL;
 }
 
+/* In a thread of its own: a file system that hangs must not keep the end back. */
+static void *tell_caller(void *arg)
+{
+    ebb_watch_t *w = arg;
+    pthread_mutex_lock(&w->lock);
+    if (w->told)
+        w->told(w->told_user, w->sentence);
+    pthread_mutex_unlock(&w->lock);
+    return NULL;
+}
+
 static void say(ebb_watch_t *w, ebb_watch_cause_t cause, int rank)
 {
     char line[2048], advice[sizeof w->advice];
+    pthread_t helper;
     pthread_mutex_lock(&w->lock);
     memcpy(advice, w->advice, sizeof advice);
+    bool told = w->told != NULL;
     pthread_mutex_unlock(&w->lock);
     double limit = (double)atomic_load(&w->limit_ns) / (double)SECOND;
-    line[0] = '\n'; /* off the line of progress on a terminal */
+    ebb_watch_sentence(cause, rank, w->card[rank].host, &w->peer[rank], limit, w->sentence, sizeof w->sentence);
+    /* off the line of progress on a terminal */
     int n =
-        ebb_watch_sentence(cause, rank, w->card[rank].host, &w->peer[rank], limit, advice, line + 1, sizeof line - 1);
-    bool terminal = isatty(STDERR_FILENO);
-    ssize_t written = write(STDERR_FILENO, line + !terminal, (size_t)n + (size_t)terminal);
+        snprintf(line, sizeof line, "%sebb: error: %s; %s\n", isatty(STDERR_FILENO) ? "\n" : "", w->sentence, advice);
+    ssize_t written = write(STDERR_FILENO, line, (size_t)n < sizeof line ? (size_t)n : sizeof line - 1);
     (void)written; /* nobody is left to tell */
+    if (told && pthread_create(&helper, NULL, tell_caller, w) == 0)
+        pthread_detach(helper);
 }
 
 static bool is_first_of_host(const ebb_watch_t *w)
@@ -354,7 +372,7 @@ static void *watch_main(void *arg)
         last = now;
         if (now >= beat_due) {
             ebb_watch_message_t beat;
-            ebb_watch_self_look(&w->self, w->rank, now, &beat);
+            ebb_watch_self_look(&w->self, w->rank, now, atomic_load(&w->limit_ns), &beat);
             ebb_watch_note(&w->peer[w->rank], &beat, now);
             post_all(w, &beat);
             beat_due = now + BEAT_NS;
@@ -507,6 +525,16 @@ void ebb_watch_advise(ebb_watch_t *w, const char *advice)
         return;
     pthread_mutex_lock(&w->lock);
     snprintf(w->advice, sizeof w->advice, "%s", advice);
+    pthread_mutex_unlock(&w->lock);
+}
+
+void ebb_watch_on_end(ebb_watch_t *w, ebb_watch_told_t told, void *user)
+{
+    if (!w)
+        return;
+    pthread_mutex_lock(&w->lock);
+    w->told = told;
+    w->told_user = user;
     pthread_mutex_unlock(&w->lock);
 }
 

@@ -1,6 +1,6 @@
 /* A linear model on dense rows that makes a NaN at a chosen step and lane, in its output or in the gradient of one of
  * its parameters; "spare" never reaches the output, so a NaN in it does not show in the loss. Key nan: "STEP LANE
- * WHERE", steps from 0, where: out, weight or spare. */
+ * WHERE", steps from 0, where: out, weight or spare; or spin: computes for ever. */
 #include <ebb/model.h>
 
 #include <math.h>
@@ -77,6 +77,8 @@ static ebb_status_t forward(void *model, const ebb_pass_t *pass, const ebb_input
                 sum += in->x[r * m->cols + c] * w[c * m->outputs + k];
             out[r * m->outputs + k] = sum;
         }
+    for (volatile int spin = is_time(m, pass, "spin"); spin;)
+        ;
     if (in->rows > 0 && is_time(m, pass, "out"))
         out[0] = NAN;
     return EBB_OK;

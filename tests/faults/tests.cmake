@@ -3,7 +3,7 @@ find_package(Python3 REQUIRED COMPONENTS Interpreter)
 foreach(fault stopping watchdog supervise two_hosts)
   add_test(NAME faults.${fault} COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/${fault}.py)
   set_tests_properties(faults.${fault} PROPERTIES LABELS faults TIMEOUT 600 SKIP_RETURN_CODE 77 PROCESSORS 2
-    ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>")
+    ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>;EBB_PLUGIN_NAN=$<TARGET_FILE:plugin_nan>")
 endforeach()
 # A wall clock that goes back, to be preloaded; without sanitizers, which would have to come first.
 add_library(clock_back MODULE ${CMAKE_CURRENT_LIST_DIR}/clock_back.c)

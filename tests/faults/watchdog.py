@@ -76,6 +76,8 @@ def killed(folder, name, want, rank, ranks, then, helped):
     case.hurt_by(rank, signal.SIGKILL)
     if "--resume" not in case.ends("does not answer: killed"):
         t.fail(f"{name}: does not say how to go on")
+    if not helped and t.record(case.job.run_dir)["outcome"] != "failed":
+        t.fail(f"{name}: run.json says {t.record(case.job.run_dir)['outcome']}")
     case.goes_on(then, want)
 
 
@@ -141,6 +143,24 @@ def stuck(folder, want):
     case.goes_on(2, want)
 
 
+def spinning(folder, want):
+    """A rank that computes for ever where it took a moment before has no longer time than one that sleeps; run.json tells."""
+    plugin = os.environ.get("EBB_PLUGIN_NAN")
+    if not plugin:
+        print("# spinning: EBB_PLUGIN_NAN is not set")
+        return
+    t.dense_data(folder, 600, 12, 3, 1)
+    t.run(["pack", "-q", f"{folder}/x.npy", f"{folder}/rows", "--target", f"{folder}/y.npy"])
+    case = Case(folder, "wd_spinning", 3, extra=["--set", f"data.train={folder}/rows", "--set", "data.valid=", "--set", "run.watchdog=5",
+                                                "--set", "model={plugin: %s, nan: '300 2 spin'}" % plugin])
+    case.job.wait_step(300)
+    case.hurt(1, lambda pid: None)
+    case.ends("is stuck: no progress for 5 s")
+    record = t.record(case.job.run_dir)
+    if record["outcome"] != "failed" or "rank 1" not in record["error"] or record["starts"][-1]["outcome"] != "failed":
+        t.fail(f"{case.name}: run.json says {record['outcome']}, {record.get('error')}")
+
+
 def suspended_as_a_whole(folder, want):
     """Slurm's suspend: all ranks stop, and go on later than the limit: no reason to end."""
     case = Case(folder, "wd_suspended", 2, extra=["--set", "run.watchdog=3"])
@@ -183,7 +203,7 @@ def at_random(folder, want, seed):
 
 
 CASES = [killed_rank, killed_rank_unhelped, killed_first_unhelped, stopped_rank, stopped_first_unhelped, stopped_in_checkpoints,
-         before_the_first_step, stuck, suspended_as_a_whole, switched_off]
+         before_the_first_step, stuck, spinning, suspended_as_a_whole, switched_off]
 
 
 def main():

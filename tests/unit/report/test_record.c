@@ -288,6 +288,27 @@ static void lines_do_not_allocate_after_the_first(void **p)
     ebb_record_destroy(r);
 }
 
+static void a_run_that_cannot_finish_its_record_is_marked_as_failed(void **p)
+{
+    fixture_t *f = *p;
+    ebb_record_t *r;
+    char *text;
+    size_t bytes;
+    assert_ok(ebb_record_create(f->run, false, &r));
+    assert_ok(ebb_record_fail(f->run, "rank 2 on node7 does not answer"));
+    assert_ok(ebb_file_read_all(f->json, &text, &bytes));
+    assert_non_null(strstr(text, "\"failed\""));
+    assert_non_null(strstr(text, "\"rank 2 on node7 does not answer\""));
+    assert_non_null(strstr(text, "\"ended\""));
+    ebb_free(text);
+    assert_ok(ebb_record_finish(r, EBB_OK));
+    assert_ok(ebb_record_fail(f->run, "too late"));
+    assert_ok(ebb_file_read_all(f->json, &text, &bytes));
+    assert_null(strstr(text, "too late"));
+    ebb_free(text);
+    ebb_record_destroy(r);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -299,6 +320,7 @@ int main(void)
         TEST(resuming_drops_a_torn_line_and_lines_beyond_the_step),
         TEST(a_line_that_does_not_fit_leaves_whole_lines),
         TEST(two_runs_in_one_folder_are_refused_until_the_first_has_died),
+        TEST(a_run_that_cannot_finish_its_record_is_marked_as_failed),
         TEST(foreign_and_missing_folders_are_named),
         TEST(without_a_record_nothing_happens),
         TEST(lines_do_not_allocate_after_the_first),

@@ -28,6 +28,7 @@ static void a_message_comes_back_as_it_was(void **state)
                                    .rank = 3,
                                    .cause = EBB_WATCH_STUCK,
                                    .waiting = true,
+                                   .spins = true,
                                    .step = INT64_MAX - 5,
                                    .idle_ms = 12345,
                                    .still_ms = UINT32_MAX,
@@ -39,7 +40,7 @@ static void a_message_comes_back_as_it_was(void **state)
     assert_int_equal(got.type, m.type);
     assert_int_equal(got.rank, 3);
     assert_int_equal(got.cause, m.cause);
-    assert_true(got.waiting);
+    assert_true(got.waiting && got.spins);
     assert_true(got.step == m.step && got.idle_ms == m.idle_ms && got.still_ms == m.still_ms);
     assert_string_equal(got.text, m.text);
 }
@@ -113,6 +114,22 @@ static void a_rank_is_stuck_only_while_another_waits(void **state)
     assert_int_equal(judge(peer, &rank), EBB_WATCH_STUCK);
 }
 
+static void a_rank_that_spins_where_it_never_took_long_has_no_longer_time_than_an_idle_one(void **state)
+{
+    ebb_watch_peer_t peer[RANKS];
+    int rank;
+    all_well(peer);
+    peer[0].waiting = true;
+    peer[2].spins = true;
+    peer[2].still_ms = 9999;
+    assert_int_equal(judge(peer, &rank), EBB_WATCH_FINE);
+    peer[2].still_ms = 10000;
+    assert_int_equal(judge(peer, &rank), EBB_WATCH_STUCK);
+    assert_int_equal(rank, 2);
+    peer[2].spins = false;
+    assert_int_equal(judge(peer, &rank), EBB_WATCH_FINE);
+}
+
 static void ranks_that_all_wait_for_one_another_are_ended_late(void **state)
 {
     ebb_watch_peer_t peer[RANKS];
@@ -157,11 +174,11 @@ static void the_line_names_rank_host_step_and_stage(void **state)
 {
     ebb_watch_peer_t peer = {.step = 812, .stage = "exchanging gradients"};
     char line[400], small[20];
-    int n = ebb_watch_sentence(EBB_WATCH_LOST, 3, "node7", &peer, 10, "go on with: x", line, sizeof line);
-    assert_string_equal(line, "ebb: error: rank 3 on node7 does not answer: killed, or its host is lost; last seen at "
-                              "step 812, exchanging gradients; go on with: x\n");
+    int n = ebb_watch_sentence(EBB_WATCH_LOST, 3, "node7", &peer, 10, line, sizeof line);
+    assert_string_equal(line, "rank 3 on node7 does not answer: killed, or its host is lost; last seen at "
+                              "step 812, exchanging gradients");
     assert_int_equal(n, (int)strlen(line));
-    assert_int_equal(ebb_watch_sentence(EBB_WATCH_STUCK, 3, "node7", &peer, 10, "", small, sizeof small), 19);
+    assert_int_equal(ebb_watch_sentence(EBB_WATCH_STUCK, 3, "node7", &peer, 10, small, sizeof small), 19);
 }
 
 int main(void)
@@ -172,6 +189,7 @@ int main(void)
         cmocka_unit_test(healthy_ranks_are_left_alone),
         cmocka_unit_test(a_lost_rank_comes_before_a_silent_and_that_before_a_stuck_one),
         cmocka_unit_test(a_rank_is_stuck_only_while_another_waits),
+        cmocka_unit_test(a_rank_that_spins_where_it_never_took_long_has_no_longer_time_than_an_idle_one),
         cmocka_unit_test(ranks_that_all_wait_for_one_another_are_ended_late),
         cmocka_unit_test(a_sleeper_among_pollers_hangs_in_its_call),
         cmocka_unit_test(the_line_names_rank_host_step_and_stage),

@@ -1,1 +1,2 @@
 ebb_unit_test(watch judge)
+ebb_unit_test(watch self)
