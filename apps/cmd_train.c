@@ -1,5 +1,6 @@
 /* ebb train: a run from its run file, or resumed from its checkpoints. Rank 0 shows and records; all ranks compute. */
 #include "commands.h"
+#include "energy_show.h"
 #include "train_show.h"
 #include "base/clock.h"
 #include "base/file.h"
@@ -341,14 +342,21 @@ static ebb_status_t train_recorded(watch_t *s)
     ebb_train_result_t result = {0};
     ebb_observer_t observer = {
         .user = s, .start = on_start, .step = on_step, .epoch = on_epoch, .checkpoint = on_checkpoint};
+    ebb_energy_t energy = {0};
+    ebb_meter_t *meter;
+    ebb_meter_options_t metering = {.uses_gpus = strcmp(ebb_run_config_backend(s->config), "cpu") != 0};
+    EBB_TRY(ebb_comm_agree(s->comm, ebb_meter_start(&metering, &meter)));
     ebb_status_t status = ebb_train(s->comm, s->config, s->options->resume != NULL, &observer, &result);
+    if (status == EBB_OK || status == EBB_ESTOPPED)
+        keep(s, energy_record(s->comm, meter, s->record, &energy));
+    ebb_meter_stop(meter);
     if (status == EBB_OK && s->status == EBB_OK)
         s->status = record_result(s, &result);
     if (status == EBB_OK)
         status = ebb_comm_agree(s->comm, s->status);
     ebb_status_t written = ebb_record_finish(s->record, status);
     if (status == EBB_OK && s->record && !s->options->quiet)
-        train_show_result(&result);
+        train_show_result(&result, &energy);
     return status != EBB_OK ? status : ebb_comm_agree(s->comm, written);
 }
 

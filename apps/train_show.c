@@ -1,5 +1,6 @@
 /* What `ebb train` shows while it runs, on stderr. */
 #include "train_show.h"
+#include "energy_show.h"
 #include "base/progress.h"
 #include "base/text.h"
 
@@ -88,11 +89,16 @@ void train_show_epoch(const ebb_epoch_report_t *e, int64_t epochs)
     ebb_text_free(&line);
 }
 
-void train_show_result(const ebb_train_result_t *r)
+void train_show_result(const ebb_train_result_t *r, const ebb_energy_t *e)
 {
-    char steps[32], time[32];
+    char steps[32], time[32], joules[64], low[64], high[64];
     fprintf(stderr, "done   %s steps in %s\n", count((double)r->steps, steps),
             ebb_format_duration(r->seconds, time, sizeof time));
-    fprintf(stderr, "model  %s\n", r->model_path);
+    fprintf(stderr, "energy %s beyond idling, of %s that the hosts drew", energy_text(e->job_j, joules, sizeof joules),
+            energy_text(e->node_j, high, sizeof high));
+    if (e->job_high_j > e->job_low_j)
+        fprintf(stderr, ", estimated: between %s and %s", energy_text(e->job_low_j, low, sizeof low),
+                energy_text(e->job_high_j, high, sizeof high));
+    fprintf(stderr, "\nmodel  %s\n", r->model_path);
     fprintf(stderr, "sha256 weights %s\n       state   %s\n", r->weights_sha256, r->optimizer_sha256);
 }

@@ -35,6 +35,7 @@ EBB_API const char *ebb_run_config_json(const ebb_run_config_t *config);
 EBB_API const char *ebb_run_config_name(const ebb_run_config_t *config); /* run.name */
 EBB_API const char *ebb_run_config_dir(const ebb_run_config_t *config);  /* run.dir/run.name */
 EBB_API int64_t ebb_run_config_epochs(const ebb_run_config_t *config);
+EBB_API const char *ebb_run_config_backend(const ebb_run_config_t *config);
 EBB_API double ebb_run_config_watchdog(const ebb_run_config_t *config); /* seconds; 0: no watchdog */
 /* Let the run live in folder `dir` from now on: of a resumed run that was moved. */
 EBB_API ebb_status_t ebb_run_config_move(ebb_run_config_t *config, const char *dir);

@@ -549,6 +549,11 @@ int64_t ebb_run_config_epochs(const ebb_run_config_t *config)
     return config->epochs;
 }
 
+const char *ebb_run_config_backend(const ebb_run_config_t *config)
+{
+    return config->backend;
+}
+
 double ebb_run_config_watchdog(const ebb_run_config_t *config)
 {
     return config->watchdog;

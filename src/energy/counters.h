@@ -1,0 +1,42 @@
+/* Counters of energy that only ever rise, but for wraps. */
+#ifndef EBB_ENERGY_COUNTERS_H
+#define EBB_ENERGY_COUNTERS_H
+
+#include <ebb/base.h>
+#include <limits.h>
+
+enum { EBB_COUNTERS = 64 };
+
+typedef struct ebb_counter {
+    char name[48];       /* "package-0", "dram", "GPU 1" */
+    char path[PATH_MAX]; /* of a file of microjoules; empty: NVML */
+    void *gpu;           /* NVML's handle */
+    double wrap;         /* joules at which it starts again; 0: never */
+    double most_watts;   /* more cannot be */
+    double last;         /* joules */
+    bool read;           /* last is valid */
+} ebb_counter_t;
+
+typedef struct ebb_counters {
+    int n;
+    ebb_counter_t *counter; /* (n) */
+    void *nvml;             /* the library */
+} ebb_counters_t;
+
+/* What one interval brought. */
+typedef struct ebb_reading {
+    double cpu_j, gpu_j;
+    int lost;     /* counters that could not be read or believed */
+    int cpus;     /* counters that are not GPUs' */
+    int cpu_lost; /* of them */
+} ebb_reading_t;
+
+/* Find the counters under root/sys; all may be absent. Each is read once as its base. */
+ebb_status_t ebb_counters_open(const char *root, ebb_counters_t *counters);
+/* Joules since the last reading, `seconds` ago. */
+ebb_reading_t ebb_counters_read(ebb_counters_t *counters, double seconds);
+/* "RAPL package-0, dram; GPU 0" */
+void ebb_counters_name(const ebb_counters_t *counters, char *text, size_t size);
+void ebb_counters_close(ebb_counters_t *counters);
+
+#endif

@@ -1,0 +1,287 @@
+/* Joules from replayed counters: wraps, lost permissions, files that vanish and jump; shares that add up to the node.
+ */
+#include "support.h"
+#include "energy/book.h"
+#include "energy/counters.h"
+
+#include <ebb/energy.h>
+#include <math.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+static char *root;
+
+/* Replaced as a whole, as the kernel's files change. */
+static void write_text(const char *path, const char *text)
+{
+    char full[512], tmp[520];
+    snprintf(full, sizeof full, "%s/%s", root, path);
+    for (char *c = full + strlen(root) + 1; (c = strchr(c, '/')); c++) {
+        *c = 0;
+        mkdir(full, 0777);
+        *c = '/';
+    }
+    snprintf(tmp, sizeof tmp, "%s.new", full);
+    FILE *f = fopen(tmp, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+    assert_int_equal(rename(tmp, full), 0);
+}
+
+static void write_zone(const char *zone, const char *name, double joules, double wrap)
+{
+    char path[256], text[64];
+    snprintf(path, sizeof path, "sys/class/powercap/%s/name", zone);
+    write_text(path, name);
+    snprintf(path, sizeof path, "sys/class/powercap/%s/max_energy_range_uj", zone);
+    snprintf(text, sizeof text, "%.0f\n", wrap * 1e6);
+    write_text(path, text);
+    snprintf(path, sizeof path, "sys/class/powercap/%s/energy_uj", zone);
+    snprintf(text, sizeof text, "%.0f\n", joules * 1e6);
+    write_text(path, text);
+}
+
+static void remove_energy(const char *zone)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/sys/class/powercap/%s/energy_uj", root, zone);
+    assert_int_equal(unlink(path), 0);
+}
+
+static int setup(void **state)
+{
+    root = test_mkdir();
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    test_rmdir(root);
+    return 0;
+}
+
+static void assert_joules(double got, double want)
+{
+    if (!(fabs(got - want) < 1e-6))
+        fail_msg("%.9g J, wanted %.9g", got, want);
+}
+
+static void packages_and_dram_count_cores_and_psys_do_not(void **state)
+{
+    ebb_counters_t c;
+    char name[64];
+    write_zone("intel-rapl:0", "package-0\n", 100, 65532);
+    write_zone("intel-rapl:0:0", "core\n", 50, 65532);
+    write_zone("intel-rapl:0:1", "dram\n", 20, 65532);
+    write_zone("intel-rapl:1", "psys\n", 500, 65532);
+    write_zone("intel-rapl-mmio:0", "package-0\n", 100, 65532);
+    assert_ok(ebb_counters_open(root, &c));
+    ebb_counters_name(&c, name, sizeof name);
+    assert_string_equal(name, "package-0, dram");
+    write_zone("intel-rapl:0", "package-0\n", 130, 65532);
+    write_zone("intel-rapl:0:0", "core\n", 70, 65532);
+    write_zone("intel-rapl:0:1", "dram\n", 25, 65532);
+    write_zone("intel-rapl:1", "psys\n", 550, 65532);
+    ebb_reading_t r = ebb_counters_read(&c, 1);
+    assert_joules(r.cpu_j, 35);
+    assert_int_equal(r.lost, 0);
+    ebb_counters_close(&c);
+}
+
+static void a_wrap_is_undone(void **state)
+{
+    ebb_counters_t c;
+    write_zone("intel-rapl:0", "package-0\n", 65530, 65532);
+    assert_ok(ebb_counters_open(root, &c));
+    write_zone("intel-rapl:0", "package-0\n", 40, 65532);
+    ebb_reading_t r = ebb_counters_read(&c, 1);
+    assert_joules(r.cpu_j, 42);
+    assert_int_equal(r.lost, 0);
+    ebb_counters_close(&c);
+}
+
+static void a_jump_that_no_processor_can_draw_counts_nothing_and_the_next_reading_does(void **state)
+{
+    ebb_counters_t c;
+    write_zone("intel-rapl:0", "package-0\n", 1000, 262143);
+    assert_ok(ebb_counters_open(root, &c));
+    write_zone("intel-rapl:0", "package-0\n", 3, 262143); /* began again: as a wrap it would be 261 kJ */
+    ebb_reading_t r = ebb_counters_read(&c, 1);
+    assert_joules(r.cpu_j, 0);
+    assert_int_equal(r.lost, 1);
+    write_zone("intel-rapl:0", "package-0\n", 53, 262143);
+    r = ebb_counters_read(&c, 1);
+    assert_joules(r.cpu_j, 50);
+    assert_int_equal(r.lost, 0);
+    ebb_counters_close(&c);
+}
+
+static void a_file_that_goes_and_comes_back_never_becomes_joules(void **state)
+{
+    ebb_counters_t c;
+    write_zone("intel-rapl:0", "package-0\n", 1000, 262143);
+    write_zone("intel-rapl:1", "package-1\n", 1000, 262143);
+    assert_ok(ebb_counters_open(root, &c));
+    remove_energy("intel-rapl:1");
+    write_zone("intel-rapl:0", "package-0\n", 1010, 262143);
+    ebb_reading_t r = ebb_counters_read(&c, 1);
+    assert_joules(r.cpu_j, 10);
+    assert_int_equal(r.cpu_lost, 1);
+    write_zone("intel-rapl:0", "package-0\n", 1020, 262143);
+    write_zone("intel-rapl:1", "package-1\n", 1900, 262143); /* 900 J in between, which nobody saw */
+    r = ebb_counters_read(&c, 1);
+    assert_joules(r.cpu_j, 10);
+    assert_int_equal(r.cpu_lost, 1);
+    write_zone("intel-rapl:0", "package-0\n", 1030, 262143);
+    write_zone("intel-rapl:1", "package-1\n", 1930, 262143);
+    r = ebb_counters_read(&c, 1);
+    assert_joules(r.cpu_j, 40);
+    assert_int_equal(r.cpu_lost, 0);
+    write_text("sys/class/powercap/intel-rapl:1/energy_uj", "garbage\n");
+    r = ebb_counters_read(&c, 1);
+    assert_int_equal(r.cpu_lost, 1);
+    ebb_counters_close(&c);
+}
+
+static void sockets_of_amds_driver_count_where_there_is_no_powercap(void **state)
+{
+    ebb_counters_t c;
+    char name[64];
+    write_text("sys/class/hwmon/hwmon3/energy1_label", "Ecore000\n");
+    write_text("sys/class/hwmon/hwmon3/energy1_input", "5000000\n");
+    write_text("sys/class/hwmon/hwmon3/energy2_label", "Esocket0\n");
+    write_text("sys/class/hwmon/hwmon3/energy2_input", "70000000\n");
+    assert_ok(ebb_counters_open(root, &c));
+    ebb_counters_name(&c, name, sizeof name);
+    assert_string_equal(name, "Esocket0");
+    write_text("sys/class/hwmon/hwmon3/energy2_input", "82500000\n");
+    assert_joules(ebb_counters_read(&c, 1).cpu_j, 12.5);
+    ebb_counters_close(&c);
+}
+
+static const ebb_host_t host = {.cpus = 8, .gib = 64};
+
+/* Four ranks of one host and somebody else: each books its own share of the same intervals. */
+static void shares_of_four_ranks_and_others_and_idle_are_the_node(void **state)
+{
+    ebb_energy_t rank[4] = {0};
+    double jobs = 0;
+    for (int k = 0; k < 50; k++)
+        for (int r = 0; r < 4; r++) {
+            double busy = 1.0 + k % 6;
+            ebb_interval_t i = {
+                .seconds = 1, .busy = busy, .job = busy * (0.1 + 0.05 * r), .cpu_j = k % 7 == 3 ? -1 : 40.0 + k};
+            ebb_energy_book(&host, &i, &rank[r]);
+        }
+    for (int r = 0; r < 4; r++) {
+        jobs += rank[r].job_j;
+        assert_joules(rank[r].job_j + rank[r].others_j + rank[r].idle_j, rank[r].node_j);
+        assert_joules(rank[r].node_j, rank[0].node_j);
+        assert_joules(rank[r].idle_j, rank[0].idle_j);
+        assert_true(rank[r].job_low_j <= rank[r].job_j && rank[r].job_j <= rank[r].job_high_j);
+    }
+    double node = rank[0].node_j;
+    assert_true(fabs(jobs - (node - rank[0].idle_j) * (0.1 + 0.15 + 0.2 + 0.25)) < 0.01 * node);
+}
+
+static void what_is_measured_has_no_interval_and_gpus_go_to_who_uses_them(void **state)
+{
+    ebb_energy_t mine = {0}, theirs = {0};
+    ebb_interval_t i = {.seconds = 2, .busy = 4, .job = 1, .cpu_j = 200, .gpu_j = 1000, .uses_gpus = true};
+    ebb_energy_book(&host, &i, &mine);
+    i.uses_gpus = false;
+    ebb_energy_book(&host, &i, &theirs);
+    assert_joules(mine.node_j, 1200);
+    assert_joules(mine.measured_j, 1200);
+    assert_joules(mine.job_low_j, mine.job_j);
+    assert_joules(mine.job_high_j, mine.job_j);
+    assert_joules(mine.job_j - theirs.job_j, 1000);
+    assert_joules(theirs.others_j - mine.others_j, 1000);
+}
+
+/* Clocks of processes and of the host tick apart: a job cannot have used more than everybody. */
+static void a_job_is_never_charged_more_than_the_node_draws_beyond_idling(void **state)
+{
+    ebb_energy_t e = {0}, none = {0};
+    ebb_interval_t i = {.seconds = 1, .busy = 0.9, .job = 1.0, .cpu_j = 50};
+    ebb_energy_book(&host, &i, &e);
+    assert_joules(e.others_j, 0);
+    assert_joules(e.job_j + e.idle_j, 50);
+    i = (ebb_interval_t){.seconds = 1, .busy = -3, .job = -1, .cpu_j = 50};
+    ebb_energy_book(&host, &i, &none);
+    assert_joules(none.job_j, 0);
+    assert_joules(none.idle_j, 50);
+}
+
+static void sleep_ms(long ms)
+{
+    nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000}, NULL);
+}
+
+static void a_meter_adds_up_what_its_thread_reads_and_tells_its_source(void **state)
+{
+    ebb_meter_t *m;
+    ebb_energy_t e;
+    write_zone("intel-rapl:0", "package-0\n", 10, 65532);
+    assert_ok(ebb_meter_start(&(ebb_meter_options_t){.interval = 0.01, .root = root}, &m));
+    write_zone("intel-rapl:0", "package-0\n", 15, 65532);
+    sleep_ms(60);
+    write_zone("intel-rapl:0", "package-0\n", 18, 65532);
+    ebb_meter_read(m, &e);
+    ebb_meter_stop(m);
+    assert_joules(e.measured_j, 8);
+    assert_int_equal(e.gaps, 0);
+    assert_string_equal(e.source, "measured: package-0");
+    assert_joules(e.node_j, e.job_j + e.others_j + e.idle_j);
+    write_text("sys/class/powercap/intel-rapl:0/name", "core\n");
+    assert_ok(ebb_meter_start(&(ebb_meter_options_t){.root = root}, &m));
+    ebb_meter_read(m, &e);
+    ebb_meter_stop(m);
+    assert_joules(e.measured_j, 0);
+    assert_non_null(strstr(e.source, "estimated: processor time of "));
+}
+
+static void descendants_are_counted_also_the_children_of_children(void **state)
+{
+    double before = ebb_energy_descendants(NULL), after = before;
+    int go[2];
+    char byte;
+    assert_int_equal(pipe(go), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        bool grandchild = fork() == 0;
+        for (volatile int64_t i = 0; grandchild && i < 300000000; i++)
+            continue;
+        close(go[1]);
+        _exit(read(go[0], &byte, 1) != 0);
+    }
+    for (int k = 0; k < 4000 && after <= before + 0.05; k++) {
+        sleep_ms(5);
+        after = ebb_energy_descendants(NULL);
+    }
+    assert_true(after > before + 0.05);
+    close(go[1]);
+    close(go[0]);
+    waitpid(pid, NULL, 0);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(packages_and_dram_count_cores_and_psys_do_not),
+        TEST(a_wrap_is_undone),
+        TEST(a_jump_that_no_processor_can_draw_counts_nothing_and_the_next_reading_does),
+        TEST(a_file_that_goes_and_comes_back_never_becomes_joules),
+        TEST(sockets_of_amds_driver_count_where_there_is_no_powercap),
+        TEST(shares_of_four_ranks_and_others_and_idle_are_the_node),
+        TEST(what_is_measured_has_no_interval_and_gpus_go_to_who_uses_them),
+        TEST(a_job_is_never_charged_more_than_the_node_draws_beyond_idling),
+        TEST(a_meter_adds_up_what_its_thread_reads_and_tells_its_source),
+        TEST(descendants_are_counted_also_the_children_of_children),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
