@@ -56,6 +56,10 @@ extern const ebb_command_t cmd_ckpt_list;
 extern const ebb_command_t cmd_ckpt_verify;
 extern const ebb_command_t cmd_ckpt_diff;
 extern const ebb_command_t cmd_bench_loader;
+extern const ebb_command_t cmd_plan;
+extern const ebb_command_t cmd_carbon_now;
+extern const ebb_command_t cmd_carbon_forecast;
+extern const ebb_command_t cmd_carbon_zones;
 extern const ebb_command_t cmd_generate_docs;
 
 /* Exit status of a command that succeeded: 0 unless it answers a question with no. */

@@ -64,6 +64,7 @@ typedef struct ebb_carbon_read_options {
     const char *zone;   /* take rows or the column of this zone; EBB_EINVAL if the file has another */
     ebb_carbon_signal_t signal;
     ebb_carbon_scope_t scope;
+    bool any;   /* every finite number is a value: prices */
     bool zeros; /* a zero is a value (surplus of wind on a marginal signal), not a lack of one */
 } ebb_carbon_read_options_t;
 

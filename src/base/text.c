@@ -160,6 +160,28 @@ ebb_status_t ebb_parse_bytes(const char *text, int64_t *bytes_p)
     return EBB_OK;
 }
 
+ebb_status_t ebb_parse_duration(const char *text, double *seconds_p)
+{
+    static const char units[] = "smhdw";
+    static const double lengths[] = {1, 60, 3600, 86400, 604800};
+    const char *s = text, *unit;
+    double sum = 0;
+    bool good = *s != 0 && strcmp(text, "0") != 0;
+    while (good && *s) {
+        char *end;
+        double v = isdigit((unsigned char)*s) || *s == '.' ? strtod(s, &end) : -1;
+        good = v >= 0 && *end && (unit = strchr(units, *end)) && isfinite(v);
+        if (good) {
+            sum += v * lengths[unit - units];
+            s = end + 1;
+        }
+    }
+    if ((!good && strcmp(text, "0") != 0) || !(sum < 1e12))
+        return EBB_FAIL(EBB_EUSAGE, "\"%.80s\" is not a duration; write for example 90s, 30m, 24h, 2d or 1h30m", text);
+    *seconds_p = sum;
+    return EBB_OK;
+}
+
 static int same_letter(char a, char b)
 {
     a = a == '_' ? '-' : (char)tolower((unsigned char)a);

@@ -24,6 +24,9 @@ ebb_status_t ebb_parse_bytes(const char *text, int64_t *bytes_p);
 ebb_status_t ebb_parse_i64(const char *text, int64_t *value_p); /* whole string */
 ebb_status_t ebb_parse_f64(const char *text, double *value_p);  /* whole string; finite */
 
+/* "90s", "30m", "24h", "1.5d", "1h30m" -> seconds; a number without a unit is refused unless it is 0. */
+ebb_status_t ebb_parse_duration(const char *text, double *seconds_p);
+
 /* The candidate (NULL-terminated list) nearest to word by edit distance, or NULL if none is near. */
 const char *ebb_text_nearest(const char *word, const char *const *candidates);
 

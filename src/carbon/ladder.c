@@ -128,13 +128,15 @@ static void fill_rest(ebb_carbon_forecast_t *f)
     }
 }
 
+/* A step down that nobody asked for is told; a source that is a typical day is none. */
 static void tell(const ebb_carbon_forecast_t *f)
 {
     for (int r = EBB_CARBON_CACHED; r <= EBB_CARBON_NOTHING; r++)
         if (f->count[r] > 0)
-            EBB_INFO("carbon", "%s: %.1f of %.1f h from %s%s%s", f->zone[0] ? f->zone : "no zone",
-                     (double)(f->count[r] * f->step_s) / 3600, (double)(f->n * f->step_s) / 3600,
-                     ebb_carbon_rung_name((ebb_carbon_rung_t)r), f->trouble[0] ? ": " : "", f->trouble);
+            EBB_LOG(f->trouble[0] ? EBB_LOG_INFO : EBB_LOG_DEBUG, "carbon", "%s: %.1f of %.1f h from %s%s%s",
+                    f->zone[0] ? f->zone : "no zone", (double)(f->count[r] * f->step_s) / 3600,
+                    (double)(f->n * f->step_s) / 3600, ebb_carbon_rung_name((ebb_carbon_rung_t)r),
+                    f->trouble[0] ? ": " : "", f->trouble);
 }
 
 static const ebb_carbon_series_t *believe(const ebb_carbon_series_t *s, int64_t now, char *trouble, size_t size)

@@ -35,12 +35,13 @@ ebb_status_t ebb_carbon_add(ebb_carbon_series_t *series, const ebb_carbon_point_
 ebb_status_t ebb_carbon_take(ebb_carbon_series_t *series, const ebb_carbon_read_options_t *options, int64_t begin,
                              int64_t end, double g, bool forecast, bool estimated)
 {
+    bool any = options && options->any;
     if (isnan(g)) {
         series->nulls++;
-    } else if (g < 0 || g > HIGHEST_G || (end != 0 && end <= begin)) {
+    } else if (!any && (g < 0 || g > HIGHEST_G || (end != 0 && end <= begin))) {
         series->bad++;
         g = NAN;
-    } else if (g == 0 && !(options && options->zeros)) {
+    } else if (g == 0 && !any && !(options && options->zeros)) {
         series->zeros++;
         g = NAN;
     }

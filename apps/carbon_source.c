@@ -1,0 +1,148 @@
+/* The options of a source of intensities: from the command line, else from EBB_CARBON_*; and what a look gave, for
+ * people and as JSON. */
+#include "carbon_source.h"
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/json.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *const ebb_scope_choices[] = {"any", "direct", "lifecycle", NULL};
+
+static const char *or_environment(const char *value, const char *name)
+{
+    const char *env = value ? NULL : getenv(name);
+    return value ? value : env && *env ? env : NULL;
+}
+
+static ebb_status_t find_kind(const char *name, const char *file, ebb_carbon_source_t *kind_p)
+{
+    *kind_p = file ? EBB_CARBON_FILE : EBB_CARBON_TYPICAL_DAY;
+    for (int k = 0; name; k++) {
+        if (!ebb_carbon_sources[k])
+            break;
+        *kind_p = (ebb_carbon_source_t)k;
+        if (strcmp(name, ebb_carbon_sources[k]) == 0)
+            return EBB_OK;
+    }
+    if (!name)
+        return EBB_OK;
+    const char *near = ebb_text_nearest(name, ebb_carbon_sources);
+    return EBB_FAIL(EBB_EUSAGE, "unknown source \"%.60s\"%s%s%s", name, near ? "; did you mean " : "", near ? near : "",
+                    near ? "?" : "; there are file, neso, electricitymaps, watttime, casdk and typical");
+}
+
+static ebb_status_t find_cache(char path[PATH_MAX])
+{
+    const char *own = getenv("EBB_CARBON_CACHE"), *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    int n = own && *own       ? snprintf(path, PATH_MAX, "%s", own)
+            : cache && *cache ? snprintf(path, PATH_MAX, "%s/ebb/carbon", cache)
+                              : snprintf(path, PATH_MAX, "%s/.cache/ebb/carbon", home && *home ? home : ".");
+    return n < PATH_MAX ? EBB_OK : EBB_FAIL(EBB_EUSAGE, "EBB_CARBON_CACHE: path too long");
+}
+
+static ebb_status_t need_zone(const ebb_carbon_source_options_t *o)
+{
+    if (o->kind != EBB_CARBON_TYPICAL_DAY || (o->zone && ebb_carbon_zone(o->zone, o->read.scope)))
+        return EBB_OK;
+    if (!o->zone)
+        return EBB_FAIL(
+            EBB_EUSAGE,
+            "a zone is needed: --zone or EBB_CARBON_ZONE; `ebb carbon zones` lists those with a typical day");
+    return EBB_FAIL(EBB_EUSAGE, "no typical day of zone \"%.60s\"; `ebb carbon zones` lists them", o->zone);
+}
+
+/* A file of the past is looked at from its beginning. */
+static ebb_status_t begin_of_file(const ebb_carbon_source_options_t *o, int64_t now, int64_t *begin_p)
+{
+    ebb_carbon_series_t series;
+    EBB_TRY(ebb_carbon_ask(o, now, &series));
+    bool covers = series.point[series.n - 1].end > now && series.point[0].begin <= now + 7200;
+    *begin_p = covers ? now : series.point[0].begin;
+    ebb_carbon_series_free(&series);
+    return EBB_OK;
+}
+
+static ebb_status_t find_begin(const source_options_t *options, const ebb_carbon_source_options_t *o, int64_t now,
+                               int64_t *begin_p)
+{
+    *begin_p = now;
+    if (options->at && ebb_carbon_parse_time(options->at, begin_p) != EBB_OK) {
+        ebb_error_clear();
+        return EBB_FAIL(EBB_EUSAGE, "--at: \"%.60s\" is not a time; write for example 2026-11-22T17:00Z", options->at);
+    }
+    if (!options->at && o->kind == EBB_CARBON_FILE)
+        return begin_of_file(o, now, begin_p);
+    return EBB_OK;
+}
+
+ebb_status_t ebb_source_look(const source_options_t *options, int64_t step_s, int64_t n, int64_t *begin_p,
+                             ebb_carbon_forecast_t *forecast)
+{
+    char cache[PATH_MAX], *token;
+    int64_t now = (int64_t)ebb_wall_seconds();
+    ebb_carbon_source_options_t o = {.zone = or_environment(options->zone, "EBB_CARBON_ZONE"),
+                                     .file = or_environment(options->file, "EBB_CARBON_FILE"),
+                                     .url = or_environment(options->url, "EBB_CARBON_URL"),
+                                     .budget_s = options->timeout};
+    o.read = (ebb_carbon_read_options_t){.column = options->column, .zeros = options->zeros};
+    o.read.scope = options->scope == 1   ? EBB_CARBON_DIRECT
+                   : options->scope == 2 ? EBB_CARBON_LIFECYCLE
+                                         : EBB_CARBON_SCOPE_UNKNOWN;
+    EBB_TRY(find_kind(or_environment(options->source, "EBB_CARBON_SOURCE"), o.file, &o.kind));
+    EBB_TRY(need_zone(&o));
+    EBB_TRY(find_cache(cache));
+    EBB_TRY(find_begin(options, &o, now, begin_p));
+    *begin_p = *begin_p / 60 * 60;
+    o.cache_dir = options->no_cache ? NULL : cache;
+    EBB_TRY(ebb_carbon_token("EBB_CARBON_TOKEN", &token));
+    o.token = token;
+    ebb_status_t status = ebb_carbon_look(&o, options->at ? *begin_p : now, *begin_p, step_s, n, forecast);
+    ebb_carbon_token_free(token);
+    return status;
+}
+
+const char *ebb_minute(int64_t time, char text[32])
+{
+    ebb_format_utc((double)time, text, 32);
+    snprintf(text + 16, 16, "Z");
+    return text;
+}
+
+void ebb_source_describe(const ebb_carbon_forecast_t *f, ebb_text_t *out)
+{
+    const char *comma = "";
+    ebb_text_add(out, "source  %s%s%s: %s, %s\n", f->zone, f->zone[0] ? ", " : "", f->source[0] ? f->source : "none",
+                 ebb_carbon_signal_name(f->signal), ebb_carbon_scope_name(f->scope));
+    if (f->count[EBB_CARBON_LIVE] == f->n)
+        return;
+    ebb_text_add(out, "known   ");
+    for (int r = 0; r < EBB_CARBON_RUNGS; r++) {
+        if (f->count[r] == 0)
+            continue;
+        ebb_text_add(out, "%s%.1f h from %s", comma, (double)(f->count[r] * f->step_s) / 3600,
+                     ebb_carbon_rung_name((ebb_carbon_rung_t)r));
+        comma = ", ";
+    }
+    if (f->scale != 1)
+        ebb_text_add(out, " (scaled by %.2f)", f->scale);
+    ebb_text_add(out, "\n");
+    if (f->trouble[0])
+        ebb_text_add(out, "trouble %s\n", f->trouble);
+}
+
+json_t *ebb_source_json(const ebb_carbon_forecast_t *f)
+{
+    char begin[32];
+    json_t *hours = json_object();
+    for (int r = 0; r < EBB_CARBON_RUNGS; r++)
+        json_object_set_new(hours, ebb_carbon_rung_name((ebb_carbon_rung_t)r),
+                            json_real((double)(f->count[r] * f->step_s) / 3600));
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:f, s:o, s:s}", "zone", f->zone, "source", f->source, "signal",
+                     ebb_carbon_signal_name(f->signal), "scope", ebb_carbon_scope_name(f->scope), "begin",
+                     ebb_minute(f->begin, begin), "step_s", (json_int_t)f->step_s, "typical_scale", f->scale,
+                     "hours_from", hours, "trouble", f->trouble);
+}

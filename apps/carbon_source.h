@@ -1,0 +1,93 @@
+/* What `ebb carbon` and `ebb plan` share: the options of a source of intensities, and the look through it. */
+#ifndef EBB_APPS_CARBON_SOURCE_H
+#define EBB_APPS_CARBON_SOURCE_H
+
+#include "commands.h"
+#include "base/json.h"
+
+#include <ebb/carbon.h>
+
+/* Begins the options of a command. */
+typedef struct source_options {
+    bool json, no_cache, zeros;
+    int scope;
+    char *source, *zone, *file, *column, *url, *at;
+    double timeout;
+} source_options_t;
+
+extern const char *const ebb_scope_choices[];
+
+#define SOURCE_OPTIONS(holder)                                                                                         \
+    {.name = "source",                                                                                                 \
+     .letter = 's',                                                                                                    \
+     .type = EBB_OPT_STRING,                                                                                           \
+     .offset = offsetof(holder, source.source),                                                                        \
+     .unit = "name",                                                                                                   \
+     .help = "Where intensities come from: file, neso, electricitymaps, watttime, casdk or typical; without it "       \
+             "$EBB_CARBON_SOURCE, else file if there is one, else typical"},                                           \
+        {.name = "zone",                                                                                               \
+         .letter = 'z',                                                                                                \
+         .type = EBB_OPT_STRING,                                                                                       \
+         .offset = offsetof(holder, source.zone),                                                                      \
+         .unit = "zone",                                                                                               \
+         .help = "Zone of the grid, as the source names it; without it $EBB_CARBON_ZONE"},                             \
+        {.name = "file",                                                                                               \
+         .letter = 'f',                                                                                                \
+         .type = EBB_OPT_STRING,                                                                                       \
+         .offset = offsetof(holder, source.file),                                                                      \
+         .unit = "file",                                                                                               \
+         .help = "CSV or JSON of intensities, plain or .gz; without it $EBB_CARBON_FILE"},                             \
+        {.name = "column",                                                                                             \
+         .type = EBB_OPT_STRING,                                                                                       \
+         .offset = offsetof(holder, source.column),                                                                    \
+         .unit = "name",                                                                                               \
+         .help = "Column of a CSV file that has several"},                                                             \
+        {.name = "scope",                                                                                              \
+         .type = EBB_OPT_CHOICE,                                                                                       \
+         .offset = offsetof(holder, source.scope),                                                                     \
+         .def = "any",                                                                                                 \
+         .choices = ebb_scope_choices,                                                                                 \
+         .help = "Emissions to count, where the source has both"},                                                     \
+        {.name = "zeros",                                                                                              \
+         .type = EBB_OPT_FLAG,                                                                                         \
+         .offset = offsetof(holder, source.zeros),                                                                     \
+         .help = "A zero is an intensity, not a lack of data"},                                                        \
+        {.name = "url",                                                                                                \
+         .type = EBB_OPT_STRING,                                                                                       \
+         .offset = offsetof(holder, source.url),                                                                       \
+         .unit = "url",                                                                                                \
+         .help = "Address of the service, without path; without it $EBB_CARBON_URL, else the service's own"},          \
+        {.name = "timeout",                                                                                            \
+         .type = EBB_OPT_F64,                                                                                          \
+         .offset = offsetof(holder, source.timeout),                                                                   \
+         .def = "15",                                                                                                  \
+         .unit = "seconds",                                                                                            \
+         .min = 0.1,                                                                                                   \
+         .max = 600,                                                                                                   \
+         .help = "For all tries to reach the service together"},                                                       \
+        {.name = "no-cache",                                                                                           \
+         .type = EBB_OPT_FLAG,                                                                                         \
+         .offset = offsetof(holder, source.no_cache),                                                                  \
+         .help = "Neither use nor keep answers in $EBB_CARBON_CACHE (~/.cache/ebb/carbon)"},                           \
+        {.name = "at",                                                                                                 \
+         .type = EBB_OPT_STRING,                                                                                       \
+         .offset = offsetof(holder, source.at),                                                                        \
+         .unit = "time",                                                                                               \
+         .help = "As if it were that time, in UTC unless it says otherwise; without it now, or the beginning of a "    \
+                 "file that "                                                                                          \
+                 "does not reach to now"},                                                                             \
+    {                                                                                                                  \
+        .name = "json", .type = EBB_OPT_FLAG, .offset = offsetof(holder, source.json), .help = "Print JSON"            \
+    }
+
+/* Steps from the time asked for; *begin_p. */
+ebb_status_t ebb_source_look(const source_options_t *options, int64_t step_s, int64_t n, int64_t *begin_p,
+                             ebb_carbon_forecast_t *forecast);
+/* "live source neso GB, average, direct" and what lower rungs gave, one line each. */
+void ebb_source_describe(const ebb_carbon_forecast_t *forecast, ebb_text_t *out);
+/* zone, source, signal, scope, begin, step_s, rungs. */
+json_t *ebb_source_json(const ebb_carbon_forecast_t *forecast);
+/* "2026-11-22T17:30Z" */
+const char *ebb_minute(int64_t time, char text[32]);
+
+#endif
