@@ -232,6 +232,36 @@ static void on_checkpoint(void *user, const ebb_saved_t *saved, const char *erro
     keep_line(s, ebb_record_line_end(s->record));
 }
 
+static ebb_status_t record_rollback(watch_t *s, const ebb_rollback_t *r)
+{
+    json_t *entry = json_pack("{s:I, s:I, s:f, s:s}", "step", (json_int_t)r->step, "to_step", (json_int_t)r->to_step,
+                              "rate", r->rate, "reason", r->reason);
+    char *text = entry ? json_dumps(entry, JSON_COMPACT) : NULL;
+    json_decref(entry);
+    ebb_status_t status = text ? ebb_record_append(s->record, "rollbacks", text)
+                               : EBB_FAIL(EBB_ENOMEM, "out of memory for the run record");
+    free(text);
+    EBB_TRY(status);
+    return ebb_record_write(s->record);
+}
+
+/* Lines of the steps that did not count go. */
+static void on_rollback(void *user, const ebb_rollback_t *r)
+{
+    watch_t *s = user;
+    s->have_epoch = false;
+    if (!s->record)
+        return;
+    keep_line(s, ebb_record_rewind(s->record, r->to_step));
+    keep_line(s, record_rollback(s, r));
+    ebb_record_line(s->record, "rollback");
+    ebb_record_line_i64(s->record, "step", r->to_step);
+    ebb_record_line_i64(s->record, "from_step", r->step);
+    ebb_record_line_f64(s->record, "rate", r->rate);
+    ebb_record_line_string(s->record, "reason", r->reason);
+    keep_line(s, ebb_record_line_end(s->record));
+}
+
 /* ---- the run ---- */
 
 static ebb_status_t load_resumed(ebb_comm_t *comm, const train_options_t *o, ebb_run_config_t **config_p,
@@ -340,8 +370,12 @@ static void on_watchdog(void *user, const char *why)
 static ebb_status_t train_recorded(watch_t *s)
 {
     ebb_train_result_t result = {0};
-    ebb_observer_t observer = {
-        .user = s, .start = on_start, .step = on_step, .epoch = on_epoch, .checkpoint = on_checkpoint};
+    ebb_observer_t observer = {.user = s,
+                               .start = on_start,
+                               .step = on_step,
+                               .epoch = on_epoch,
+                               .checkpoint = on_checkpoint,
+                               .rollback = on_rollback};
     ebb_energy_t energy = {0};
     ebb_meter_t *meter;
     ebb_meter_options_t metering = {.uses_gpus = strcmp(ebb_run_config_backend(s->config), "cpu") != 0};

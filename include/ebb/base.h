@@ -32,6 +32,7 @@ typedef enum ebb_status {
     EBB_EDATA = 20,
     EBB_ECORRUPT = 21,
     EBB_ENOINPUT = 22,
+    EBB_ENONFINITE = 23, /* training met a loss, gradient, weight or state that is not a finite number */
     /* the machine */
     EBB_EIO = 30,
     EBB_ENOSPC = 31,

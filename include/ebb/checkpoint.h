@@ -82,8 +82,8 @@ EBB_API void ebb_saver_destroy(ebb_saver_t *saver);
 EBB_API int64_t ebb_saver_bytes(const ebb_layout_t *layout, int states);
 /* Take a snapshot, to be written to `path` (its folder is made where it is missing), after which all but the newest
  * `keep` of that folder are removed. The outcome of the write before must have been asked for. EBB_ENOMEM: no room for
- * the snapshot, nothing was begun, ebb_checkpoint_save may do. A state that is not finite is found in the write.
- * Collective. */
+ * the snapshot, nothing was begun, ebb_checkpoint_save may do. A state that is not finite is found in the write
+ * (EBB_ENONFINITE). Collective. */
 EBB_API ebb_status_t ebb_saver_begin(ebb_saver_t *saver, const ebb_checkpoint_state_t *state, const char *path,
                                      int keep, const ebb_checkpoint_meta_t *meta);
 /* Something was begun whose outcome was not asked for. The same on every rank. */
@@ -107,6 +107,9 @@ EBB_API ebb_status_t ebb_checkpoint_path(const char *dir, int64_t step, char *pa
 /* Newest file in dir that verifies; damaged ones are named in a warning and passed over. EBB_ENOINPUT if none.
  * Collective. */
 EBB_API ebb_status_t ebb_checkpoint_newest(ebb_comm_t *comm, const char *dir, char *path, size_t size);
+/* Remove the files of step `below` and later; the step of the newest good one that is left, -1: none. For going back.
+ * Collective. */
+EBB_API ebb_status_t ebb_checkpoint_rewind(ebb_comm_t *comm, const char *dir, int64_t below, int64_t *step_p);
 /* What lies in a folder of checkpoints. */
 typedef struct ebb_checkpoint_entry {
     char name[256];

@@ -59,6 +59,8 @@ EBB_API ebb_status_t ebb_optim_start(ebb_optim_t *optim, const ebb_weights_t *we
  * clipping factor; lr_p: the rate used. Not collective. */
 EBB_API ebb_status_t ebb_optim_step(ebb_optim_t *optim, int64_t step, double scale, const ebb_sums_t *sums,
                                     ebb_weights_t *weights, double *lr_p);
+/* Multiply the base rate by factor from the next step on: 1 at first. Not for ftrl. */
+EBB_API void ebb_optim_set_rate(ebb_optim_t *optim, double factor);
 /* Clipping: factor min(1, clip / norm) for the mean gradient's norm sqrt(norm2) * scale. */
 EBB_API double ebb_optim_clip(const ebb_optim_options_t *options, double norm2, double scale);
 

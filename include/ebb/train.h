@@ -71,6 +71,13 @@ typedef struct ebb_epoch_report {
     double seconds;
 } ebb_epoch_report_t;
 
+/* A number was not finite, and the run goes back. */
+typedef struct ebb_rollback {
+    int64_t step, to_step; /* steps done then, and in the checkpoint */
+    double rate;           /* multiplies the learning rate from now on */
+    const char *reason;
+} ebb_rollback_t;
+
 /* Called on every rank, between steps, from the thread that called ebb_train; members may be NULL. */
 typedef struct ebb_observer {
     void *user;
@@ -79,6 +86,7 @@ typedef struct ebb_observer {
     void (*epoch)(void *user, const ebb_epoch_report_t *report);
     /* A checkpoint is in place; or was not written, error says why, and the run goes on. Some steps may have passed. */
     void (*checkpoint)(void *user, const ebb_saved_t *saved, const char *error);
+    void (*rollback)(void *user, const ebb_rollback_t *rollback);
 } ebb_observer_t;
 
 /* Rows [row, row + rows) that a damaged chunk spoils. */

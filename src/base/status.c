@@ -28,6 +28,7 @@ const char *ebb_status_name(ebb_status_t status)
     case EBB_EDATA: return "bad data";
     case EBB_ECORRUPT: return "damaged data";
     case EBB_ENOINPUT: return "missing input";
+    case EBB_ENONFINITE: return "not finite";
     case EBB_EIO: return "input/output error";
     case EBB_ENOSPC: return "no space left";
     case EBB_ENOMEM: return "out of memory";
@@ -47,6 +48,7 @@ int ebb_status_exit_code(ebb_status_t status)
     case EBB_EUSAGE:
     case EBB_EINVAL: return 64; /* EX_USAGE */
     case EBB_EDATA:
+    case EBB_ENONFINITE:
     case EBB_ECORRUPT: return 65; /* EX_DATAERR */
     case EBB_ENOINPUT: return 66;
     case EBB_EPEER:

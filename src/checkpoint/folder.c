@@ -117,6 +117,38 @@ ebb_status_t ebb_checkpoint_newest(ebb_comm_t *comm, const char *dir, char *path
     return ebb_comm_bcast(comm, path, (int64_t)size, 0);
 }
 
+static ebb_status_t rewind_folder(const char *dir, int64_t below, int64_t *step_p)
+{
+    listing_t l;
+    entry_t entry;
+    char path[PATH_MAX];
+    ebb_status_t status = list(dir, &l);
+    for (int64_t i = 0; status == EBB_OK && i < l.n; i++) {
+        if (l.entry[i].temporary || l.entry[i].step < below)
+            continue;
+        status = join(dir, l.entry[i].name, path, sizeof path);
+        if (status == EBB_OK && unlink(path) != 0 && errno != ENOENT)
+            status = ebb_file_error(path, "remove checkpoint");
+    }
+    ebb_free(l.entry);
+    *step_p = -1;
+    if (status == EBB_OK)
+        status = newest(dir, path, sizeof path);
+    if (status == EBB_ENOINPUT) {
+        ebb_error_clear();
+        return EBB_OK;
+    }
+    if (status == EBB_OK && parse_name(strrchr(path, '/') + 1, &entry))
+        *step_p = entry.step;
+    return status;
+}
+
+ebb_status_t ebb_checkpoint_rewind(ebb_comm_t *comm, const char *dir, int64_t below, int64_t *step_p)
+{
+    EBB_TRY(ebb_comm_agree(comm, ebb_comm_rank(comm) == 0 ? rewind_folder(dir, below, step_p) : EBB_OK));
+    return ebb_comm_bcast(comm, step_p, sizeof *step_p, 0);
+}
+
 ebb_status_t ebb_checkpoint_list(const char *dir, ebb_checkpoint_entry_t **entry_p, int64_t *n_p)
 {
     listing_t l;

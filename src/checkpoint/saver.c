@@ -66,7 +66,7 @@ static ebb_status_t check_finite(const ebb_saver_t *s, const ebb_ckpt_array_t *a
     if (!ebb_has_nonfinite(values, n))
         return EBB_OK;
     const char *state = array->state < 0 ? "weights" : s->index.state[array->state];
-    return EBB_FAIL(EBB_EDATA,
+    return EBB_FAIL(EBB_ENONFINITE,
                     "the %s%s%s of %s are not finite after step %" PRId64
                     "; lower the learning rate, or set train.clip_norm; the checkpoints before it are kept",
                     array->state < 0 ? "" : "values of the optimiser's state \"", state, array->state < 0 ? "" : "\"",

@@ -21,6 +21,7 @@ typedef struct span {
 
 struct ebb_optim {
     ebb_optim_options_t options;
+    double rate; /* multiplies the base rate */
     ebb_backend_t *backend;
     ebb_pool_t *pool;
     ebb_exec_t **exec;
@@ -102,6 +103,7 @@ ebb_status_t ebb_optim_create(const ebb_optim_options_t *options, ebb_backend_t 
                         "use schedule constant without warm-up");
     EBB_TRY(EBB_NEW("optimiser", &optim));
     optim->options = *options;
+    optim->rate = 1;
     optim->backend = backend;
     optim->pool = pool;
     optim->exec = exec;
@@ -269,7 +271,7 @@ ebb_status_t ebb_optim_step(ebb_optim_t *optim, int64_t step, double scale, cons
         return EBB_FAIL(EBB_EBUG, "optimiser owns floats %lld .. %lld, but the sums are of %lld .. %lld",
                         (long long)optim->dense0, (long long)optim->dense1, (long long)sums->dense0,
                         (long long)sums->dense1);
-    double lr = (double)optim->options.hyper.lr * ebb_schedule_factor(&optim->options.schedule, step);
+    double lr = (double)optim->options.hyper.lr * optim->rate * ebb_schedule_factor(&optim->options.schedule, step);
     ebb_optim_hyper_t *h = job.hyper;
     h[1] = optim->options.hyper;
     h[1].lr = (float)lr;
@@ -283,6 +285,11 @@ ebb_status_t ebb_optim_step(ebb_optim_t *optim, int64_t step, double scale, cons
         EBB_TRY(optim->backend->ops->exec_sync(optim->exec[i]));
     *lr_p = lr;
     return EBB_OK;
+}
+
+void ebb_optim_set_rate(ebb_optim_t *optim, double factor)
+{
+    optim->rate = factor;
 }
 
 /* ---- state, for checkpoints ---- */

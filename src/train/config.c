@@ -14,6 +14,7 @@
 
 static const char *const sync_choices[] = {"canonical", "fast", NULL};
 static const char *const corrupt_choices[] = {"fail", "skip", NULL};
+static const char *const nonfinite_choices[] = {"stop", "rollback", NULL};
 static const char *const rows_choices[] = {"auto", "sparse", "dense", NULL};
 
 static const ebb_option_t run_table[] = {
@@ -68,6 +69,9 @@ static const ebb_option_t run_table[] = {
          "{metric: NAME, patience: EVALUATIONS, min_delta: X} on the validation data")},
     {KEY("train.threads", EBB_OPT_I64, threads, "0", "threads", 0, 4096, NULL,
          "threads that compute, per rank; 0: the cores of the host divided by its ranks")},
+    {KEY("train.on_nonfinite", EBB_OPT_CHOICE, on_nonfinite, "stop", NULL, 0, 0, nonfinite_choices,
+         "what to do when a loss, gradient, weight or state is not finite; rollback goes back to the newest checkpoint "
+         "with half the learning rate, up to 10 times, and says so in run.json")},
     {KEY("train.sync", EBB_OPT_CHOICE, sync, "canonical", NULL, 0, 0, sync_choices,
          "how gradients are added; fast depends on the rank count and is for comparison")},
     {KEY("train.rows", EBB_OPT_CHOICE, rows, "auto", NULL, 0, 0, rows_choices,
@@ -89,10 +93,22 @@ static const ebb_option_t run_table[] = {
 
 /* Keys that may differ when a run is resumed: they change where and how fast it runs, or how long, but no number (or
  * how it gets past damaged data). */
-static const char *const resumable[] = {
-    "run.",       "data.train",           "data.valid",   "data.memory",     "data.threads",
-    "data.depth", "data.on_corrupt",      "train.epochs", "train.max_steps", "train.threads",
-    "train.rows", "train.early_stopping", "eval.",        "checkpoint.",     NULL};
+static const char *const resumable[] = {"run.",
+                                        "data.train",
+                                        "data.valid",
+                                        "data.memory",
+                                        "data.threads",
+                                        "data.depth",
+                                        "data.on_corrupt",
+                                        "train.on_nonfinite",
+                                        "train.epochs",
+                                        "train.max_steps",
+                                        "train.threads",
+                                        "train.rows",
+                                        "train.early_stopping",
+                                        "eval.",
+                                        "checkpoint.",
+                                        NULL};
 
 /* ---- kinds with settings: optimisers and schedules ---- */
 
@@ -287,6 +303,10 @@ static ebb_status_t read_rules(const ebb_yaml_t *yaml, ebb_run_config_t *c)
                         "%s: train.schedule: ftrl lowers the rate of each weight by itself: use constant without "
                         "warm-up, or another optimizer",
                         ebb_yaml_where(yaml, "train.schedule"));
+    if (ftrl && c->on_nonfinite == EBB_NONFINITE_ROLLBACK)
+        return EBB_FAIL(EBB_EUSAGE,
+                        "%s: train.on_nonfinite: ftrl cannot go on with another rate: use stop, or another optimizer",
+                        ebb_yaml_where(yaml, "train.on_nonfinite"));
     return EBB_OK;
 }
 

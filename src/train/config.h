@@ -12,6 +12,8 @@ typedef enum ebb_class_weights {
     EBB_CLASS_WEIGHTS_GIVEN
 } ebb_class_weights_t;
 
+enum { EBB_NONFINITE_STOP, EBB_NONFINITE_ROLLBACK };
+
 struct ebb_run_config {
     /* run */
     char *name, *dir_base;
@@ -30,7 +32,7 @@ struct ebb_run_config {
     int64_t epochs, max_steps, batch, seed, accumulate, threads;
     json_t *optimizer, *schedule, *class_weights_spec, *early_stopping_spec;
     double clip_norm;
-    int sync, rows, on_corrupt; /* as in their choices */
+    int sync, rows, on_corrupt, on_nonfinite; /* as in their choices */
     char *backend;
     /* eval */
     char *metrics;

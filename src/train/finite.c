@@ -63,7 +63,7 @@ static ebb_status_t scan_weights(const ebb_run_t *run, int thread, int64_t begin
 
 static ebb_status_t weights_are_bad(const ebb_run_t *run, int64_t param)
 {
-    return EBB_FAIL(EBB_EDATA,
+    return EBB_FAIL(EBB_ENONFINITE,
                     "the weights of %s are not finite after step %" PRId64 " (epoch %" PRId64
                     "); lower the learning rate, or set train.clip_norm; the checkpoints before it are kept",
                     run->layout->params[param].name, run->step,
@@ -178,7 +178,7 @@ ebb_status_t ebb_finite_explain(const ebb_run_t *run, const char *what, int64_t 
     EBB_TRY(find_bad_weights(run, &weights));
     tell_place(run, key, weights, place, sizeof place);
     return ebb_comm_agree(
-        run->comm, EBB_FAIL(EBB_EDATA,
+        run->comm, EBB_FAIL(EBB_ENONFINITE,
                             "the %s is not finite at step %" PRId64 " (epoch %" PRId64
                             ")%s; lower the learning rate, set train.clip_norm, or look for extreme values with `ebb "
                             "verify`; the checkpoints before it are kept",

@@ -4,7 +4,8 @@
 
 #include "train/run.h"
 
-/* Look at a few of the weights, others in each step. EBB_EDATA names the parameter. Not collective; alike on all ranks.
+/* Look at a few of the weights, others in each step. EBB_ENONFINITE names the parameter. Not collective; alike on all
+ * ranks.
  */
 ebb_status_t ebb_finite_sweep(const ebb_run_t *run);
 /* Look at all weights, shared out over ranks and threads. Collective. */

@@ -176,6 +176,7 @@ ebb_status_t ebb_run_init(ebb_run_t *run, ebb_comm_t *comm, const ebb_run_config
     run->config = config;
     run->observer = observer ? observer : &nobody;
     run->progress.best = NAN;
+    run->progress.rate = 1;
     run->grad_norm = NAN;
     run->saved_step = -1;
     int ranks = ebb_comm_size(comm);

@@ -27,6 +27,7 @@ typedef struct ebb_run_progress {
     double best; /* of the watched metric; NaN before the first evaluation */
     int64_t since_best;
     bool ended_early;
+    double rate; /* multiplies the learning rate: 1 before the first rollback */
 } ebb_run_progress_t;
 
 typedef struct ebb_run {

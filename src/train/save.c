@@ -40,10 +40,10 @@ static char *write_progress(const ebb_run_progress_t *p)
 {
     char order[24];
     snprintf(order, sizeof order, "%016llx", (unsigned long long)p->epoch_order);
-    json_t *json = json_pack("{s:s, s:o, s:o, s:o, s:I, s:b}", "epoch_order", order, "epoch_loss",
+    json_t *json = json_pack("{s:s, s:o, s:o, s:o, s:I, s:b, s:f}", "epoch_order", order, "epoch_loss",
                              exact_to_json(&p->epoch_loss), "epoch_weight", exact_to_json(&p->epoch_weight), "best",
                              isnan(p->best) ? json_null() : json_real(p->best), "since_best", (json_int_t)p->since_best,
-                             "ended_early", (int)p->ended_early);
+                             "ended_early", (int)p->ended_early, "rate", p->rate);
     char *text = json ? ebb_json_dump(json) : NULL;
     json_decref(json);
     return text;
@@ -58,6 +58,8 @@ static ebb_status_t read_progress(const char *text, ebb_run_progress_t *p)
     p->epoch_order = order ? strtoull(order, NULL, 16) : 0;
     p->best = json_is_number(best) ? json_number_value(best) : NAN;
     p->since_best = json_integer_value(json_object_get(json, "since_best"));
+    const json_t *rate = json_object_get(json, "rate");
+    p->rate = json_is_number(rate) ? json_number_value(rate) : 1;
     p->ended_early = json_is_true(json_object_get(json, "ended_early"));
     exact_from_json(json_object_get(json, "epoch_loss"), &p->epoch_loss);
     exact_from_json(json_object_get(json, "epoch_weight"), &p->epoch_weight);
@@ -208,6 +210,7 @@ ebb_status_t ebb_run_restore(ebb_run_t *run)
         status = read_progress(meta.progress, &run->progress);
     if (status == EBB_OK)
         status = ebb_loader_restore(run->loader, &meta.cursor);
+    ebb_optim_set_rate(run->optim, run->progress.rate);
     ebb_checkpoint_meta_free(&meta);
     return ebb_comm_agree(run->comm, status);
 }

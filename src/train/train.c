@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { ROLLBACKS_MOST = 10 };
+
 static void report_step(ebb_run_t *run, const ebb_step_words_t *words)
 {
     if (!run->observer->step)
@@ -262,36 +264,101 @@ static ebb_status_t finish(ebb_run_t *run, evaluation_t *e, ebb_train_result_t *
     return EBB_OK;
 }
 
-static ebb_status_t run_it(ebb_run_t *run, bool resume, ebb_train_result_t *result)
+/* ---- going back from numbers that are not finite ---- */
+
+typedef struct way_back {
+    int64_t times;
+    ebb_error_t error; /* of the last time */
+    int64_t step;      /* steps done when it was met */
+    int64_t to_step;   /* of the checkpoint gone back to; -1: none, the run begins anew */
+    double rate;
+} way_back_t;
+
+static void tell_start(const ebb_run_t *run)
+{
+    char *facts = ebb_run_facts(run);
+    if (run->observer->start && facts)
+        run->observer->start(run->observer->user, facts);
+    free(facts);
+}
+
+/* The run stands where it goes on from; its rate is that of the failure, halved, and is saved at once, so that a run
+ * that is killed now goes on in the same way. */
+static ebb_status_t begin_rollback(ebb_run_t *run, const way_back_t *back)
+{
+    ebb_rollback_t report = {
+        .step = back->step, .to_step = run->step, .rate = back->rate, .reason = back->error.message};
+    run->progress.rate = back->rate;
+    ebb_optim_set_rate(run->optim, back->rate);
+    if (ebb_comm_rank(run->comm) == 0)
+        EBB_WARN("train", "%s; going back to step %lld with %g of the learning rate", back->error.message,
+                 (long long)run->step, back->rate);
+    if (run->observer->rollback)
+        run->observer->rollback(run->observer->user, &report);
+    return ebb_run_save(run, true);
+}
+
+static ebb_status_t run_it(ebb_run_t *run, bool resume, const way_back_t *back, ebb_train_result_t *result)
 {
     evaluation_t e = {0};
-    if (resume)
+    if (back->times > 0 ? back->to_step >= 0 : resume)
         EBB_TRY(ebb_run_restore(run));
     else
         EBB_TRY(ebb_comm_agree(run->comm, ebb_optim_start(run->optim, &run->weights)));
     EBB_TRY(ebb_comm_agree(run->comm, ebb_run_copy_weights(run)));
     run->start_ns = run->last_save_ns = ebb_now_ns();
-    char *facts = ebb_run_facts(run);
-    if (run->observer->start && facts)
-        run->observer->start(run->observer->user, facts);
-    free(facts);
+    if (back->times > 0)
+        EBB_TRY(begin_rollback(run, back));
+    else
+        tell_start(run);
     EBB_TRY(loop(run, &e));
     EBB_TRY(ebb_run_save(run, true));
     return finish(run, &e, result);
+}
+
+/* After a failure that was agreed upon, find the checkpoint to go back to: the newest, which may be one that is being
+ * written; where that led here again, or to a step before, an older one; at last the beginning. */
+static bool find_way_back(ebb_run_t *run, way_back_t *back)
+{
+    char folder[PATH_MAX];
+    ebb_saved_t saved;
+    if (run->config->on_nonfinite != EBB_NONFINITE_ROLLBACK || back->times == ROLLBACKS_MOST)
+        return false;
+    ebb_error_t error = *ebb_error();
+    ebb_error_clear();
+    if (ebb_saver_pending(run->saver) && ebb_saver_end(run->saver, &saved) != EBB_OK)
+        ebb_error_clear(); /* what could not be written is not gone back to */
+    snprintf(folder, sizeof folder, "%s/checkpoints", run->config->dir);
+    bool again = back->times > 0 && run->step <= back->step;
+    if (ebb_checkpoint_rewind(run->comm, folder, again ? back->to_step : INT64_MAX, &back->to_step) != EBB_OK) {
+        back->to_step = -1;
+        ebb_error_clear();
+    }
+    *back = (way_back_t){.times = back->times + 1,
+                         .error = error,
+                         .step = run->step,
+                         .to_step = back->to_step,
+                         .rate = run->progress.rate * 0.5};
+    return true;
 }
 
 ebb_status_t ebb_train(ebb_comm_t *comm, const ebb_run_config_t *config, bool resume, const ebb_observer_t *observer,
                        ebb_train_result_t *result)
 {
     ebb_run_t run;
+    way_back_t back = {0};
+    bool again;
     memset(result, 0, sizeof *result);
     ebb_pulse_stage("opening data and model");
     ebb_status_t status = ebb_comm_agree(comm, ebb_comm_rank(comm) == 0 ? ebb_file_mkdirs(config->dir) : EBB_OK);
     if (status != EBB_OK)
         return status;
-    status = ebb_run_init(&run, comm, config, observer);
-    if (status == EBB_OK)
-        status = run_it(&run, resume, result);
-    ebb_run_cleanup(&run);
+    do {
+        status = ebb_run_init(&run, comm, config, observer);
+        if (status == EBB_OK)
+            status = run_it(&run, resume, &back, result);
+        again = status == EBB_ENONFINITE && find_way_back(&run, &back);
+        ebb_run_cleanup(&run);
+    } while (again);
     return status;
 }

@@ -63,6 +63,36 @@ def ends(folder, name, model, settings, pattern, last=None):
     print("ok", name, flush=True)
 
 
+def rolls_back(folder):
+    """A rate that is too large is halved until it is not, alike for any number of ranks, and also where the run was interrupted on the way."""
+    with open(f"{folder}/back.yaml", "w") as f:
+        f.write(RUN.format(folder=folder, model=LAYERS))
+    args = ["train", f"{folder}/back.yaml", "--log-every", "1", "--set", "train.on_nonfinite=rollback", "--set", "train.optimizer.sgd.lr=100", "--set"]
+    ended = []
+    for ranks in (0, 2, 3):
+        done = t.run(args + [f"run.name=back{ranks}"], ranks)
+        record, lines = t.record(f"{folder}/runs/back{ranks}"), t.metrics(f"{folder}/runs/back{ranks}")
+        steps = [m["step"] for m in lines if m["kind"] == "step"]
+        told = done.stderr.count("of the learning rate")
+        if steps != list(range(1, record["steps"] + 1)) or len(record["rollbacks"]) != told or len(record["starts"]) != 1:
+            t.fail(f"rollback on {ranks} ranks: steps {steps}, told {told} times: {record['rollbacks']}")
+        ended.append((t.hashes(f"{folder}/runs/back{ranks}"), record["rollbacks"]))
+    backs = ended[0][1]
+    rates = [b["rate"] for b in backs]
+    if ended[0] != ended[1] or ended[0] != ended[2] or rates != [0.5 ** (i + 1) for i in range(len(rates))] or len(rates) < 2:
+        t.fail(f"rollbacks should be alike on any number of ranks: {ended}")
+    if not all("not finite" in b["reason"] and b["to_step"] <= b["step"] for b in backs) or backs[1]["to_step"] >= backs[0]["to_step"]:
+        t.fail(f"the second time at the same place, it should go further back: {backs}")
+    t.run(args + ["run.name=halves", "--set", f"train.max_steps={backs[1]['step'] + 1}"], 2)
+    t.run(["train", "-q", "--resume", f"{folder}/runs/halves", "--set", "train.max_steps=0"], 3)
+    if t.hashes(f"{folder}/runs/halves") != ended[0][0]:
+        t.fail("rollback: resumed, the run differs")
+    refused = t.run(["train", f"{folder}/back.yaml", "--set", "run.name=ftrl", "--set", "train.on_nonfinite=rollback", "--set", "train.optimizer={ftrl: {}}"], ok=False)
+    if refused.returncode != 64 or "train.on_nonfinite: ftrl cannot go on with another rate" not in refused.stderr:
+        t.fail(f"ftrl should be refused: {refused.returncode}\n{refused.stderr}")
+    print("ok rollback", flush=True)
+
+
 def main():
     plugin = sys.argv[1]
     with tempfile.TemporaryDirectory(prefix="ebb-finite-") as folder:
@@ -90,7 +120,10 @@ def main():
         ends(folder, "saved", nan("3 1 spare"), [], r"the weights of spare are not finite after step 4 \(epoch 1\); lower", 3)
         ends(folder, "last", nan("5 0 spare"), ["train.max_steps=6", "checkpoint.every_steps=5"],
              r"the weights of spare are not finite after step 6 \(epoch 1\); lower", 5)
-    print("9 passed, 0 failed")
+        ends(folder, "state", nan("4 1 huge"), ["train.optimizer={adam: {lr: 0.001}}"],
+             r"the values of the optimiser's state \"v\" of spare are not finite after step 5; lower the learning rate, .*; the checkpoints before it are kept$", 4)
+        rolls_back(folder)
+    print("11 passed, 0 failed")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 /* A linear model on dense rows that makes a NaN at a chosen step and lane, in its output or in the gradient of one of
  * its parameters; "spare" never reaches the output, so a NaN in it does not show in the loss. Key nan: "STEP LANE
- * WHERE", steps from 0, where: out, weight or spare; or spin: computes for ever. */
+ * WHERE", steps from 0, where: out, weight, spare; huge: a gradient of spare whose square is infinite; spin: computes
+ * for ever. */
 #include <ebb/model.h>
 
 #include <math.h>
@@ -99,6 +100,8 @@ static ebb_status_t backward(void *model, const ebb_pass_t *pass, const ebb_inpu
         w[m->cols - 1] = NAN;
     if (is_time(m, pass, "spare"))
         spare[SPARE_FLOATS - 1] = NAN;
+    if (is_time(m, pass, "huge"))
+        spare[SPARE_FLOATS - 1] = 3e38f;
     return EBB_OK;
 }
 

@@ -200,7 +200,7 @@ static void a_state_that_is_not_finite_is_named_and_not_written(void **p)
     f->state.optim->table[1][1][211] = -INFINITY;
     assert_ok(ebb_checkpoint_path(f->dir, 7, path, sizeof path));
     assert_ok(ebb_saver_begin(f->saver, &f->state, path, 1, &meta));
-    assert_fails(ebb_saver_end(f->saver, &saved), EBB_EDATA,
+    assert_fails(ebb_saver_end(f->saver, &saved), EBB_ENONFINITE,
                  "state \"v\" of 1.embedding.table are not finite after step 7");
     assert_false(ebb_file_exists(path));
     f->state.optim->table[1][1][211] = 0;
