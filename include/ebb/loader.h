@@ -2,11 +2,22 @@
  *
  * Order. order(seed, epoch, position) -> row is a pure function (see ebb_order_row): blocks of rows are permuted over
  * the data set, the permuted sequence is cut into `lanes` spans whose lengths differ by at most one row, and within a
- * lane rows are permuted inside windows of `window_blocks` blocks. A block is what the data set says is cheapest to
- * read together (the rows that begin in one chunk; of unequal numbers of rows), or `block_rows` rows where it cannot
- * say, or is so small that chunks would mix badly, or where block_rows is given. No row is dropped or repeated in an
- * epoch. Step s takes share(l) rows of lane l, where share(l) = batch*(l+1)/lanes - batch*l/lanes; the tail step is
- * shorter. Nothing depends on ranks or threads.
+ * lane rows are permuted inside windows of about `window_blocks` blocks, which last a whole number of steps. A block is
+ * what the data set says is cheapest to read together (the rows that begin in one chunk; of unequal numbers of rows),
+ * or `block_rows` rows where it cannot say, or is so small that chunks would mix badly, or where block_rows is given.
+ * No row is dropped or repeated in an epoch. Step s takes share(l) rows of lane l, where share(l) = batch*(l+1)/lanes -
+ * batch*l/lanes; the tail step is shorter. Nothing depends on ranks or threads.
+ *
+ * Balance. Rows of sparse data differ in their non-zeros, by a factor of thousands in some data, and a step lasts as
+ * long as the rank that has the most. So that every lane, and every rank whatever lanes it has, gets as many in each
+ * step as the others: (1) blocks are permuted such that each window has the data set's mean of non-zeros per row, as
+ * far as blocks say; (2) within a window rows are dealt to its steps by their non-zeros, once the window's row pointers
+ * are read: long ones apart from each other, short ones to where they are needed, by chance otherwise. Windows are
+ * dealt by teams of lanes (an eighth of all lanes; those that one of 8 ranks has), as a row may be longer than a lane's
+ * share of a step. The rows of a window then still come in the order of ebb_order_row within each step, but to other
+ * steps of the window; which ones depends on the data alone, so the order remains a pure function of seed, epoch and
+ * data. Each row comes to each step of its window with equal probability, as before. Nothing of this happens where rows
+ * are alike: dense data, unshuffled, or lengths that chance alone evens out to 0.3 %.
  *
  * Threads. create, acquire, release, seek and destroy belong to one thread; read-ahead threads are the loader's own.
  * Not collective: each rank loads its lanes alone.
@@ -29,23 +40,25 @@ typedef struct ebb_order {
     int64_t block_rows;    /* 0: see above; then set to the rows of the largest block */
     int32_t window_blocks; /* default 96, fewer (down to 8) where that would be more than 384 MiB over all lanes */
     uint64_t seed;
-    bool shuffle;                   /* false: rows in storage order, still cut into lanes */
-    const ebb_row_blocks_t *blocks; /* of the data set, set by ebb_order_init; NULL: blocks of block_rows rows */
+    bool shuffle;                    /* false: rows in storage order, still cut into lanes */
+    const ebb_row_blocks_t *blocks;  /* of the data set, set by ebb_order_init; NULL: blocks of block_rows rows */
+    const ebb_row_blocks_t *profile; /* where its entries lie, set by ebb_order_init; NULL: dense, or not known */
 } ebb_order_t;
 
 /* Fill what is 0 from the data set; EBB_EINVAL (batch < lanes, more lanes than rows ...) says what to do. */
 EBB_API ebb_status_t ebb_order_init(ebb_order_t *order, const ebb_dataset_info_t *info);
-/* Row at position p (0 .. lane length - 1) of a lane in an epoch. No memory; O(1) time, or with blocks of unequal
- * numbers of rows a pass over one group of them (see ebb_row_blocks). */
+/* Row at position p (0 .. lane length - 1) of a lane in an epoch, before rows are dealt to the steps of their window. A
+ * pass over one group of blocks (see ebb_row_blocks): microseconds to a millisecond; -1 when out of memory. */
 EBB_API int64_t ebb_order_row(const ebb_order_t *order, int64_t epoch, int32_t lane, int64_t p);
 /* All rows of a step, lane after lane: as above, but at the cost of one pass for all of them. row has room for a batch;
- * returns how many there are. */
+ * returns how many there are; -1 when out of memory. And all rows of a lane. */
 EBB_API int64_t ebb_order_step_rows(const ebb_order_t *order, int64_t epoch, int64_t step, int64_t *row);
+EBB_API int64_t ebb_order_lane_list(const ebb_order_t *order, int64_t epoch, int32_t lane, int64_t *row);
 EBB_API int64_t ebb_order_lane_rows(const ebb_order_t *order, int32_t lane);
 EBB_API int64_t ebb_order_lane_share(const ebb_order_t *order, int32_t lane); /* rows a step takes of it */
 EBB_API int64_t ebb_order_steps(const ebb_order_t *order);                    /* per epoch */
-/* XXH3-128 (hex, 33 bytes) over all rows of an epoch in the order of (step, lane, position): one hash per epoch,
- * equal for any rank count. O(rows) time. */
+/* XXH3-128 (hex, 33 bytes) over all rows of an epoch in the order of (step, lane, position), before they are dealt: one
+ * hash per epoch, equal for any rank count. O(rows) time. Empty when out of memory. */
 EBB_API void ebb_order_hash(const ebb_order_t *order, int64_t epoch, char hex[33]);
 
 /* Where a loader stands; plain bytes that may be stored. */

@@ -48,6 +48,8 @@ typedef struct ebb_row_blocks {
     int64_t max_entries;       /* at least those of the largest block */
     int64_t groups;            /* group g: blocks ebb_group_block(i), i from ebb_group_first(g) to that of g + 1 */
     const int64_t *group_rows; /* (groups) */
+    const int64_t *entry;      /* (n + 1) entries before each, about, where they share a chunk; NULL: not known */
+    const uint32_t *member;    /* (n) ebb_group_block, where groups are made alike in entries a row; or NULL */
 } ebb_row_blocks_t;
 EBB_API int64_t ebb_group_first(const ebb_row_blocks_t *blocks, int64_t g);
 EBB_API int64_t ebb_group_block(const ebb_row_blocks_t *blocks, int64_t i);

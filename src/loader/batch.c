@@ -154,12 +154,10 @@ void ebb_slot_begin(ebb_batches_t *b, ebb_slot_t *slot, int64_t seq)
 static ebb_status_t place_rows(const ebb_batches_t *b, ebb_slot_t *slot, const ebb_plan_window_t *w, int64_t from,
                                int64_t to, int64_t *at)
 {
-    const ebb_plan_t *p = b->plan;
-    uint32_t block_rows = (uint32_t)p->order->block_rows, missing = p->missing;
     for (int64_t i = from; i < to; i++) {
-        uint32_t rank, row;
-        ebb_order_locate(&w->at, block_rows, missing, (uint32_t)i, &rank, &row);
-        const ebb_block_t *block = w->block[rank];
+        uint32_t place, row, at_row = w->dealt ? w->dealt[i] : ebb_order_mix(&w->at.mix, (uint32_t)i);
+        ebb_order_locate(&w->at, at_row, &place, &row);
+        const ebb_block_t *block = w->block[place];
         if (block->state == EBB_BLOCK_FAILED) {
             if (b->skip_corrupt && block->error.status == EBB_ECORRUPT) {
                 slot->skipped++;
@@ -184,13 +182,15 @@ static ebb_status_t place_lane(const ebb_batches_t *b, ebb_slot_t *slot, int32_t
 {
     const ebb_plan_t *p = b->plan;
     const ebb_plan_lane_t *lane = &p->lane[l];
-    int64_t begin, end, first = slot->batch.rows, i = slot->first_window[l];
+    int64_t begin, end, first = slot->batch.rows;
     ebb_plan_rows(lane, slot->batch.step, &begin, &end);
-    while (begin < end) {
-        const ebb_plan_window_t *w = ebb_plan_window(p, lane, i++);
-        int64_t stop = w->at.begin + w->at.rows < end ? w->at.begin + w->at.rows : end;
-        EBB_TRY(place_rows(b, slot, w, begin - w->at.begin, stop - w->at.begin, &slot->batch.rows));
-        begin = stop;
+    if (begin < end) {
+        const ebb_plan_window_t *w = ebb_plan_window(p, lane, slot->first_window[l]);
+        if (w->error.status != EBB_OK) {
+            slot->error = w->error;
+            return w->error.status;
+        }
+        EBB_TRY(place_rows(b, slot, w, begin - w->at.begin, end - w->at.begin, &slot->batch.rows));
     }
     slot->lanes[l] = (ebb_lane_rows_t){.lane = lane->lane, .first = first, .n = slot->batch.rows - first};
     return EBB_OK;

@@ -29,6 +29,7 @@ typedef struct ebb_block {
     int64_t nnz, capacity;           /* entries held, entries there is room for */
     struct ebb_block *chain;         /* same bucket */
     struct ebb_block *older, *newer; /* unpinned ones */
+    struct ebb_block *queued;        /* the next to be decoded */
     ebb_error_t error;               /* when failed */
 } ebb_block_t;
 

@@ -16,6 +16,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "loader/batch.h"
+#include "loader/deal.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -28,11 +29,13 @@ enum { DEFAULT_DEPTH = 3, MAX_THREADS = 256, KEPT_FAULTS = 32 };
 typedef struct task {
     ebb_block_t *block;
     ebb_slot_t *slot;
+    ebb_plan_deal_t deal; /* team NULL: none */
 } task_t;
 
 typedef struct worker {
     struct ebb_loader *loader;
     ebb_reader_t *reader;
+    ebb_dealer_t dealer;
     pthread_t id;
 } worker_t;
 
@@ -86,10 +89,11 @@ static bool take_task(ebb_loader_t *l, bool gather, task_t *task)
         ebb_slot_begin(&l->batches, slot, l->next_fill++);
         l->filling++;
         task->slot = slot;
-    } else {
+    } else if (!ebb_plan_next_deal(&l->plan, &task->deal)) {
+        task->deal.team = NULL;
         task->block = ebb_plan_next_block(&l->plan);
     }
-    if (!task->slot && !task->block)
+    if (!task->slot && !task->block && !task->deal.team)
         return false;
     l->running++;
     pthread_cond_signal(&l->work); /* there may be more for another thread */
@@ -159,18 +163,116 @@ static void finish_slot(ebb_loader_t *l, ebb_slot_t *slot)
     ebb_plan_release(&l->plan, oldest);
 }
 
+/* Entries of each row of a block, which another loader may have; of rows that are left out 0. */
+static ebb_status_t block_lengths(ebb_loader_t *l, worker_t *me, int64_t id, const ebb_block_t *block, int64_t skip,
+                                  int64_t n, int32_t *length)
+{
+    const int64_t *rowptr = me->dealer.rowptr;
+    if (block && block->state == EBB_BLOCK_READY) {
+        rowptr = block->rowptr;
+    } else {
+        int64_t rows = ebb_order_block_rows(&l->order, id), row0 = ebb_order_block_row(&l->order, id);
+        ebb_status_t status = ebb_reader_rowptr(me->reader, row0, rows, 0, me->dealer.rowptr);
+        if (status == EBB_ECORRUPT && l->batches.skip_corrupt) {
+            ebb_error_clear();
+            memset(length, 0, (size_t)n * sizeof *length);
+            return EBB_OK;
+        }
+        EBB_TRY(status);
+    }
+    for (int64_t i = 0; i < n; i++) {
+        int64_t entries = rowptr[skip + i + 1] - rowptr[skip + i];
+        length[i] = (int32_t)(entries < 1 << 30 ? entries : 1 << 30);
+    }
+    return EBB_OK;
+}
+
+static ebb_status_t window_lengths(ebb_loader_t *l, worker_t *me, const ebb_order_window_t *w,
+                                   ebb_block_t *const *block, int32_t *length)
+{
+    int64_t done = 0;
+    for (int32_t k = 0; k < w->places; k++) {
+        int64_t skip = k == 0 ? w->head : 0, n = w->start[k + 1] - w->start[k] - skip;
+        n = n < w->rows - done ? n : w->rows - done;
+        EBB_TRY(block_lengths(l, me, w->block[k], block ? block[k] : NULL, skip, n, length + done));
+        done += n;
+    }
+    return EBB_OK;
+}
+
+/* Under the lock: what of a team's windows is in memory, and where their rows go. */
+static void begin_deal(ebb_loader_t *l, ebb_dealer_t *d, const ebb_plan_deal_t *deal)
+{
+    const ebb_plan_team_t *team = deal->team;
+    for (int32_t i = 0, at = 0; i < team->to - team->from; i++) {
+        const ebb_plan_lane_t *lane = &l->plan.lane[team->first + at];
+        ebb_dealer_lane_t *to = &d->lane[i];
+        to->planned = NULL;
+        if (at == team->n || lane->lane != team->from + i)
+            continue;
+        to->planned = ebb_plan_window_of(&l->plan, lane, deal->epoch, deal->step);
+        to->row = to->planned ? ebb_plan_dealt(&l->plan, lane, to->planned) : NULL;
+        at += at + 1 < team->n;
+    }
+}
+
+/* The windows of a team, those of other loaders' lanes too: lengths, and how the rows are dealt. */
+static ebb_status_t deal_team(ebb_loader_t *l, worker_t *me, const ebb_plan_deal_t *deal, bool *dealt_p)
+{
+    ebb_dealer_t *d = &me->dealer;
+    int32_t n = deal->team->to - deal->team->from;
+    ebb_order_epoch_t epoch;
+    ebb_order_epoch_init(&l->order, deal->epoch, &epoch);
+    for (int32_t i = 0; i < n; i++) {
+        ebb_dealer_lane_t *lane = &d->lane[i];
+        const ebb_plan_window_t *w = lane->planned;
+        if (!w)
+            EBB_TRY(ebb_order_window_at(&epoch, &d->group, deal->team->from + i, deal->step, &lane->other));
+        lane->window = w ? &w->at : &lane->other;
+        EBB_TRY(window_lengths(l, me, lane->window, w ? w->block : NULL, ebb_dealer_lengths(d, i)));
+    }
+    *dealt_p = ebb_deal_windows(d, n);
+    for (int32_t i = 0; i < n && *dealt_p; i++)
+        if (d->lane[i].planned)
+            ebb_dealt_rows(d, i, d->lane[i].row);
+    return EBB_OK;
+}
+
+/* Under the lock. */
+static void finish_deal(ebb_loader_t *l, ebb_dealer_t *d, const ebb_plan_deal_t *deal, ebb_status_t status, bool dealt)
+{
+    for (int32_t i = 0; i < deal->team->to - deal->team->from; i++) {
+        ebb_plan_window_t *w = d->lane[i].planned;
+        if (!w)
+            continue;
+        if (status != EBB_OK)
+            w->error = *ebb_error();
+        w->dealt = dealt ? d->lane[i].row : NULL;
+        w->deal = EBB_DEAL_DONE;
+    }
+    if (status != EBB_OK)
+        ebb_error_clear();
+}
+
 /* Called and left with the lock held. */
 static void run_task(ebb_loader_t *l, worker_t *me, const task_t *task)
 {
     ebb_status_t status = EBB_OK;
+    bool dealt = false;
+    if (task->deal.team)
+        begin_deal(l, &me->dealer, &task->deal);
     pthread_mutex_unlock(&l->lock);
     if (task->slot)
         ebb_slot_fill(&l->batches, task->slot);
+    else if (task->deal.team)
+        status = deal_team(l, me, &task->deal, &dealt);
     else
         status = ebb_block_decode(&l->blocks, task->block, me->reader);
     pthread_mutex_lock(&l->lock);
     if (task->slot)
         finish_slot(l, task->slot);
+    else if (task->deal.team)
+        finish_deal(l, &me->dealer, &task->deal, status, dealt);
     else
         finish_block(l, task->block, status);
     l->running--;
@@ -224,9 +326,8 @@ static ebb_status_t copy_lanes(ebb_loader_t *l, const ebb_loader_options_t *opti
 static ebb_status_t block_limit(const ebb_loader_t *l, int32_t n_lanes, int64_t max_rows, int depth, int64_t budget,
                                 int64_t *limit_p)
 {
-    int64_t all = ebb_order_blocks(&l->order), rows = ebb_order_usual_rows(&l->order);
-    int64_t share = (l->order.batch + l->order.lanes - 1) / l->order.lanes;
-    int64_t window = n_lanes * (l->order.window_blocks + (share + rows - 1) / rows);
+    int64_t all = ebb_order_blocks(&l->order);
+    int64_t window = n_lanes * ebb_order_window_places(&l->order);
     int64_t least = window < all ? window : all;
     int64_t block = ebb_block_bytes(&l->order, l->info), batches = ebb_batch_bytes(l->info, max_rows) * depth;
     int64_t need = least * block + batches;
@@ -288,7 +389,7 @@ static ebb_status_t init(ebb_loader_t *l, const ebb_dataset_t *ds, const ebb_loa
     EBB_TRY(block_limit(l, n_lanes, max_rows, depth, options->memory_bytes > 0 ? options->memory_bytes : DEFAULT_MEMORY,
                         &limit));
     EBB_TRY(ebb_blocks_init(&l->blocks, &l->order, l->info, limit));
-    EBB_TRY(ebb_plan_init(&l->plan, &l->order, &l->blocks, l->lanes, n_lanes));
+    EBB_TRY(ebb_plan_init(&l->plan, &l->order, &l->blocks, l->lanes, n_lanes, depth));
     l->batches.plan = &l->plan;
     l->batches.info = l->info;
     l->batches.transform = options->transform;
@@ -301,6 +402,8 @@ static ebb_status_t init(ebb_loader_t *l, const ebb_dataset_t *ds, const ebb_loa
     for (int i = 0; i <= l->threads; i++) {
         l->worker[i].loader = l;
         EBB_TRY(ebb_reader_create(ds, cache_bytes(l, limit), &l->worker[i].reader));
+        if (l->plan.deals)
+            EBB_TRY(ebb_dealer_init(&l->worker[i].dealer, &l->order));
     }
     ebb_plan_reset(&l->plan, 0, 0);
     return start_threads(l);
@@ -334,8 +437,10 @@ void ebb_loader_destroy(ebb_loader_t *l)
     pthread_mutex_unlock(&l->lock);
     for (int i = 0; i < l->started; i++)
         pthread_join(l->worker[i].id, NULL);
-    for (int i = 0; l->worker && i <= l->threads; i++)
+    for (int i = 0; l->worker && i <= l->threads; i++) {
         ebb_reader_destroy(l->worker[i].reader);
+        ebb_dealer_free(&l->worker[i].dealer);
+    }
     ebb_free(l->worker);
     ebb_batches_cleanup(&l->batches);
     ebb_plan_cleanup(&l->plan);

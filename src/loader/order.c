@@ -1,23 +1,20 @@
-/* The order of samples: order(seed, epoch, lane, position) -> row, without tables.
+/* The order of samples: order(seed, epoch, lane, position) -> row.
  *
- * The data set is cut into blocks of block_rows rows, the last one shorter. A keyed permutation of the blocks gives
- * the epoch's sequence of rows; the short block's place in it is found by inverting the permutation, so that positions
- * and places convert into each other by arithmetic alone. Lane l owns positions [rows*l/lanes, rows*(l+1)/lanes).
- * A lane's windows begin and end where blocks do (and at the lane's own ends), so no block is in two windows of one
- * lane. The first window of lane l has (l+1)/lanes of the usual number of blocks, at least one: lanes then do not need
- * new windows all at the same step.
+ * The data set is cut into blocks, which a keyed permutation puts in the epoch's sequence. Up to 32,768 blocks have a
+ * table of where they lie, made once an epoch (group.c); of more, blocks of unequal numbers of rows are cut into groups
+ * (ebb_row_blocks), the groups are permuted, and each has a table when a row of it is asked for; blocks of equal
+ * numbers of rows need none: the short block's place is found by inverting the permutation, so that positions and
+ * places convert into each other by arithmetic alone. Lane l owns positions [rows*l/lanes, rows*(l+1)/lanes) of the
+ * sequence.
  *
- * Blocks of unequal numbers of rows (those of the data set's chunks) have no such arithmetic: where a place begins is
- * known by adding up the rows of the places before it. So that this is a pass over a thousand or so of them, a data set
- * of very many is cut into groups (ebb_row_blocks), the groups are permuted, and the blocks in each; windows then end
- * with groups too. The rest is the same.
+ * A lane's windows last a whole number of steps, the same for all lanes of a team and for all windows but the first (an
+ * eighth of the lanes, which begin their windows together); the first window of team g of G is (g+3)/(G+2) of the usual
+ * one, so that teams do not need new windows all at the same step, and none is so small that its blocks cannot be like
+ * the mean. A block in which a window ends is in two windows of its lane.
  *
- * (All blocks had block_rows rows once. Each then decoded a chunk more than it filled, so blocks had to be large, so
- * few of them were mixed.)
- *
- * Blocks of equal size are permuted by ebb_permute, groups and unequal blocks as rows are. Rows inside a window, of
- * which there are many more, are permuted by a cheaper bijection of the next power of two (multiply by an odd number,
- * add, exclusive-or with the upper half; four rounds; walk on until the result is inside), about 5 ns a row. The hashes
+ * Groups and the blocks of a table are permuted as rows are, others by ebb_permute. Rows inside a window, of which
+ * there are many more, are permuted by a cheaper bijection of the next power of two (multiply by an odd number, add,
+ * exclusive-or with the upper half; four rounds; walk on until the result is inside), about 5 ns a row. The hashes
  * frozen in tests/unit/loader/test_order.c guard it.
  */
 #include "loader/order.h"
@@ -41,6 +38,7 @@ enum {
     BLOCK_CHUNKS = 4,      /* a block reads one more chunk than its elements fill: 5 for 4 */
     LEAST_PER_LANE = 64,   /* blocks that are chunks, to be used at all: each is decoded once */
     BLOCKS_PER_LANE = 128, /* at least, so that many blocks are mixed */
+    TEAMS = 8,
 };
 
 static int64_t part(int64_t whole, int64_t i, int64_t n)
@@ -122,6 +120,7 @@ ebb_status_t ebb_order_init(ebb_order_t *order, const ebb_dataset_info_t *info)
         order->batch = clamp(order->rows, order->lanes, order->lanes > DEFAULT_BATCH ? order->lanes : DEFAULT_BATCH);
     if (order->block_rows == 0 && order->lanes > 0)
         choose_blocks(order, info);
+    order->profile = info->sparse ? info->blocks : NULL;
     if (order->window_blocks == 0 && order->block_rows > 0)
         order->window_blocks = default_window(order, info);
     return check_ranges(order);
@@ -172,12 +171,7 @@ int64_t ebb_order_usual_rows(const ebb_order_t *order)
     return (order->rows + blocks - 1) / blocks;
 }
 
-int64_t ebb_order_group_most(const ebb_order_t *order)
-{
-    return order->blocks && order->shuffle ? order->blocks->n / order->blocks->groups + 1 : 0;
-}
-
-static void mix_init(ebb_order_mix_t *m, const ebb_order_epoch_t *e, uint32_t purpose, uint64_t place, int64_t n)
+void ebb_order_mix_init(ebb_order_mix_t *m, const ebb_order_epoch_t *e, uint32_t purpose, uint64_t place, int64_t n)
 {
     int bits = 1;
     while (bits < 32 && ((int64_t)1 << bits) < n)
@@ -200,7 +194,7 @@ void ebb_order_epoch_init(const ebb_order_t *order, int64_t epoch, ebb_order_epo
     e->blocks = ebb_order_blocks(order);
     e->missing = 0;
     if (order->blocks) {
-        mix_init(&e->groups, e, EBB_RNG_BLOCKS, 0, order->blocks->groups);
+        ebb_order_mix_init(&e->groups, e, EBB_RNG_BLOCKS, 0, order->blocks->groups);
         return;
     }
     e->key = ebb_rng_u64(order->seed, EBB_RNG_BLOCKS, (uint64_t)epoch, 0);
@@ -210,99 +204,62 @@ void ebb_order_epoch_init(const ebb_order_t *order, int64_t epoch, ebb_order_epo
         e->short_place = (int64_t)ebb_unpermute(e->key, (uint64_t)e->blocks, (uint64_t)e->blocks - 1);
 }
 
-static void row_mix_init(ebb_order_window_t *w, const ebb_order_epoch_t *e, int64_t number)
+/* ---- teams ---- */
+
+static int32_t teams(const ebb_order_t *order)
 {
-    mix_init(&w->mix, e, EBB_RNG_WINDOW, (uint64_t)w->lane << 48 ^ (uint64_t)number << 4, w->rows);
+    return order->lanes < TEAMS ? order->lanes : TEAMS;
 }
 
-/* ---- blocks of equal numbers of rows ---- */
-
-static int64_t block_at(const ebb_order_epoch_t *e, int64_t place)
+static int32_t team_of(const ebb_order_t *order, int32_t lane)
 {
-    return e->order->shuffle ? (int64_t)ebb_permute(e->key, (uint64_t)e->blocks, (uint64_t)place) : place;
+    return (int32_t)((((int64_t)lane + 1) * teams(order) - 1) / order->lanes);
 }
 
-/* Position of the first row of a place. */
+void ebb_order_team(const ebb_order_t *order, int32_t lane, int32_t *first, int32_t *end)
+{
+    int32_t team = team_of(order, lane);
+    *first = (int32_t)part(order->lanes, team, teams(order));
+    *end = (int32_t)part(order->lanes, team + 1, teams(order));
+}
+
+int64_t ebb_order_window_steps(const ebb_order_t *order)
+{
+    int64_t share = (order->batch + order->lanes - 1) / order->lanes;
+    int64_t steps = order->window_blocks * ebb_order_usual_rows(order) / share;
+    return steps > 1 ? steps : 1;
+}
+
+void ebb_order_team_windows(const ebb_order_t *order, int32_t lane, int64_t *first, int64_t *others)
+{
+    int64_t steps = ebb_order_window_steps(order), share = order->batch / order->lanes;
+    int64_t longest = ((order->rows + order->lanes - 1) / order->lanes + share - 1) / share;
+    *first = clamp(part(steps, team_of(order, lane) + 3, teams(order) + 2), 1, steps);
+    if (longest - *first < steps / 3) /* little is left for a second one: none, or two halves */
+        *first = longest <= steps ? longest : (longest + 1) / 2;
+    int64_t left = longest - *first, windows = (left + steps - 1) / steps;
+    *others = left > 0 ? (left + windows - 1) / windows : steps;
+}
+
+/* ---- places: where blocks lie in the sequence ---- */
+
+typedef struct place {
+    int64_t position, block, rows;
+    int64_t index; /* in the sequence, or in its group */
+} place_t;
+
+/* Position of the first row of a place, where there is no table. */
 static int64_t place_start(const ebb_order_epoch_t *e, int64_t place)
 {
     return place * e->order->block_rows - (place > e->short_place ? e->missing : 0);
 }
 
-static int64_t place_of(const ebb_order_epoch_t *e, int64_t position)
+static int64_t last_at_most(const ebb_order_t *o, const ebb_order_group_t *g, int64_t n, int64_t at)
 {
-    if (position >= place_start(e, e->short_place + 1))
-        position += e->missing;
-    return position / e->order->block_rows;
-}
-
-/* The first window of a lane is shorter, so that lanes do not all begin windows at the same step. */
-static int64_t first_window(const ebb_order_t *o, int32_t lane)
-{
-    return clamp(part(o->window_blocks, lane + 1, o->lanes), 1, o->window_blocks);
-}
-
-static void equal_window_at(const ebb_order_epoch_t *e, int32_t lane, int64_t p, ebb_order_window_t *w)
-{
-    const ebb_order_t *o = e->order;
-    int64_t begin = part(o->rows, lane, o->lanes), end = part(o->rows, lane + 1, o->lanes);
-    int64_t size = o->window_blocks, first_size = first_window(o, lane);
-    int64_t first = place_of(e, begin), place = place_of(e, begin + p) - first;
-    w->number = place < first_size ? 0 : 1 + (place - first_size) / size;
-    w->place = first + (w->number == 0 ? 0 : first_size + (w->number - 1) * size);
-    int64_t next = w->place + (w->number == 0 ? first_size : size);
-    next = next < e->blocks ? next : e->blocks;
-    int64_t from = place_start(e, w->place), to = place_start(e, next);
-    w->head = from < begin ? begin - from : 0;
-    from += w->head;
-    if (to > end) {
-        to = end;
-        next = place_of(e, end - 1) + 1;
-    }
-    w->places = (int32_t)(next - w->place);
-    w->begin = from - begin;
-    w->rows = to - from;
-    w->start = NULL;
-    bool has_short = e->short_place >= w->place && e->short_place < next;
-    w->short_rank = has_short ? (int32_t)(e->short_place - w->place) : -1;
-    row_mix_init(w, e, w->number);
-}
-
-/* ---- blocks of unequal numbers of rows ---- */
-
-static int64_t group_block(const ebb_order_epoch_t *e, const ebb_order_group_t *g, int64_t place)
-{
-    return e->order->shuffle ? ebb_group_block(e->order->blocks, g->first + ebb_order_mix(&g->mix, (uint32_t)place))
-                             : place;
-}
-
-/* Rows of the group before a place of it. */
-static int64_t group_start(const ebb_order_epoch_t *e, const ebb_order_group_t *g, int64_t place)
-{
-    int64_t rows = 0;
-    if (!e->order->shuffle)
-        return e->order->blocks->row[place];
-    if (g->start)
-        return g->start[place];
-    for (int64_t k = 0; k < place; k++)
-        rows += ebb_order_block_rows(e->order, group_block(e, g, k));
-    return rows;
-}
-
-/* The place that holds the group's row `at`. */
-static int64_t group_place(const ebb_order_epoch_t *e, const ebb_order_group_t *g, int64_t at)
-{
-    int64_t low = 0, high = g->n;
-    if (e->order->shuffle && !g->start) {
-        for (; low + 1 < g->n; low++) {
-            at -= ebb_order_block_rows(e->order, group_block(e, g, low));
-            if (at < 0)
-                break;
-        }
-        return low;
-    }
+    int64_t low = 0, high = n;
     while (low + 1 < high) {
         int64_t middle = low + (high - low) / 2;
-        if (group_start(e, g, middle) <= at)
+        if ((g ? (int64_t)g->start[middle] : o->blocks->row[middle]) <= at)
             low = middle;
         else
             high = middle;
@@ -310,190 +267,217 @@ static int64_t group_place(const ebb_order_epoch_t *e, const ebb_order_group_t *
     return low;
 }
 
-static void group_fill(const ebb_order_epoch_t *e, ebb_order_group_t *g)
-{
-    int64_t rows = 0;
-    for (int64_t k = 0; k < g->n; k++) {
-        g->start[k] = (uint32_t)rows;
-        rows += ebb_order_block_rows(e->order, group_block(e, g, k));
-    }
-    g->start[g->n] = (uint32_t)rows;
-}
-
-/* The group that holds a position of the epoch. */
-static void group_at(const ebb_order_epoch_t *e, int64_t position, ebb_order_group_t *g)
-{
-    const ebb_row_blocks_t *blocks = e->order->blocks;
-    if (g->place >= 0 && g->epoch == e->epoch && position >= g->begin && position < g->begin + g->rows)
-        return;
-    int64_t number = 0;
-    *g = (ebb_order_group_t){.epoch = e->epoch, .n = blocks->n, .rows = e->order->rows, .start = g->start};
-    for (; e->order->shuffle; g->place++) {
-        number = ebb_order_mix(&e->groups, (uint32_t)g->place);
-        g->rows = blocks->group_rows[number];
-        if (position < g->begin + g->rows)
-            break;
-        g->begin += g->rows;
-    }
-    if (!e->order->shuffle)
-        return;
-    g->first = ebb_group_first(blocks, number);
-    g->n = ebb_group_first(blocks, number + 1) - g->first;
-    mix_init(&g->mix, e, EBB_RNG_BLOCKS, ((uint64_t)number + 1) << 4, g->n);
-    if (g->start)
-        group_fill(e, g);
-}
-
-static void unequal_window_at(const ebb_order_epoch_t *e, ebb_order_group_t *g, uint32_t *start, int32_t lane,
-                              int64_t p, ebb_order_window_t *w)
+static void place_at(const ebb_order_epoch_t *e, ebb_order_group_t *g, int64_t position, place_t *p)
 {
     const ebb_order_t *o = e->order;
-    int64_t begin = part(o->rows, lane, o->lanes), end = part(o->rows, lane + 1, o->lanes);
-    group_at(e, begin + p, g);
-    bool starts_here = begin >= g->begin;
-    int64_t first = starts_here ? group_place(e, g, begin - g->begin) : 0;
-    int64_t size = o->window_blocks, first_size = starts_here ? first_window(o, lane) : size;
-    int64_t place = group_place(e, g, begin + p - g->begin) - first;
-    w->number = place < first_size ? 0 : 1 + (place - first_size) / size;
-    w->place = first + (w->number == 0 ? 0 : first_size + (w->number - 1) * size);
-    int64_t next = w->place + (w->number == 0 ? first_size : size);
-    next = next < g->n ? next : g->n;
-    int64_t from = g->begin + group_start(e, g, w->place), to = g->begin + group_start(e, g, next);
-    w->head = from < begin ? begin - from : 0;
-    from += w->head;
-    if (to > end) {
-        to = end;
-        next = group_place(e, g, end - 1 - g->begin) + 1;
+    if (ebb_order_has_table(o)) {
+        ebb_order_group_at(e, position, g);
+        p->index = last_at_most(o, g, g->n, position - g->begin);
+        p->block = g->block[p->index];
+        p->position = g->begin + g->start[p->index];
+    } else if (o->blocks) {
+        p->index = p->block = last_at_most(o, NULL, o->blocks->n, position);
+        p->position = o->blocks->row[p->index];
+    } else {
+        int64_t at = position >= place_start(e, e->short_place + 1) ? position + e->missing : position;
+        p->index = at / o->block_rows;
+        p->block = p->index;
+        if (o->shuffle)
+            p->block = (int64_t)ebb_permute(e->key, (uint64_t)e->blocks, (uint64_t)p->index);
+        p->position = place_start(e, p->index);
     }
-    w->places = (int32_t)(next - w->place);
-    w->begin = from - begin;
-    w->rows = to - from;
-    w->short_rank = -1;
-    w->group = *g;
-    w->start = start;
-    row_mix_init(w, e, g->place << 20 ^ w->number);
-    if (!start)
-        return;
-    for (int64_t k = 0; k < w->places; k++)
-        start[k] = (uint32_t)(group_start(e, g, w->place + k) - group_start(e, g, w->place));
-    start[w->places] = (uint32_t)(group_start(e, g, next) - group_start(e, g, w->place));
-    w->per_row = (float)w->places / (float)start[w->places];
+    p->rows = ebb_order_block_rows(o, p->block);
 }
 
-/* ---- either ---- */
+/* ---- windows ---- */
 
-void ebb_order_window_at(const ebb_order_epoch_t *e, ebb_order_group_t *group, uint32_t *start, int32_t lane, int64_t p,
-                         ebb_order_window_t *w)
+static ebb_status_t add_place(ebb_order_window_t *w, const place_t *p)
 {
-    ebb_order_group_t none = {.place = -1};
+    EBB_TRY(ebb_grow("blocks of a window", (void **)&w->block, &w->room, w->places + 1, sizeof *w->block));
+    EBB_TRY(ebb_grow("blocks of a window", (void **)&w->start, &w->start_room, w->places + 2, sizeof *w->start));
+    w->block[w->places++] = p->block;
+    w->start[w->places] = w->start[w->places - 1] + (uint32_t)p->rows;
+    return EBB_OK;
+}
+
+static void fill_hints(ebb_order_window_t *w)
+{
+    uint32_t k = 0, rows = w->start[w->places];
+    w->per_row = (float)EBB_ORDER_HINTS / (float)rows;
+    for (uint32_t h = 0; h < EBB_ORDER_HINTS; h++) {
+        uint32_t middle = (uint32_t)(((uint64_t)rows * (2 * h + 1)) / (2 * EBB_ORDER_HINTS));
+        while (w->start[k + 1] <= middle)
+            k++;
+        w->hint[h] = k;
+    }
+}
+
+ebb_status_t ebb_order_window_at(const ebb_order_epoch_t *e, ebb_order_group_t *group, int32_t lane, int64_t step,
+                                 ebb_order_window_t *w)
+{
+    const ebb_order_t *o = e->order;
+    int64_t first, steps;
+    ebb_order_team_windows(o, lane, &first, &steps);
+    int64_t base = part(o->rows, lane, o->lanes), rows = ebb_order_lane_rows(o, lane);
+    int64_t share = ebb_order_lane_share(o, lane);
     w->lane = lane;
-    if (e->order->blocks)
-        unequal_window_at(e, group ? group : &none, start, lane, p, w);
-    else
-        equal_window_at(e, lane, p, w);
-}
-
-int64_t ebb_order_window_block(const ebb_order_epoch_t *e, const ebb_order_window_t *w, int64_t rank)
-{
-    return e->order->blocks ? group_block(e, &w->group, w->place + rank) : block_at(e, w->place + rank);
-}
-
-static int64_t window_row(const ebb_order_epoch_t *e, const ebb_order_window_t *w, int64_t p)
-{
-    uint32_t rank, row;
-    if (e->order->blocks && !w->start) {
-        int64_t at = group_start(e, &w->group, w->place) + w->head + ebb_order_mix(&w->mix, (uint32_t)(p - w->begin));
-        int64_t place = group_place(e, &w->group, at);
-        return ebb_order_block_row(e->order, group_block(e, &w->group, place)) + at - group_start(e, &w->group, place);
+    w->number = step < first ? 0 : 1 + (step - first) / steps;
+    w->step = w->number == 0 ? 0 : first + (w->number - 1) * steps;
+    w->steps = w->number == 0 ? first : steps;
+    w->begin = w->step * share < rows ? w->step * share : rows;
+    int64_t end = (w->step + w->steps) * share < rows ? (w->step + w->steps) * share : rows;
+    w->rows = end - w->begin;
+    w->places = 0;
+    if (w->rows == 0)
+        return EBB_OK;
+    EBB_TRY(ebb_grow("blocks of a window", (void **)&w->start, &w->start_room, 2, sizeof *w->start));
+    w->start[0] = 0;
+    for (int64_t at = base + w->begin; at < base + end;) {
+        place_t p;
+        place_at(e, group, at, &p);
+        if (w->places == 0)
+            w->head = at - p.position;
+        EBB_TRY(add_place(w, &p));
+        at = p.position + p.rows;
     }
-    uint32_t block_rows = (uint32_t)e->order->block_rows;
-    ebb_order_locate(w, block_rows, (uint32_t)e->missing, (uint32_t)(p - w->begin), &rank, &row);
-    return ebb_order_block_row(e->order, ebb_order_window_block(e, w, rank)) + row;
+    fill_hints(w);
+    ebb_order_mix_init(&w->mix, e, EBB_RNG_WINDOW, (uint64_t)lane << 48 ^ (uint64_t)w->number << 4, w->rows);
+    return EBB_OK;
 }
 
-int64_t ebb_order_row(const ebb_order_t *order, int64_t epoch, int32_t lane, int64_t p)
+int64_t ebb_order_window_places(const ebb_order_t *order)
 {
-    ebb_order_epoch_t e;
-    ebb_order_window_t w;
-    ebb_order_epoch_init(order, epoch, &e);
-    ebb_order_window_at(&e, NULL, NULL, lane, p, &w);
-    return window_row(&e, &w, p);
+    int64_t share = (order->batch + order->lanes - 1) / order->lanes;
+    return ebb_order_window_steps(order) * share / ebb_order_usual_rows(order) + 2;
 }
 
-/* What window_at remembers, if there is memory for it; without, all is slower but the same. */
+ebb_status_t ebb_order_window_reserve(const ebb_order_t *order, ebb_order_window_t *w)
+{
+    int64_t places = ebb_order_window_places(order) * (order->blocks ? 2 : 1) + 1;
+    EBB_TRY(ebb_grow("blocks of a window", (void **)&w->block, &w->room, places, sizeof *w->block));
+    return ebb_grow("blocks of a window", (void **)&w->start, &w->start_room, places + 1, sizeof *w->start);
+}
+
+void ebb_order_window_free(ebb_order_window_t *w)
+{
+    ebb_free(w->block);
+    ebb_free(w->start);
+}
+
+/* ---- rows ---- */
+
+/* What asking for rows takes: the table of a group, and a window of each lane. */
 typedef struct memory {
+    ebb_order_epoch_t epoch;
     ebb_order_group_t group;
-    uint32_t *start;
+    ebb_order_window_t *window;
+    int32_t lanes;
 } memory_t;
 
-static void memory_init(memory_t *m, const ebb_order_t *order)
+static ebb_status_t memory_init(memory_t *m, const ebb_order_t *order, int64_t epoch, int32_t lanes)
 {
-    *m = (memory_t){.group.place = -1};
-    if (order->blocks && (EBB_NEW_ARRAY("order", ebb_order_group_most(order) + 1, &m->group.start) != EBB_OK ||
-                          EBB_NEW_ARRAY("order", order->window_blocks + 1, &m->start) != EBB_OK))
-        ebb_error_clear();
+    *m = (memory_t){0};
+    ebb_order_epoch_init(order, epoch, &m->epoch);
+    EBB_TRY(ebb_order_group_init(order, &m->group));
+    EBB_TRY(EBB_NEW_ARRAY("windows of the order", lanes, &m->window));
+    m->lanes = lanes;
+    return EBB_OK;
 }
 
 static void memory_free(memory_t *m)
 {
-    ebb_free(m->group.start);
-    ebb_free(m->start);
+    for (int32_t l = 0; l < m->lanes; l++)
+        ebb_order_window_free(&m->window[l]);
+    ebb_free(m->window);
+    ebb_order_group_free(&m->group);
 }
 
-/* A lane's rows of a step; returns how many. */
-static int64_t lane_step(const ebb_order_epoch_t *e, memory_t *memory, int32_t lane, int64_t step, int64_t *row)
+static int64_t window_row(const ebb_order_t *order, const ebb_order_window_t *w, int64_t p)
 {
-    int64_t share = ebb_order_lane_share(e->order, lane), rows = ebb_order_lane_rows(e->order, lane), n = 0;
+    uint32_t place, row;
+    ebb_order_locate(w, ebb_order_mix(&w->mix, (uint32_t)(p - w->begin)), &place, &row);
+    return ebb_order_block_row(order, w->block[place]) + row;
+}
+
+int64_t ebb_order_row(const ebb_order_t *order, int64_t epoch, int32_t lane, int64_t p)
+{
+    memory_t m;
+    int64_t row = -1;
+    if (memory_init(&m, order, epoch, 1) == EBB_OK &&
+        ebb_order_window_at(&m.epoch, &m.group, lane, p / ebb_order_lane_share(order, lane), m.window) == EBB_OK)
+        row = window_row(order, m.window, p);
+    memory_free(&m);
+    return row;
+}
+
+/* A lane's rows of a step; *n_p goes on by so many. */
+static ebb_status_t lane_step(memory_t *m, int32_t lane, int64_t step, int64_t *row, int64_t *n_p)
+{
+    const ebb_order_t *order = m->epoch.order;
+    ebb_order_window_t *w = &m->window[lane];
+    int64_t share = ebb_order_lane_share(order, lane), rows = ebb_order_lane_rows(order, lane);
     int64_t end = (step + 1) * share < rows ? (step + 1) * share : rows;
-    ebb_order_window_t w = {0};
-    for (int64_t p = step * share; p < end; p++) {
-        if (p >= w.begin + w.rows || w.rows == 0)
-            ebb_order_window_at(e, &memory->group, memory->start, lane, p, &w);
-        row[n++] = window_row(e, &w, p);
-    }
-    return n;
+    if (step * share < end && (w->rows == 0 || step < w->step || step >= w->step + w->steps))
+        EBB_TRY(ebb_order_window_at(&m->epoch, &m->group, lane, step, w));
+    for (int64_t p = step * share; p < end; p++)
+        row[(*n_p)++] = window_row(order, w, p);
+    return EBB_OK;
+}
+
+int64_t ebb_order_lane_list(const ebb_order_t *order, int64_t epoch, int32_t lane, int64_t *row)
+{
+    memory_t m;
+    int64_t n = 0, steps = ebb_order_steps(order);
+    ebb_status_t status = memory_init(&m, order, epoch, lane + 1);
+    for (int64_t s = 0; s < steps && status == EBB_OK; s++)
+        status = lane_step(&m, lane, s, row, &n);
+    memory_free(&m);
+    return status == EBB_OK ? n : -1;
+}
+
+static ebb_status_t step_rows(memory_t *m, int64_t step, int64_t *row, int64_t *n_p)
+{
+    *n_p = 0;
+    for (int32_t l = 0; l < m->lanes; l++)
+        EBB_TRY(lane_step(m, l, step, row, n_p));
+    return EBB_OK;
 }
 
 int64_t ebb_order_step_rows(const ebb_order_t *order, int64_t epoch, int64_t step, int64_t *row)
 {
-    ebb_order_epoch_t e;
-    memory_t memory;
-    int64_t n = 0;
-    memory_init(&memory, order);
-    ebb_order_epoch_init(order, epoch, &e);
-    for (int32_t l = 0; l < order->lanes; l++)
-        n += lane_step(&e, &memory, l, step, row + n);
-    memory_free(&memory);
+    memory_t m;
+    int64_t n = -1;
+    if (memory_init(&m, order, epoch, order->lanes) != EBB_OK || step_rows(&m, step, row, &n) != EBB_OK)
+        n = -1;
+    memory_free(&m);
     return n;
 }
 
-static void hash_lane(const ebb_order_epoch_t *e, memory_t *memory, int32_t lane, int64_t step, XXH3_state_t *state)
+static ebb_status_t hash_steps(memory_t *m, int64_t *row, XXH3_state_t *state)
 {
-    int64_t share = ebb_order_lane_share(e->order, lane), rows = ebb_order_lane_rows(e->order, lane);
-    int64_t end = (step + 1) * share < rows ? (step + 1) * share : rows;
-    ebb_order_window_t w = {0};
-    for (int64_t p = step * share; p < end; p++) {
-        if (p >= w.begin + w.rows || w.rows == 0)
-            ebb_order_window_at(e, &memory->group, memory->start, lane, p, &w);
-        uint64_t row = htole64((uint64_t)window_row(e, &w, p));
-        XXH3_128bits_update(state, &row, sizeof row);
+    int64_t steps = ebb_order_steps(m->epoch.order), n;
+    for (int64_t s = 0; s < steps; s++) {
+        EBB_TRY(step_rows(m, s, row, &n));
+        for (int64_t i = 0; i < n; i++)
+            row[i] = (int64_t)htole64((uint64_t)row[i]);
+        XXH3_128bits_update(state, row, (size_t)n * sizeof *row);
     }
+    return EBB_OK;
 }
 
 void ebb_order_hash(const ebb_order_t *order, int64_t epoch, char hex[33])
 {
-    ebb_order_epoch_t e;
     XXH3_state_t state;
     XXH128_canonical_t canonical;
-    memory_t memory;
-    int64_t steps = ebb_order_steps(order);
-    memory_init(&memory, order);
-    ebb_order_epoch_init(order, epoch, &e);
+    memory_t m;
+    int64_t *row = NULL;
+    hex[0] = 0;
     XXH3_128bits_reset(&state);
-    for (int64_t s = 0; s < steps; s++)
-        for (int32_t l = 0; l < order->lanes; l++)
-            hash_lane(&e, &memory, l, s, &state);
-    memory_free(&memory);
-    XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(&state));
-    ebb_hex(canonical.digest, sizeof canonical.digest, hex);
+    if (memory_init(&m, order, epoch, order->lanes) == EBB_OK &&
+        EBB_NEW_ARRAY("rows of a step", order->batch, &row) == EBB_OK && hash_steps(&m, row, &state) == EBB_OK) {
+        XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(&state));
+        ebb_hex(canonical.digest, sizeof canonical.digest, hex);
+    }
+    ebb_free(row);
+    memory_free(&m);
 }

@@ -1,10 +1,11 @@
-/* The order's parts, for the loader: blocks, lanes and windows of one epoch. All pure and O(1). */
+/* The order's parts, for the loader: blocks, lanes and windows of one epoch. All pure. */
 #ifndef EBB_LOADER_ORDER_H
 #define EBB_LOADER_ORDER_H
 
+#include "base/deal.h"
 #include <ebb/loader.h>
 
-enum { EBB_ORDER_ROUNDS = 4 };
+enum { EBB_ORDER_ROUNDS = 4, EBB_ORDER_HINTS = 256 };
 
 /* A keyed permutation of 0 .. n-1, n < 2^32. */
 typedef struct ebb_order_mix {
@@ -14,56 +15,85 @@ typedef struct ebb_order_mix {
     bool identity;
 } ebb_order_mix_t;
 
-/* How the blocks lie in one epoch: place j of the permuted sequence holds block permute(j). */
+/* How the blocks lie in one epoch. */
 typedef struct ebb_order_epoch {
     const ebb_order_t *order;
     int64_t epoch;
     int64_t blocks;
-    uint64_t key;
+    ebb_order_mix_t groups; /* how groups of blocks lie */
+    uint64_t key;           /* blocks that no table is kept of: place j holds block permute(j) */
     int64_t short_place;    /* place of the last block of the data set */
     int64_t missing;        /* rows by which it is shorter than the others */
-    ebb_order_mix_t groups; /* with blocks of unequal numbers of rows: how their groups lie */
 } ebb_order_epoch_t;
 
-/* One group of blocks of unequal numbers of rows, as it lies in an epoch. */
+/* The part of a lane's window that one group of blocks has to fill. */
+typedef struct ebb_order_bin {
+    int64_t rows, end;    /* end: in the group */
+    uint32_t first, last; /* of the blocks dealt to it, plus one; 0: none */
+} ebb_order_bin_t;
+
+/* One group of blocks, as it lies in an epoch, and what laying it out takes. */
 typedef struct ebb_order_group {
     int64_t epoch, place; /* place-th of the epoch's groups; -1: none yet */
     int64_t begin, rows;  /* positions of the epoch that it takes */
     int64_t first, n;     /* its blocks */
-    ebb_order_mix_t mix;  /* of them */
-    uint32_t *start;      /* (n + 1) rows before each of its places; NULL: added up whenever asked for */
+    uint32_t *block;      /* (n) at each of its places */
+    uint32_t *start;      /* (n + 1) rows before each of its places */
+    uint32_t *member, *sorted, *link;
+    int32_t *size;   /* (n, then one for each bin) entries above those that as many rows have on the average */
+    int32_t *excess; /* the same by block, of all blocks; NULL: from order->blocks */
+    bool *dealt;
+    ebb_order_bin_t *bin;
+    ebb_deal_bin_t *deal_bin;
+    uint32_t *largest; /* bins by size */
+    ebb_deal_t *deal;  /* NULL: nothing is known of entries */
 } ebb_order_group_t;
 
-/* A window: positions [begin, begin + rows) of a lane, which lie in places [place, place + places). */
+/* A window: positions [begin, begin + rows) of a lane, those of steps [step, step + steps). */
 typedef struct ebb_order_window {
     int32_t lane;
     int64_t number;
+    int64_t step, steps;
     int64_t begin, rows;
-    int64_t place;
-    int32_t places;
-    int64_t head;       /* rows of the first place that belong to an earlier lane */
-    int32_t short_rank; /* which of its places is the short one; -1: none */
+    int64_t head;    /* rows of the first place that belong to what comes before */
+    int32_t places;  /* where its rows lie */
+    int64_t *block;  /* (places) the block at each */
+    uint32_t *start; /* (places + 1) rows before each */
+    int64_t room, start_room;
     ebb_order_mix_t mix;
-    ebb_order_group_t group; /* of blocks of unequal numbers of rows: place is one of the group's */
-    uint32_t *start;         /* (places + 1) rows before each of its places, when they are unequal */
-    float per_row;           /* places per row, about */
+    float per_row;                  /* hints per row */
+    uint32_t hint[EBB_ORDER_HINTS]; /* the place to begin looking at */
 } ebb_order_window_t;
 
 void ebb_order_epoch_init(const ebb_order_t *order, int64_t epoch, ebb_order_epoch_t *e);
+void ebb_order_mix_init(ebb_order_mix_t *m, const ebb_order_epoch_t *e, uint32_t purpose, uint64_t place, int64_t n);
 int64_t ebb_order_block_rows(const ebb_order_t *order, int64_t block);
-/* Most blocks in a group, for the size of ebb_order_group_t.start. */
-int64_t ebb_order_group_most(const ebb_order_t *order);
-/* The window of a lane that holds its position p; O(1). With blocks of unequal numbers of rows: group remembers where
- * the last call was (it may be NULL), and start has room for window_blocks + 1 (it may be NULL; then ebb_order_locate
- * must not be called). */
-void ebb_order_window_at(const ebb_order_epoch_t *e, ebb_order_group_t *group, uint32_t *start, int32_t lane, int64_t p,
-                         ebb_order_window_t *w);
-/* The block at one of a window's places, its first row, and its number of rows. */
-int64_t ebb_order_window_block(const ebb_order_epoch_t *e, const ebb_order_window_t *w, int64_t rank);
 int64_t ebb_order_block_row(const ebb_order_t *order, int64_t block);
 int64_t ebb_order_blocks(const ebb_order_t *order);
 /* Rows of a block on the average. */
 int64_t ebb_order_usual_rows(const ebb_order_t *order);
+/* Memory for a group; nothing where no tables are kept. */
+ebb_status_t ebb_order_group_init(const ebb_order_t *order, ebb_order_group_t *g);
+void ebb_order_group_free(ebb_order_group_t *g);
+/* Is a table kept of where blocks lie, one group at a time? */
+bool ebb_order_has_table(const ebb_order_t *order);
+/* The group that holds a position of the epoch, laid out. */
+void ebb_order_group_at(const ebb_order_epoch_t *e, int64_t position, ebb_order_group_t *g);
+/* The most steps that a window lasts. */
+int64_t ebb_order_window_steps(const ebb_order_t *order);
+/* Steps of the first window of a lane's team, which are fewer, so that teams begin windows at different steps, and of
+ * the others, which are equal, so that none is so small that its blocks cannot be like the mean. */
+void ebb_order_team_windows(const ebb_order_t *order, int32_t lane, int64_t *first, int64_t *others);
+/* The team of a lane: lanes [*first, *end). Their windows begin and end at the same steps. */
+void ebb_order_team(const ebb_order_t *order, int32_t lane, int32_t *first, int32_t *end);
+/* The window of a lane that holds a step. group remembers where the last call was; w keeps its memory, which grows
+ * (EBB_ENOMEM). */
+ebb_status_t ebb_order_window_at(const ebb_order_epoch_t *e, ebb_order_group_t *group, int32_t lane, int64_t step,
+                                 ebb_order_window_t *w);
+/* Blocks that a window has on the average, counting those in which it begins and ends; memory for about as many. */
+int64_t ebb_order_window_places(const ebb_order_t *order);
+ebb_status_t ebb_order_window_reserve(const ebb_order_t *order, ebb_order_window_t *w);
+void ebb_order_window_free(ebb_order_window_t *w);
 
 static inline uint32_t ebb_order_mix(const ebb_order_mix_t *m, uint32_t i)
 {
@@ -78,26 +108,18 @@ static inline uint32_t ebb_order_mix(const ebb_order_mix_t *m, uint32_t i)
     return i;
 }
 
-/* Where the i-th row delivered of a window lies: rank of its place in the window, and row within that block. */
-static inline void ebb_order_locate(const ebb_order_window_t *w, uint32_t block_rows, uint32_t missing, uint32_t i,
-                                    uint32_t *rank, uint32_t *row)
+/* Where the window's row number `at` in storage lies (the i-th delivered has at = ebb_order_mix(&w->mix, i), unless
+ * rows were dealt): which of its places, and row within that block. */
+static inline void ebb_order_locate(const ebb_order_window_t *w, uint32_t at, uint32_t *place, uint32_t *row)
 {
-    uint64_t at = ebb_order_mix(&w->mix, i) + (uint64_t)w->head;
-    if (w->start) {
-        int64_t k = (int64_t)((float)at * w->per_row);
-        k = k < w->places ? k : w->places - 1;
-        while (w->start[k] > at)
-            k--;
-        while (w->start[k + 1] <= at)
-            k++;
-        *rank = (uint32_t)k;
-        *row = (uint32_t)at - w->start[k];
-        return;
-    }
-    if (w->short_rank >= 0 && at >= (uint64_t)(w->short_rank + 1) * block_rows - missing)
-        at += missing;
-    *rank = (uint32_t)(at / block_rows);
-    *row = (uint32_t)(at % block_rows);
+    uint32_t head_at = at + (uint32_t)w->head, h = (uint32_t)((float)head_at * w->per_row);
+    uint32_t k = w->hint[h < EBB_ORDER_HINTS ? h : EBB_ORDER_HINTS - 1];
+    while (w->start[k] > head_at)
+        k--;
+    while (w->start[k + 1] <= head_at)
+        k++;
+    *place = k;
+    *row = head_at - w->start[k];
 }
 
 #endif

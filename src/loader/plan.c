@@ -4,76 +4,82 @@
 #include "loader/plan.h"
 #include "base/alloc.h"
 
-enum { AHEAD = 3 }; /* windows a lane may be ahead of the step that is planned */
-
-int64_t ebb_plan_windows_per_step(const ebb_order_t *order)
-{
-    int64_t share = (order->batch + order->lanes - 1) / order->lanes;
-    int64_t window = (order->blocks ? order->blocks->min_rows : order->block_rows) * order->window_blocks;
-    int64_t n =
-        (share + window - 1) / window; /* and a part at either end, and those that a short block or a group ends */
-    return n + 3 + (order->blocks ? 1 + n * order->window_blocks / (order->blocks->n / order->blocks->groups) : 0);
-}
+enum { HELD = 3, AHEAD = 3 }; /* windows of a lane: being gathered from; ahead of the step that is planned */
 
 static ebb_status_t make_groups(ebb_plan_t *p)
 {
-    const ebb_order_t *o = p->order;
-    int64_t most = ebb_order_group_most(o), n = o->blocks && o->blocks->groups > 1 ? p->n_lanes : 1;
-    EBB_TRY(EBB_NEW_ARRAY("groups of blocks", n, &p->groups));
-    if (most > 0)
-        EBB_TRY(EBB_NEW_ARRAY("groups of blocks", n * (most + 1), &p->group_starts));
-    for (int64_t i = 0; i < n; i++) {
-        p->groups[i].place = -1;
-        p->groups[i].start = most > 0 ? p->group_starts + i * (most + 1) : NULL;
-    }
+    p->n_groups = p->order->blocks && p->order->blocks->groups > 1 ? p->n_lanes : 1;
+    EBB_TRY(EBB_NEW_ARRAY("groups of blocks", p->n_groups, &p->groups));
+    for (int64_t i = 0; i < p->n_groups; i++)
+        EBB_TRY(ebb_order_group_init(p->order, &p->groups[i]));
     for (int32_t l = 0; l < p->n_lanes; l++)
-        p->lane[l].group = &p->groups[n > 1 ? l : 0];
+        p->lane[l].group = &p->groups[p->n_groups > 1 ? l : 0];
+    return EBB_OK;
+}
+
+static ebb_status_t make_teams(ebb_plan_t *p, int depth)
+{
+    const ebb_order_t *o = p->order;
+    EBB_TRY(EBB_NEW_ARRAY("teams of lanes", p->n_lanes, &p->team));
+    for (int32_t l = 0; l < p->n_lanes; l++) {
+        ebb_plan_team_t team = {.first = l, .n = 1};
+        ebb_order_team(o, p->lane[l].lane, &team.from, &team.to);
+        if (p->n_teams > 0 && p->team[p->n_teams - 1].from == team.from)
+            p->team[p->n_teams - 1].n++;
+        else
+            p->team[p->n_teams++] = team;
+    }
+    p->deals = o->shuffle && p->blocks->info->sparse;
+    if (!p->deals)
+        return EBB_OK;
+    int64_t steps = ebb_order_window_steps(o), share = (o->batch + o->lanes - 1) / o->lanes;
+    p->deal_rooms = 2 + (depth - 1) / steps;
+    p->deal_rows = steps * share < o->rows ? steps * share : o->rows;
+    EBB_TRY(EBB_NEW_ARRAY("dealt rows", p->deal_rooms * p->deal_rows * p->n_lanes, &p->dealt));
+    for (int32_t l = 0; l < p->n_lanes; l++)
+        p->lane[l].dealt = p->dealt + l * p->deal_rooms * p->deal_rows;
     return EBB_OK;
 }
 
 ebb_status_t ebb_plan_init(ebb_plan_t *p, const ebb_order_t *order, ebb_blocks_t *blocks, const int32_t *lanes,
-                           int32_t n_lanes)
+                           int32_t n_lanes, int depth)
 {
-    ebb_plan_window_t *window;
     p->order = order;
     p->blocks = blocks;
-    p->n_lanes = n_lanes;
     p->steps = ebb_order_steps(order);
     ebb_order_epoch_init(order, 0, &p->epoch);
-    p->missing = (uint32_t)p->epoch.missing;
-    p->ring_size = ebb_plan_windows_per_step(order) + AHEAD;
-    int64_t windows = p->ring_size * n_lanes, pins = windows * order->window_blocks;
+    p->ring_size = HELD + AHEAD;
     EBB_TRY(EBB_NEW_ARRAY("lane plans", n_lanes, &p->lane));
-    EBB_TRY(EBB_NEW_ARRAY("planned windows", windows, &window));
-    p->lane[0].ring = window;
-    EBB_TRY(EBB_NEW_ARRAY("planned blocks", pins, &p->storage));
-    p->queue_size = pins;
-    EBB_TRY(EBB_NEW_ARRAY("decode queue", pins, &p->queue));
-    if (order->blocks)
-        EBB_TRY(EBB_NEW_ARRAY("planned blocks", windows * (order->window_blocks + 1), &p->starts));
-    for (int64_t i = 0; i < windows; i++) {
-        window[i].block = p->storage + i * order->window_blocks;
-        window[i].start = order->blocks ? p->starts + i * (order->window_blocks + 1) : NULL;
+    EBB_TRY(EBB_NEW_ARRAY("planned windows", p->ring_size * n_lanes, &p->windows));
+    p->n_lanes = n_lanes;
+    for (int64_t i = 0; i < p->ring_size * n_lanes; i++) {
+        ebb_plan_window_t *w = &p->windows[i];
+        EBB_TRY(ebb_order_window_reserve(order, &w->at));
+        EBB_TRY(ebb_grow("blocks of a window", (void **)&w->block, &w->room, w->at.room, sizeof *w->block));
     }
     for (int32_t l = 0; l < n_lanes; l++) {
-        p->lane[l].ring = window + l * p->ring_size;
+        p->lane[l].ring = p->windows + l * p->ring_size;
         p->lane[l].lane = lanes[l];
         p->lane[l].rows = ebb_order_lane_rows(order, lanes[l]);
         p->lane[l].share = ebb_order_lane_share(order, lanes[l]);
     }
+    EBB_TRY(make_teams(p, depth));
     return make_groups(p);
 }
 
 void ebb_plan_cleanup(ebb_plan_t *p)
 {
-    if (p->lane)
-        ebb_free(p->lane[0].ring);
+    for (int64_t i = 0; i < p->n_lanes * p->ring_size; i++) {
+        ebb_order_window_free(&p->windows[i].at);
+        ebb_free(p->windows[i].block);
+    }
+    for (int64_t i = 0; p->groups && i < p->n_groups; i++)
+        ebb_order_group_free(&p->groups[i]);
+    ebb_free(p->windows);
     ebb_free(p->lane);
-    ebb_free(p->storage);
-    ebb_free(p->starts);
+    ebb_free(p->team);
     ebb_free(p->groups);
-    ebb_free(p->group_starts);
-    ebb_free(p->queue);
+    ebb_free(p->dealt);
 }
 
 static void pop_window(ebb_plan_t *p, ebb_plan_lane_t *lane)
@@ -89,7 +95,7 @@ void ebb_plan_reset(ebb_plan_t *p, int64_t epoch, int64_t step)
     p->base = epoch * p->steps + step;
     p->seq = 0;
     p->at_lane = 0;
-    p->queue_head = p->queue_tail = 0;
+    p->queue = NULL;
     ebb_order_epoch_init(p->order, ebb_plan_epoch(p, 0), &p->epoch);
     for (int32_t l = 0; l < p->n_lanes; l++) {
         ebb_plan_lane_t *lane = &p->lane[l];
@@ -99,17 +105,35 @@ void ebb_plan_reset(ebb_plan_t *p, int64_t epoch, int64_t step)
         lane->epoch = p->epoch.epoch;
         ebb_plan_rows(lane, ebb_plan_step(p, 0), &lane->end, &end);
     }
+    for (int32_t t = 0; t < p->n_teams; t++)
+        p->team[t].deal_seq = 0;
 }
 
-static void begin_window(ebb_plan_t *p, ebb_plan_lane_t *lane)
+static ebb_status_t begin_window(ebb_plan_t *p, ebb_plan_lane_t *lane)
 {
-    ebb_plan_window_t *w = ebb_plan_window(p, lane, lane->tail++);
-    ebb_order_window_at(&p->epoch, lane->group, w->start, lane->lane, lane->end, &w->at);
+    ebb_plan_window_t *w = ebb_plan_window(p, lane, lane->tail);
+    EBB_TRY(ebb_order_window_at(&p->epoch, lane->group, lane->lane, lane->end / lane->share, &w->at));
+    EBB_TRY(ebb_grow("blocks of a window", (void **)&w->block, &w->room, w->at.places, sizeof(ebb_block_t *)));
+    lane->tail++;
     lane->end = w->at.begin + w->at.rows;
     w->epoch = p->epoch.epoch;
     w->last_seq = p->epoch.epoch * p->steps + (lane->end - 1) / lane->share - p->base;
     w->pinned = 0;
     w->ready = false;
+    w->deal = p->deals ? EBB_DEAL_WAITS : EBB_DEAL_DONE;
+    w->dealt = NULL;
+    w->error.status = EBB_OK;
+    return EBB_OK;
+}
+
+static void enqueue(ebb_plan_t *p, ebb_block_t *block)
+{
+    block->queued = NULL;
+    if (p->queue)
+        p->queue_end->queued = block;
+    else
+        p->queue = block;
+    p->queue_end = block;
 }
 
 /* Pin what the window still lacks; *done_p: all of it. */
@@ -119,13 +143,12 @@ static ebb_status_t pin_window(ebb_plan_t *p, ebb_plan_window_t *w, bool beyond,
     while (w->pinned < w->at.places) {
         ebb_block_t *block;
         bool fresh;
-        int64_t id = ebb_order_window_block(&p->epoch, &w->at, w->pinned);
-        EBB_TRY(ebb_blocks_pin(p->blocks, id, beyond, &block, &fresh));
+        EBB_TRY(ebb_blocks_pin(p->blocks, w->at.block[w->pinned], beyond, &block, &fresh));
         if (!block)
             return EBB_OK;
         w->block[w->pinned++] = block;
         if (fresh)
-            p->queue[p->queue_tail++ % p->queue_size] = block;
+            enqueue(p, block);
     }
     *done_p = true;
     return EBB_OK;
@@ -150,7 +173,7 @@ static ebb_status_t plan_lane(ebb_plan_t *p, ebb_plan_lane_t *lane, bool beyond,
         *done_p = lane->tail - lane->head < p->ring_size;
         if (!*done_p)
             return EBB_OK;
-        begin_window(p, lane);
+        EBB_TRY(begin_window(p, lane));
     }
 }
 
@@ -186,7 +209,10 @@ ebb_status_t ebb_plan_advance(ebb_plan_t *p, bool beyond)
 
 ebb_block_t *ebb_plan_next_block(ebb_plan_t *p)
 {
-    return p->queue_head < p->queue_tail ? p->queue[p->queue_head++ % p->queue_size] : NULL;
+    ebb_block_t *block = p->queue;
+    if (block)
+        p->queue = block->queued;
+    return block;
 }
 
 void ebb_plan_release(ebb_plan_t *p, int64_t seq)
@@ -207,22 +233,86 @@ static bool window_ready(ebb_plan_window_t *w)
     return true;
 }
 
+ebb_plan_window_t *ebb_plan_window_of(const ebb_plan_t *p, const ebb_plan_lane_t *lane, int64_t epoch, int64_t step)
+{
+    for (int64_t i = lane->head; i < lane->tail; i++) {
+        ebb_plan_window_t *w = ebb_plan_window(p, lane, i);
+        if (w->epoch == epoch && step >= w->at.step && step < w->at.step + w->at.steps)
+            return w;
+    }
+    return NULL;
+}
+
 bool ebb_plan_ready(ebb_plan_t *p, int64_t seq)
 {
     if (seq >= p->seq)
         return false;
     int64_t epoch = ebb_plan_epoch(p, seq), step = ebb_plan_step(p, seq);
     for (int32_t l = 0; l < p->n_lanes; l++) {
-        ebb_plan_lane_t *lane = &p->lane[l];
-        int64_t begin, end;
-        ebb_plan_rows(lane, step, &begin, &end);
-        for (int64_t i = lane->head; i < lane->tail && begin < end; i++) {
-            ebb_plan_window_t *w = ebb_plan_window(p, lane, i);
-            if (w->epoch > epoch || (w->epoch == epoch && w->at.begin >= end))
-                break;
-            if (w->last_seq >= seq && !window_ready(w))
-                return false;
-        }
+        ebb_plan_window_t *w = ebb_plan_window_of(p, &p->lane[l], epoch, step);
+        if (w && (!window_ready(w) || w->deal != EBB_DEAL_DONE))
+            return false;
     }
     return true;
+}
+
+/* ---- dealing ---- */
+
+uint32_t *ebb_plan_dealt(const ebb_plan_t *p, const ebb_plan_lane_t *lane, const ebb_plan_window_t *w)
+{
+    int64_t i = lane->head;
+    while (ebb_plan_window(p, lane, i) != w)
+        i++;
+    return lane->dealt + i % p->deal_rooms * p->deal_rows;
+}
+
+/* Is the window decoded, and is there room for its rows? */
+static bool can_deal(const ebb_plan_t *p, const ebb_plan_lane_t *lane, ebb_plan_window_t *w)
+{
+    int64_t i = lane->head;
+    while (ebb_plan_window(p, lane, i) != w)
+        i++;
+    return i < lane->head + p->deal_rooms && window_ready(w);
+}
+
+/* The windows that hold step deal_seq of a team: how many there are, and the last step of them; -1: not all can be
+ * dealt.
+ */
+static int32_t team_windows(const ebb_plan_t *p, const ebb_plan_team_t *team, int64_t *last)
+{
+    int64_t epoch = ebb_plan_epoch(p, team->deal_seq), step = ebb_plan_step(p, team->deal_seq);
+    int32_t n = 0;
+    *last = team->deal_seq;
+    for (int32_t i = 0; i < team->n; i++) {
+        const ebb_plan_lane_t *lane = &p->lane[team->first + i];
+        ebb_plan_window_t *w = ebb_plan_window_of(p, lane, epoch, step);
+        if (w && !can_deal(p, lane, w))
+            return -1;
+        n += w != NULL;
+        *last = w && w->last_seq > *last ? w->last_seq : *last;
+    }
+    return n;
+}
+
+bool ebb_plan_next_deal(ebb_plan_t *p, ebb_plan_deal_t *deal)
+{
+    for (int32_t t = 0; p->deals && t < p->n_teams; t++) {
+        ebb_plan_team_t *team = &p->team[t];
+        int32_t n = 0;
+        int64_t last = team->deal_seq;
+        while (team->deal_seq < p->seq && (n = team_windows(p, team, &last)) == 0)
+            team->deal_seq++; /* the tail of the epoch, where these lanes have no rows */
+        if (n <= 0 || team->deal_seq >= p->seq)
+            continue;
+        *deal = (ebb_plan_deal_t){
+            .team = team, .epoch = ebb_plan_epoch(p, team->deal_seq), .step = ebb_plan_step(p, team->deal_seq)};
+        for (int32_t i = 0; i < team->n; i++) {
+            ebb_plan_window_t *w = ebb_plan_window_of(p, &p->lane[team->first + i], deal->epoch, deal->step);
+            if (w)
+                w->deal = EBB_DEAL_RUNS;
+        }
+        team->deal_seq = last + 1;
+        return true;
+    }
+    return false;
 }

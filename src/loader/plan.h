@@ -8,13 +8,18 @@
 #include "loader/blocks.h"
 #include "loader/order.h"
 
+typedef enum ebb_deal_state { EBB_DEAL_WAITS, EBB_DEAL_RUNS, EBB_DEAL_DONE } ebb_deal_state_t;
+
 typedef struct ebb_plan_window {
     ebb_order_window_t at;
     int64_t epoch, last_seq; /* last step that takes rows from it */
     int32_t pinned;          /* blocks pinned so far, of at.places */
     bool ready;              /* none of them is waiting to be decoded */
-    ebb_block_t **block;     /* (window_blocks) in the order of places */
-    uint32_t *start;         /* (window_blocks + 1) for at.start */
+    ebb_deal_state_t deal;   /* of its rows to its steps */
+    const uint32_t *dealt;   /* (at.rows) the row delivered i-th; NULL: as the order has them */
+    ebb_block_t **block;     /* (at.places) */
+    int64_t room;
+    ebb_error_t error; /* lengths of rows could not be read */
 } ebb_plan_window_t;
 
 /* Windows [head, tail) of a lane are held; window i in ring[i % size]. */
@@ -25,32 +30,45 @@ typedef struct ebb_plan_lane {
     int64_t head, tail;
     ebb_plan_window_t *ring;
     ebb_order_group_t *group; /* what the order remembers; one for all lanes where there is one group */
+    uint32_t *dealt;          /* (deal_rooms, deal_rows); window i in i % deal_rooms */
 } ebb_plan_lane_t;
+
+/* Lanes lane[first] .. lane[first + n - 1] of the plan are of one team, [from, to) among all lanes. */
+typedef struct ebb_plan_team {
+    int32_t first, n, from, to;
+    int64_t deal_seq; /* windows that hold this step and later ones are not yet dealt */
+} ebb_plan_team_t;
 
 typedef struct ebb_plan {
     const ebb_order_t *order;
     ebb_blocks_t *blocks;
-    int32_t n_lanes;
+    int32_t n_lanes, n_teams;
     ebb_plan_lane_t *lane;
+    ebb_plan_team_t *team;
     int64_t ring_size;
-    ebb_block_t **storage; /* all windows' block pointers */
-    uint32_t *starts;      /* all windows' starts of places */
+    ebb_plan_window_t *windows; /* all of them */
     ebb_order_group_t *groups;
-    uint32_t *group_starts;
-    int64_t steps;    /* per epoch */
-    uint32_t missing; /* rows by which the last block is shorter */
-    int64_t base;     /* epoch * steps + step of seq 0 */
-    int64_t seq;      /* the step being planned: all before it are */
-    int32_t at_lane;  /* and the lane */
+    int64_t n_groups;
+    bool deals;                    /* rows are dealt: sparse and shuffled */
+    int64_t deal_rooms, deal_rows; /* windows of a lane that may be dealt at a time; rows of the largest */
+    uint32_t *dealt;
+    int64_t steps;   /* per epoch */
+    int64_t base;    /* epoch * steps + step of seq 0 */
+    int64_t seq;     /* the step being planned: all before it are */
+    int32_t at_lane; /* and the lane */
     ebb_order_epoch_t epoch;
-    ebb_block_t **queue; /* blocks to decode, a ring */
-    int64_t queue_size, queue_head, queue_tail;
+    ebb_block_t *queue, *queue_end; /* blocks to decode */
 } ebb_plan_t;
 
-/* The most windows that one step can touch in a lane. */
-int64_t ebb_plan_windows_per_step(const ebb_order_t *order);
+/* Windows of a team that hold step seq. */
+typedef struct ebb_plan_deal {
+    const ebb_plan_team_t *team;
+    int64_t epoch, step;
+} ebb_plan_deal_t;
+
+/* depth: batches that may be gathered at a time. */
 ebb_status_t ebb_plan_init(ebb_plan_t *p, const ebb_order_t *order, ebb_blocks_t *blocks, const int32_t *lanes,
-                           int32_t n_lanes);
+                           int32_t n_lanes, int depth);
 void ebb_plan_cleanup(ebb_plan_t *p);
 /* Drop all windows and start at a step; nothing may be decoding. */
 void ebb_plan_reset(ebb_plan_t *p, int64_t epoch, int64_t step);
@@ -59,9 +77,15 @@ void ebb_plan_reset(ebb_plan_t *p, int64_t epoch, int64_t step);
 ebb_status_t ebb_plan_advance(ebb_plan_t *p, bool beyond);
 /* Next block to decode, or NULL. */
 ebb_block_t *ebb_plan_next_block(ebb_plan_t *p);
+/* A team whose windows can be dealt, earliest first; false: none. They are then in the state EBB_DEAL_RUNS. */
+bool ebb_plan_next_deal(ebb_plan_t *p, ebb_plan_deal_t *deal);
+/* The window of a lane that holds a step; NULL: it is not held, or has no rows. */
+ebb_plan_window_t *ebb_plan_window_of(const ebb_plan_t *p, const ebb_plan_lane_t *lane, int64_t epoch, int64_t step);
+/* Where the rows of a lane's window go when they are dealt. */
+uint32_t *ebb_plan_dealt(const ebb_plan_t *p, const ebb_plan_lane_t *lane, const ebb_plan_window_t *w);
 /* Release the windows that only steps before seq needed. */
 void ebb_plan_release(ebb_plan_t *p, int64_t seq);
-/* Is everything that step seq needs decoded (or failed)? */
+/* Is everything that step seq needs decoded (or failed), and dealt? */
 bool ebb_plan_ready(ebb_plan_t *p, int64_t seq);
 
 static inline int64_t ebb_plan_epoch(const ebb_plan_t *p, int64_t seq)

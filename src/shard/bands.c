@@ -6,6 +6,7 @@
  * ebb_band_parts, which bounds them all. */
 #include "shard/bands.h"
 #include "base/alloc.h"
+#include "base/deal.h"
 #include "base/hash.h"
 
 #include <endian.h>
@@ -169,29 +170,119 @@ static bool next_cut(const ebb_dataset_t *ds, cut_t *c)
     return false;
 }
 
-static int64_t entries_of(const ebb_dataset_t *ds, const cut_t *c)
+/* Entries of a shard before band b. */
+static int64_t entry_at(const ebb_dataset_t *ds, const ebb_shard_t *s, int64_t b)
 {
-    const ebb_shard_t *s = &ds->shard[c->shard];
-    int64_t chunk = ds->info.chunk_elements, edge = c->next * chunk < s->nnz ? c->next * chunk : s->nnz;
+    int64_t edge = b * ds->info.chunk_elements;
     if (!ds->info.sparse)
-        return (c->end - c->row) * ds->info.cols;
-    return edge + s->band[c->next - 1].tail - (c->band > 0 ? c->band * chunk + s->band[c->band - 1].tail : 0);
+        return (b < s->bands ? s->band[b].row : s->rows) * ds->info.cols;
+    return b > 0 ? (edge < s->nnz ? edge : s->nnz) + s->band[b - 1].tail : 0;
 }
 
-/* Counts the blocks and notes their first rows. Bands of very many rows (short ones, or empty) are cut up. */
-static void cut_blocks(const ebb_dataset_t *ds, ebb_row_blocks_t *blocks, int64_t *row)
+/* Counts the blocks and notes their first rows and entries. Bands of very many rows (short ones, or empty) are cut up.
+ */
+static void cut_blocks(const ebb_dataset_t *ds, ebb_row_blocks_t *blocks, int64_t *row, int64_t *entry)
 {
+    int64_t before = 0;
     *blocks = (ebb_row_blocks_t){.min_rows = INT64_MAX};
-    for (cut_t c = {0}; next_cut(ds, &c);)
+    for (cut_t c = {0}, last = {0}; next_cut(ds, &c); last = c) {
+        const ebb_shard_t *s = &ds->shard[c.shard];
+        for (int i = last.shard; i < c.shard; i++)
+            before += ds->info.sparse ? ds->shard[i].nnz : ds->shard[i].rows * ds->info.cols;
+        int64_t first = entry_at(ds, s, c.band), entries = entry_at(ds, s, c.next) - first;
         for (int64_t from = c.row; from < c.end; from += MOST_ROWS) {
-            int64_t rows = c.end - from < MOST_ROWS ? c.end - from : MOST_ROWS, entries = entries_of(ds, &c);
-            if (row)
-                row[blocks->n] = ds->shard[c.shard].row0 + from;
+            int64_t rows = c.end - from < MOST_ROWS ? c.end - from : MOST_ROWS;
+            if (row) {
+                row[blocks->n] = s->row0 + from;
+                entry[blocks->n] = before + first + entries * (from - c.row) / (c.end - c.row);
+            }
             blocks->n++;
             blocks->min_rows = rows < blocks->min_rows ? rows : blocks->min_rows;
             blocks->max_rows = rows > blocks->max_rows ? rows : blocks->max_rows;
             blocks->max_entries = entries > blocks->max_entries ? entries : blocks->max_entries;
         }
+    }
+}
+
+/* A fixed bijection of 0 .. n - 1, some nanoseconds: multiply, add, fold, in the next power of two, until inside. */
+static int64_t fixed_order(int64_t n, int64_t i)
+{
+    static const uint64_t mul[4] = {0x9E3779B97F4A7C15u, 0xBF58476D1CE4E5B9u, 0x94D049BB133111EBu, 0xD6E8FEB86659FD93u};
+    static const uint64_t add[4] = {0x243F6A8885A308D3u, 0x13198A2E03707344u, 0xA4093822299F31D0u, 0x082EFA98EC4E6C89u};
+    const int bits = n > 1 ? 64 - __builtin_clzll((uint64_t)n - 1) : 1, shift = (bits + 1) / 2;
+    const uint64_t mask = ((uint64_t)1 << bits) - 1;
+    uint64_t x = (uint64_t)i;
+    do
+        for (int r = 0; r < 4; r++) {
+            x = (x * mul[r] + add[r]) & mask;
+            x ^= x >> shift;
+        }
+    while (x >= (uint64_t)n);
+    return (int64_t)x;
+}
+
+/* By how many entries a block exceeds one of as many rows of usual length. */
+static int32_t excess(const ebb_row_blocks_t *blocks, int64_t b)
+{
+    int64_t rows = blocks->row[b + 1] - blocks->row[b], entries = blocks->entry[b + 1] - blocks->entry[b];
+    entries -= (int64_t)((__int128)rows * blocks->entry[blocks->n] / blocks->row[blocks->n]);
+    return (int32_t)(entries < -(1 << 30) ? -(1 << 30) : entries > 1 << 30 ? 1 << 30 : entries);
+}
+
+/* What dealing needs while it goes on. */
+typedef struct grouping {
+    ebb_deal_t deal;
+    ebb_deal_bin_t *bin;
+    int32_t *size;
+    uint32_t *sorted;
+} grouping_t;
+
+/* The blocks of each group, dealt so that all groups have the same entries a row. */
+static void deal_groups(const ebb_row_blocks_t *blocks, grouping_t *g, uint32_t *member)
+{
+    int64_t n = blocks->n;
+    for (int64_t i = 0; i < n; i++)
+        g->size[i] = excess(blocks, fixed_order(n, i));
+    ebb_deal_sort(&g->deal, g->size, n, g->sorted);
+    ebb_deal_begin(&g->deal, g->bin, blocks->entry[n] / n / 4);
+    for (int64_t k = 0; k < blocks->groups; k++) {
+        g->bin[k] = (ebb_deal_bin_t){.room = ebb_group_first(blocks, k + 1) - ebb_group_first(blocks, k)};
+        ebb_deal_add(&g->deal, (int32_t)k);
+    }
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t item = g->sorted[i];
+        int32_t k = ebb_deal_take(&g->deal, g->size[item] > 0);
+        g->bin[k].sum += g->size[item];
+        member[ebb_group_first(blocks, k + 1) - g->bin[k].room--] = (uint32_t)fixed_order(n, item);
+        if (g->bin[k].room > 0)
+            ebb_deal_add(&g->deal, k);
+    }
+}
+
+/* How many groups, and which blocks each has where blocks have more or fewer entries a row. */
+static ebb_status_t make_groups(ebb_row_blocks_t *blocks, bool sparse)
+{
+    grouping_t *g;
+    uint32_t *member = NULL;
+    blocks->groups = blocks->n <= FEW_BLOCKS ? 1 : blocks->n / GROUP;
+    if (blocks->groups == 1 || blocks->n > INT32_MAX || !sparse)
+        return EBB_OK;
+    EBB_TRY(EBB_NEW("groups of blocks", &g));
+    ebb_status_t status = EBB_NEW_ARRAY("groups of blocks", blocks->groups, &g->bin);
+    if (status == EBB_OK)
+        status = EBB_NEW_ARRAY("groups of blocks", blocks->n, &g->size);
+    if (status == EBB_OK)
+        status = EBB_NEW_ARRAY("groups of blocks", blocks->n, &g->sorted);
+    if (status == EBB_OK)
+        status = EBB_NEW_ARRAY("groups of blocks", blocks->n, &member);
+    if (status == EBB_OK)
+        deal_groups(blocks, g, member);
+    blocks->member = member;
+    ebb_free(g->bin);
+    ebb_free(g->size);
+    ebb_free(g->sorted);
+    ebb_free(g);
+    return status;
 }
 
 static ebb_status_t sum_groups(ebb_row_blocks_t *blocks, int64_t *sum)
@@ -207,19 +298,23 @@ static ebb_status_t sum_groups(ebb_row_blocks_t *blocks, int64_t *sum)
 
 ebb_status_t ebb_bands_blocks(ebb_dataset_t *ds)
 {
-    int64_t *row, *sum;
+    int64_t *row, *entry, *sum;
     for (int s = 0; s < ds->info.n_shards; s++)
         if (ds->shard[s].bands == 0 && ds->shard[s].rows > 0)
             return EBB_OK;
     ebb_row_blocks_t *blocks = &ds->blocks;
-    cut_blocks(ds, blocks, NULL);
+    cut_blocks(ds, blocks, NULL, NULL);
     if (blocks->n == 0)
         return EBB_OK;
     EBB_TRY(EBB_NEW_ARRAY("blocks of rows", blocks->n + 1, &row));
-    cut_blocks(ds, blocks, row);
-    row[blocks->n] = ds->info.rows;
     blocks->row = row;
-    blocks->groups = blocks->n <= FEW_BLOCKS ? 1 : blocks->n / GROUP;
+    EBB_TRY(EBB_NEW_ARRAY("blocks of rows", blocks->n + 1, &entry));
+    cut_blocks(ds, blocks, row, entry);
+    row[blocks->n] = ds->info.rows;
+    entry[blocks->n] = ds->info.nnz;
+    blocks->row = row;
+    blocks->entry = entry;
+    EBB_TRY(make_groups(blocks, ds->info.sparse));
     EBB_TRY(EBB_NEW_ARRAY("groups of blocks", blocks->groups, &sum));
     EBB_TRY(sum_groups(blocks, sum));
     ds->info.blocks = blocks;
@@ -231,24 +326,11 @@ int64_t ebb_group_first(const ebb_row_blocks_t *blocks, int64_t g)
     return (int64_t)((__int128)blocks->n * g / blocks->groups);
 }
 
-/* A fixed bijection of 0 .. n - 1, some nanoseconds: multiply, add, fold, in the next power of two, until inside. */
 int64_t ebb_group_block(const ebb_row_blocks_t *blocks, int64_t i)
 {
-    static const uint64_t mul[4] = {0x9E3779B97F4A7C15u, 0xBF58476D1CE4E5B9u, 0x94D049BB133111EBu, 0xD6E8FEB86659FD93u};
-    static const uint64_t add[4] = {0x243F6A8885A308D3u, 0x13198A2E03707344u, 0xA4093822299F31D0u, 0x082EFA98EC4E6C89u};
-    const uint64_t n = (uint64_t)blocks->n;
-    if (blocks->groups == 1)
-        return i;
-    const int bits = 64 - __builtin_clzll(n - 1), shift = (bits + 1) / 2;
-    const uint64_t mask = ((uint64_t)1 << bits) - 1;
-    uint64_t x = (uint64_t)i;
-    do
-        for (int r = 0; r < 4; r++) {
-            x = (x * mul[r] + add[r]) & mask;
-            x ^= x >> shift;
-        }
-    while (x >= n);
-    return (int64_t)x;
+    if (blocks->member)
+        return blocks->member[i];
+    return blocks->groups == 1 ? i : fixed_order(blocks->n, i);
 }
 
 /* ---- writing ---- */

@@ -83,6 +83,8 @@ void ebb_dataset_close(ebb_dataset_t *ds)
     ebb_free(ds->shard);
     ebb_free((void *)(uintptr_t)ds->blocks.row);
     ebb_free((void *)(uintptr_t)ds->blocks.group_rows);
+    ebb_free((void *)(uintptr_t)ds->blocks.entry);
+    ebb_free((void *)(uintptr_t)ds->blocks.member);
     ebb_free(ds->class_names);
     ebb_free(ds->class_rows);
     ebb_free(ds->fields);

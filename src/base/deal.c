@@ -1,0 +1,28 @@
+/* Dealing: sorting by magnitude (one counting pass over keys with a few bits of fraction) and the queue's beginning. */
+#include "base/deal.h"
+
+#include <string.h>
+
+void ebb_deal_sort(ebb_deal_t *d, const int32_t *size, int64_t n, uint32_t *sorted)
+{
+    uint32_t at = 0;
+    memset(d->count, 0, sizeof d->count);
+    for (int64_t i = 0; i < n; i++)
+        d->count[ebb_deal_key(size[i])]++;
+    for (int k = 0; k < EBB_DEAL_KEYS; k++) {
+        uint32_t here = d->count[k];
+        d->count[k] = at;
+        at += here;
+    }
+    for (int64_t i = 0; i < n; i++)
+        sorted[d->count[ebb_deal_key(size[i])]++] = (uint32_t)i;
+}
+
+void ebb_deal_begin(ebb_deal_t *d, ebb_deal_bin_t *bin, int64_t width)
+{
+    d->bin = bin;
+    d->width = width > 0 ? width : 1;
+    d->summary = 0;
+    memset(d->word, 0, sizeof d->word);
+    memset(d->head, -1, sizeof d->head);
+}

@@ -1,0 +1,72 @@
+/* Dealing items of unequal size over bins so that the bins' sums come out alike.
+ *
+ * An item's size is signed: how far it is from the mean. Items are taken from the farthest to the nearest; what is
+ * above the mean goes to the bin with the lowest sum, what is below it to the one with the highest. So large items are
+ * followed by small ones that make up for them, and the last, which are near the mean, may fill whatever room is left.
+ * (Taking sizes themselves in descending order would not do: bins of a given number of items would have to be filled up
+ * with small ones, as many as happen to be missing.)
+ *
+ * Bins wait in a queue of 4,096 buckets of sums: some nanoseconds an item. All integers, so that every machine deals
+ * alike. One thread. */
+#ifndef EBB_BASE_DEAL_H
+#define EBB_BASE_DEAL_H
+
+#include <ebb/base.h>
+
+enum { EBB_DEAL_KEYS = 1024, EBB_DEAL_BUCKETS = 4096 };
+
+typedef struct ebb_deal_bin {
+    int64_t sum, room;
+    int32_t next;
+} ebb_deal_bin_t;
+
+typedef struct ebb_deal {
+    ebb_deal_bin_t *bin;
+    int64_t width; /* of a bucket */
+    uint64_t summary, word[EBB_DEAL_BUCKETS / 64];
+    int32_t head[EBB_DEAL_BUCKETS];
+    uint32_t count[EBB_DEAL_KEYS + 1];
+} ebb_deal_t;
+
+/* Indexes 0 .. n - 1 by falling magnitude of size, within some per cent; equal ones stay in order. */
+void ebb_deal_sort(ebb_deal_t *d, const int32_t *size, int64_t n, uint32_t *sorted);
+
+/* An empty queue of bins; sums are told apart to `width`, and bounded by 2,048 times that. */
+void ebb_deal_begin(ebb_deal_t *d, ebb_deal_bin_t *bin, int64_t width);
+
+/* How exact the order of magnitudes is: the same key is the same for dealing. Falls as the size grows. */
+static inline uint32_t ebb_deal_key(int32_t size)
+{
+    uint32_t m = size < 0 ? 0u - (uint32_t)size : (uint32_t)size;
+    uint32_t e = m < 32 ? 0 : 27 - (uint32_t)__builtin_clz(m); /* m >> e has 5 bits */
+    return EBB_DEAL_KEYS - 1 - (e * 32 + (m >> e));
+}
+
+static inline void ebb_deal_add(ebb_deal_t *d, int32_t i)
+{
+    int64_t b = d->bin[i].sum / d->width + EBB_DEAL_BUCKETS / 2;
+    b = b < 0 ? 0 : b >= EBB_DEAL_BUCKETS ? EBB_DEAL_BUCKETS - 1 : b;
+    d->bin[i].next = d->head[b];
+    d->head[b] = i;
+    d->word[b >> 6] |= 1ull << (b & 63);
+    d->summary |= 1ull << (b >> 6);
+}
+
+/* Takes the bin with the lowest sum, or with the highest, out of the queue; -1 when it is empty. */
+static inline int32_t ebb_deal_take(ebb_deal_t *d, bool lowest)
+{
+    if (!d->summary)
+        return -1;
+    int w = lowest ? __builtin_ctzll(d->summary) : 63 - __builtin_clzll(d->summary);
+    int b = w * 64 + (lowest ? __builtin_ctzll(d->word[w]) : 63 - __builtin_clzll(d->word[w]));
+    int32_t i = d->head[b];
+    d->head[b] = d->bin[i].next;
+    if (d->head[b] < 0) {
+        d->word[w] &= ~(1ull << (b & 63));
+        if (!d->word[w])
+            d->summary &= ~(1ull << w);
+    }
+    return i;
+}
+
+#endif
