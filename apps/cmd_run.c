@@ -111,12 +111,17 @@ static ebb_status_t add(words_t *w, const char *word)
     return EBB_OK;
 }
 
+#define MOST_CHANGES 64
+
 /* What a run file becomes. */
 typedef struct plan {
     char self[PATH_MAX], log_every[32], dir[PATH_MAX], name[256];
     int lanes;
     double watchdog;
     words_t begin, anew, go_on;
+    char *change[MOST_CHANGES]; /* KEY=VALUE of the run file that the run goes on with; owned */
+    int n_changes;
+    bool exists; /* an unfinished run of this configuration */
 } plan_t;
 
 static ebb_status_t find_self(char self[PATH_MAX])
@@ -160,44 +165,82 @@ static ebb_status_t add_resume(const run_options_t *o, plan_t *p, words_t *w)
         EBB_TRY(add(w, "--set"));
         EBB_TRY(add(w, o->set.item[i]));
     }
+    for (int i = 0; i < p->n_changes; i++) {
+        EBB_TRY(add(w, "--set"));
+        EBB_TRY(add(w, p->change[i]));
+    }
     return add_common(o, p, w);
 }
 
 /* ---- a run that is there already ---- */
 
-/* The first of the keys that make the model and differ; "" if none. Where a run lives and how it is shown are not of
- * them. */
-static void find_difference(const json_t *a, const json_t *b, char *key, size_t size)
+static bool is_where_and_how(const char *path)
 {
-    const char *name;
-    json_t *value;
-    key[0] = 0;
-    json_object_foreach((json_t *)a, name, value)
-    {
-        if (strcmp(name, "run") != 0 && !json_equal(value, json_object_get(b, name))) {
-            snprintf(key, size, "%s", name);
-            return;
-        }
+    return strncmp(path, "run.", 4) == 0 && strcmp(path, "run.watchdog") != 0;
+}
+
+/* A key that the run file sets otherwise than the run was begun with: taken over if it changes no number. */
+static ebb_status_t take_change(const char *dir, const char *was, const char *path, const json_t *value, plan_t *p)
+{
+    char *dump = json_is_null(value) ? NULL : json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+    ebb_text_t set = {0};
+    ebb_run_config_t *config = NULL;
+    ebb_text_add(&set, "%s=%s", path, dump ? dump : "");
+    free(dump);
+    if (set.failed)
+        return EBB_FAIL(EBB_ENOMEM, "out of memory");
+    ebb_status_t status = ebb_run_config_resume(was, 1, (const char *const[]){set.s}, &config);
+    ebb_run_config_free(config);
+    if (status == EBB_OK && p->n_changes < MOST_CHANGES) {
+        p->change[p->n_changes++] = set.s;
+        return EBB_OK;
     }
+    ebb_text_free(&set);
+    ebb_error_clear();
+    return EBB_FAIL(
+        EBB_EUSAGE,
+        "%s: holds a run of another configuration (%s differs): go on with it by ebb run --resume %s, start "
+        "anew with --force, or give another --name",
+        dir, path, dir);
 }
 
-static ebb_status_t check_same(const char *dir, const json_t *record, const ebb_run_config_t *config)
+static ebb_status_t take_changes(const char *dir, const char *was, const json_t *old, const json_t *now,
+                                 const char *prefix, plan_t *p)
 {
-    json_t *mine;
-    char key[64];
-    const char *text = ebb_run_config_json(config);
-    EBB_TRY(ebb_json_parse(text, strlen(text), "the run file", &mine));
-    find_difference(mine, json_object_get(record, "config"), key, sizeof key);
-    json_decref(mine);
-    return key[0]
-               ? EBB_FAIL(EBB_EUSAGE,
-                          "%s: holds a run of another configuration (section \"%s\" differs): go on with it by ebb run "
-                          "--resume %s, start anew with --force, or give another --name",
-                          dir, key, dir)
-               : EBB_OK;
+    const char *key;
+    json_t *value;
+    char path[256];
+    json_object_foreach((json_t *)now, key, value)
+    {
+        const json_t *before = json_object_get(old, key);
+        snprintf(path, sizeof path, "%s%s%s", prefix, *prefix ? "." : "", key);
+        if (json_equal(value, before) || is_where_and_how(path))
+            continue;
+        if (!*prefix && json_is_object(value) && json_is_object(before) && strcmp(key, "model") != 0)
+            EBB_TRY(take_changes(dir, was, before, value, path, p));
+        else
+            EBB_TRY(take_change(dir, was, path, value, p));
+    }
+    return EBB_OK;
 }
 
-static ebb_status_t check_run(const char *dir, const ebb_run_config_t *config)
+static ebb_status_t adapt(const char *dir, const json_t *old, const ebb_run_config_t *config, plan_t *p)
+{
+    json_t *now;
+    const char *text = ebb_run_config_json(config);
+    char *was = json_dumps(old, JSON_COMPACT);
+    if (!was)
+        return EBB_FAIL(EBB_ENOMEM, "out of memory");
+    ebb_status_t status = ebb_json_parse(text, strlen(text), "the run file", &now);
+    if (status == EBB_OK) {
+        status = take_changes(dir, was, old, now, "", p);
+        json_decref(now);
+    }
+    free(was);
+    return status;
+}
+
+static ebb_status_t check_run(const char *dir, const ebb_run_config_t *config, plan_t *p)
 {
     char path[PATH_MAX];
     json_t *record;
@@ -205,12 +248,13 @@ static ebb_status_t check_run(const char *dir, const ebb_run_config_t *config)
     if (!ebb_file_exists(path))
         return EBB_OK;
     EBB_TRY(ebb_json_load(path, &record));
+    p->exists = true;
     const char *outcome = json_string_value(json_object_get(record, "outcome"));
     ebb_status_t status = EBB_OK;
     if (outcome && strcmp(outcome, "finished") == 0)
         status = EBB_FAIL(EBB_EUSAGE, "%s: holds a finished run: start anew with --force, or give another --name", dir);
     else if (json_object_get(record, "config"))
-        status = check_same(dir, record, config);
+        status = adapt(dir, json_object_get(record, "config"), config, p);
     json_decref(record);
     return status;
 }
@@ -257,10 +301,10 @@ static ebb_status_t plan_run_file(run_options_t *o, const char *file, plan_t *p)
     EBB_TRY(ebb_run_config_load(file, o->set.n, (const char *const *)o->set.item, &config));
     ebb_status_t status = read_config(config, p);
     if (status == EBB_OK)
-        status = o->force ? clear(p->dir) : check_run(p->dir, config);
+        status = o->force ? clear(p->dir) : check_run(p->dir, config, p);
     ebb_run_config_free(config);
     EBB_TRY(status);
-    EBB_TRY(add_train(o, p, file, false, &p->begin));
+    EBB_TRY(add_train(o, p, file, p->exists, &p->begin)); /* what is there without a checkpoint is begun anew */
     EBB_TRY(add_train(o, p, file, true, &p->anew));
     return add_resume(o, p, &p->go_on);
 }
@@ -315,7 +359,8 @@ static ebb_status_t plan_command(const run_options_t *o, int n, char **operands,
 static bool is_run_file(const char *path)
 {
     const char *dot = strrchr(path, '.');
-    return (dot && (strcmp(dot, ".yaml") == 0 || strcmp(dot, ".yml") == 0)) || access(path, X_OK) != 0;
+    return (dot && (strcmp(dot, ".yaml") == 0 || strcmp(dot, ".yml") == 0)) ||
+           (ebb_file_exists(path) && access(path, X_OK) != 0);
 }
 
 static ebb_status_t make_plan(run_options_t *o, int n, char **operands, plan_t *p)
@@ -377,6 +422,8 @@ static ebb_status_t run(void *opts, int n_operands, char **operands)
                                      .quiet = o->quiet};
         status = ebb_supervise(&s, &ebb_command_exit);
     }
+    for (int i = 0; i < p->n_changes; i++)
+        ebb_free(p->change[i]);
     ebb_free(p);
     return status;
 }

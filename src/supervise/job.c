@@ -22,12 +22,13 @@
 
 #define SECOND     ((int64_t)1000000000)
 #define LOOK_NS    (SECOND / 2)
-#define READY_NS   (3 * SECOND) /* for a process to begin to catch signals */
-#define REMOTE_NS  (8 * SECOND) /* for ranks on other machines to do so */
-#define TERM_NS    (4 * SECOND) /* for a launcher to end its ranks */
-#define GAP_NS     (3 * SECOND) /* a longer pause between looks: this process did not run */
-#define DRAINED_NS (5 * SECOND) /* for a launcher to leave after its ranks */
-#define SLACK      2.0          /* seconds beyond the limit, for the ranks' own watchdog to come first */
+#define READY_NS   (3 * SECOND)     /* for a process to begin to catch signals */
+#define REMOTE_NS  (8 * SECOND)     /* for ranks on other machines to do so */
+#define LEAVE_NS   (SECOND * 3 / 2) /* for a launcher to see that its ranks are gone */
+#define TERM_NS    (4 * SECOND)     /* for a launcher to end its ranks */
+#define GAP_NS     (3 * SECOND)     /* a longer pause between looks: this process did not run */
+#define DRAINED_NS (5 * SECOND)     /* for a launcher to leave after its ranks */
+#define SLACK      1.0              /* seconds beyond the limit, for the ranks' own watchdog to come first */
 
 /* ---- start ---- */
 
@@ -247,21 +248,47 @@ void ebb_job_pause(ebb_job_t *job)
     job->asked_ns = ebb_now_ns();
 }
 
+static int kill_ranks(ebb_job_t *job)
+{
+    int killed = 0;
+    if (ebb_tree_read(&job->tree) != EBB_OK)
+        ebb_error_clear();
+    for (int64_t i = 0; i < job->tree.n; i++)
+        if (is_rank(job, &job->tree.process[i]))
+            killed += kill(job->tree.process[i].pid, SIGKILL) == 0;
+    return killed;
+}
+
+static void wait_until(ebb_job_t *job, int64_t deadline_ns)
+{
+    const struct timespec pause = {.tv_nsec = 5000000};
+    while (!job->ended && ebb_now_ns() < deadline_ns) {
+        nanosleep(&pause, NULL);
+        ebb_job_collect(job);
+    }
+}
+
+/* A launcher whose ranks are gone leaves by itself; asked, it would give them a second, and asked while it leaves, it
+ * may crash. */
+static void end_launcher(ebb_job_t *job)
+{
+    kill(job->pid, SIGCONT);
+    if (kill_ranks(job) > 0)
+        wait_until(job, ebb_now_ns() + LEAVE_NS);
+    if (!job->ended)
+        kill(job->pid, SIGTERM);
+    wait_until(job, ebb_now_ns() + TERM_NS);
+}
+
 void ebb_job_kill(ebb_job_t *job)
 {
-    const struct timespec pause = {.tv_nsec = 10000000};
-    int64_t deadline = ebb_now_ns() + TERM_NS;
     if (job->pid <= 0)
         return;
     if (!job->ended && job->launched) {
-        kill(job->pid, SIGTERM);
-        kill(job->pid, SIGCONT);
+        end_launcher(job);
     } else if (!job->ended) {
         kill(job->pid, SIGKILL);
-    }
-    while (!job->ended && ebb_now_ns() < deadline) {
-        nanosleep(&pause, NULL);
-        ebb_job_collect(job);
+        wait_until(job, ebb_now_ns() + TERM_NS);
     }
     if (!job->ended) {
         kill(job->pid, SIGKILL);

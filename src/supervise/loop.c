@@ -42,7 +42,7 @@ typedef struct loop {
     int target;                  /* ranks of the next job; 0: wait */
     int failures;                /* in a row without progress */
     bool began, restarted;       /* a job has been started; after a failure */
-    int64_t progress, starts;    /* newest good step at the last failure; starts in run.json before this job */
+    int64_t progress, start;     /* newest good step at the last failure; start in run.json before this job */
 } loop_t;
 
 void ebb_supervise_signals(sigset_t *set)
@@ -123,9 +123,9 @@ static void confirm(loop_t *l)
     char error[8], text[128], a[32], b[48];
     if (!l->request.id[0] || l->resizing)
         return;
-    int64_t starts = ebb_state_starts(&l->state, error, sizeof error);
-    bool silent = starts == 0 && ebb_now_ns() - l->job.started_ns > UNKNOWN_NS;
-    if (starts <= l->starts && !silent)
+    int64_t start = ebb_state_start(&l->state, error, sizeof error);
+    bool silent = start == 0 && ebb_now_ns() - l->job.started_ns > UNKNOWN_NS;
+    if (start == l->start && !silent)
         return;
     snprintf(text, sizeof text, "goes on with %s %s", ranks_text(l->job.ranks, a), step_text(l->progress, b));
     answer(l, true, true, text);
@@ -215,7 +215,7 @@ static ebb_status_t start_job(loop_t *l)
     ebb_job_plan_t plan = {.launcher = l->options->launcher, .ranks = l->target};
     plan.command = step >= 0 ? l->options->go_on : l->began ? l->options->begin_anew : l->options->begin;
     l->progress = step > l->progress ? step : l->progress;
-    l->starts = ebb_state_starts(&l->state, error, sizeof error);
+    l->start = ebb_state_start(&l->state, error, sizeof error);
     EBB_TRY(ebb_job_start(&plan, &l->job));
     l->running = true;
     ebb_state_set(&l->state, "running", l->target);
@@ -231,7 +231,7 @@ static bool explain(const loop_t *l, int code, char *why, size_t size)
 {
     char error[512];
     bool launcher_died = l->job.launched && WIFSIGNALED(l->job.status);
-    bool fresh = ebb_state_starts(&l->state, error, sizeof error) > l->starts;
+    bool fresh = ebb_state_start(&l->state, error, sizeof error) != l->start;
     if (l->job.fault[0])
         snprintf(why, size, "%s", l->job.fault);
     else if (fresh && error[0])
@@ -242,7 +242,7 @@ static bool explain(const loop_t *l, int code, char *why, size_t size)
         snprintf(why, size, "a rank died of SIG%s", sigabbrev_np(code - EXIT_SIGNAL));
     else
         snprintf(why, size, "exit code %d", code);
-    return !launcher_died && (code > EXIT_SIGNAL || code == EXIT_PEER);
+    return (!launcher_died || (fresh && error[0])) && (code > EXIT_SIGNAL || code == EXIT_PEER);
 }
 
 static int finish(loop_t *l, const char *word, int code)
@@ -269,7 +269,7 @@ static int paused(loop_t *l, int code)
     if (step >= 0)
         ebb_state_say(&l->state, "paused at step %lld; the same command goes on from there", (long long)step);
     else
-        ebb_state_say(&l->state, "ended before its first checkpoint");
+        ebb_state_say(&l->state, code == EXIT_PAUSED ? "paused" : "ended before its first checkpoint");
     if (l->at_once)
         code = EXIT_SIGNAL + l->stop;
     else

@@ -64,7 +64,7 @@ void ebb_state_set(const ebb_supervisor_state_t *s, const char *word, int ranks)
                   "name", s->options->name, "state", word, "ranks", ranks, "restarts",
                   (json_int_t)json_array_size(s->restarts), "resizes", (json_int_t)json_array_size(s->resizes), "host",
                   host, "pid", (json_int_t)s->pid, "started", s->started, "changed", now);
-    char *text = json ? ebb_json_dump(json) : NULL;
+    char *text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
     snprintf(path, sizeof path, "%s/supervisor.json", s->options->folder);
     if (!text)
         EBB_WARN("supervise", "%s: cannot be written: out of memory, or a name is not UTF-8", path);
@@ -170,14 +170,21 @@ int64_t ebb_state_newest(const ebb_supervisor_state_t *s, bool good)
     return step;
 }
 
-int64_t ebb_state_starts(const ebb_supervisor_state_t *s, char *error, size_t size)
+static int64_t number(const json_t *json, const char *key)
+{
+    return json_integer_value(json_object_get(json, key));
+}
+
+int64_t ebb_state_start(const ebb_supervisor_state_t *s, char *error, size_t size)
 {
     json_t *record = load(s->options->folder, "run.json");
     const char *text = json_string_value(json_object_get(record, "error"));
     snprintf(error, size, "%s", text ? text : "");
-    int64_t n = (int64_t)json_array_size(json_object_get(record, "starts"));
+    const json_t *starts = json_object_get(record, "starts");
+    size_t n = json_array_size(starts);
+    int64_t pid = number(n > 0 ? json_array_get(starts, n - 1) : NULL, "pid");
     json_decref(record);
-    return n;
+    return (int64_t)n << 32 ^ pid;
 }
 
 void ebb_state_say(const ebb_supervisor_state_t *s, const char *fmt, ...)
@@ -191,11 +198,6 @@ void ebb_state_say(const ebb_supervisor_state_t *s, const char *fmt, ...)
 }
 
 /* ---- for those who ask ---- */
-
-static int64_t number(const json_t *json, const char *key)
-{
-    return json_integer_value(json_object_get(json, key));
-}
 
 static void add_count(int64_t n, const char *what, char *line, size_t size)
 {

@@ -23,8 +23,8 @@ void ebb_state_note(json_t *list, int64_t step, const char *reason, int ranks_be
 void ebb_state_record(const ebb_supervisor_state_t *state, ebb_status_t outcome, const char *reason);
 /* Step of the newest checkpoint, -1 for none. good: of the newest whose hashes are right. */
 int64_t ebb_state_newest(const ebb_supervisor_state_t *state, bool good);
-/* Starts that run.json knows, and the error of the last one ("": none). */
-int64_t ebb_state_starts(const ebb_supervisor_state_t *state, char *error, size_t size);
+/* Which start run.json last knows of (0: none; numbers that differ mean different starts), and its error ("": none). */
+int64_t ebb_state_start(const ebb_supervisor_state_t *state, char *error, size_t size);
 void ebb_state_say(const ebb_supervisor_state_t *state, const char *fmt, ...) EBB_PRINTF(2, 3);
 
 #endif

@@ -13,7 +13,7 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
 import ebbtest as t
 
-STEPS = 1500
+STEPS = 800
 RUN = """
 data: {{train: {folder}/{kind}/train, valid: {folder}/{kind}/valid, block_rows: 16, window_blocks: 4, memory: 64MiB}}
 lanes: 8
@@ -95,11 +95,17 @@ def runs_here(folder):
     return found
 
 
-def shared_memory():
-    """What this user has in shared memory and in Open MPI's session folders by way of a supervisor."""
+def shared_memory(pid):
+    """What a supervisor has in shared memory, which Open MPI's session folders are part of."""
     found = []
     for base in "/dev/shm", "/tmp":
-        found += [f"{base}/{name}" for name in os.listdir(base) if name.startswith(f"ebb-{os.getuid()}-")]
+        for name in os.listdir(base):
+            try:
+                with open(f"{base}/{name}/lock") as f:
+                    if name.startswith(f"ebb-{os.getuid()}-") and f"pid {pid} " in f.read():
+                        found.append(f"{base}/{name}")
+            except OSError:
+                pass
     return found
 
 
@@ -111,7 +117,6 @@ class Supervised:
         self.run_dir = f"{folder}/runs/{name}"
         args = words or [t.EBB, "run", "--ranks", str(ranks), "--name", name, "--log-every", "1", *extra, f"{folder}/{kind}.yaml"]
         self.log = f"{folder}/{name}.log"
-        self.places = set(shared_memory())
         with open(self.log, "a") as log:
             self.process = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **ENV, **(env or {})})
 
@@ -121,6 +126,9 @@ class Supervised:
 
     def fail(self, why):
         self.process.send_signal(signal.SIGKILL)
+        deadline = time.time() + 10
+        while runs_here(self.run_dir) and time.time() < deadline:
+            time.sleep(0.1)
         t.fail(f"{self.name}: {why}\n{self.text()[-3000:]}")
 
     def steps(self):
@@ -170,7 +178,7 @@ class Supervised:
     def leaves_nothing(self, seconds):
         deadline = time.time() + seconds
         while True:
-            left = runs_here(self.run_dir) + [place for place in shared_memory() if place not in self.places]
+            left = runs_here(self.run_dir) + shared_memory(self.process.pid)
             if not left:
                 return
             if time.time() > deadline:
@@ -188,7 +196,7 @@ def killed_ranks(folder):
     """A rank is killed, then another: the run goes on with those that are left, and says so in run.json."""
     for kind in "sparse", "dense":
         job = Supervised(folder, f"killed-{kind}", kind)
-        for at in 40, 300:
+        for at in 40, 250:
             job.wait_step(at)
             os.kill(job.ranks()[0], signal.SIGKILL)
             job.wait_until(lambda: "restart" in job.text().split("goes on")[-1], "its restart")
@@ -245,7 +253,7 @@ def paused_by_interrupt(folder):
 
 def paused_at_any_moment(folder):
     """Also while the ranks start and the launcher would lose the signal."""
-    for wait in 0, 0.2, 0.5, 0.9:
+    for wait in 0, 0.3, 0.8:
         job = Supervised(folder, f"paused-{wait}", ranks=3)
         job.wait_until(lambda: os.path.exists(f"{job.run_dir}/supervisor.lock"), "its lock")
         time.sleep(wait)
@@ -360,7 +368,13 @@ def refused(folder):
     ends(64, ["--name", "twice", run], "in use by process")
     job.process.send_signal(signal.SIGTERM)
     job.end(75)
-    ends(64, ["--name", "twice", "--set", "train.seed=7", run], 'section "train" differs')
+    ends(64, ["--name", "twice", "--set", "train.seed=7", run], "(train.seed differs)")
+    job = Supervised(folder, "twice", ranks=1, extra=["--set", "checkpoint.every_steps=7"])  # changes no number: taken over
+    job.wait_until(job.ranks, "its rank")
+    job.process.send_signal(signal.SIGTERM)
+    job.end(75)
+    if t.record(job.run_dir)["config"]["checkpoint"]["every_steps"] != 7:
+        t.fail("refused: another checkpoint.every_steps is not taken over")
     t.run(["run", "-q", "--name", "twice", "--force", "--set", "train.max_steps=20", run])
     t.run(["run", "-q", "--resume", f"{folder}/runs/twice", "--set", f"train.max_steps={STEPS}"])
     job.is_same(whole(folder, "sparse"))
