@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+"""`ebb run` in a Slurm allocation of two nodes: restarts after a killed rank, resizes, pauses on Slurm's signal; the same model, nothing left."""
+import os
+import signal
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import ebbslurm
+import ebbtest as t
+import supervise as s
+
+JOB = """#!/bin/sh
+exec ebb run -q --launcher "mpirun --quiet --bind-to none --oversubscribe" {folder}/sparse.yaml --name slurm --set train.max_steps=12000
+"""
+
+
+def in_an_allocation(cluster, folder):
+    want = s.whole(folder, "sparse", 12000)
+    env = {"PATH": f"{os.path.dirname(os.path.abspath(t.EBB))}:{ebbslurm.PATH}", **s.ENV, "OMPI_MCA_hwloc_base_binding_policy": "none"}
+    with open(f"{folder}/job.sh", "w") as f:
+        f.write(JOB.format(folder=folder))
+    run_dir, log = f"{folder}/runs/slurm", f"{folder}/job.log"
+
+    def submit():
+        submitted = cluster.command("sbatch", "--parsable", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--open-mode=append",
+                                    f"--output={log}", f"{folder}/job.sh", env=env, cwd=folder)
+        if not submitted.stdout.strip():
+            t.fail(f"sbatch: {submitted.stderr}")
+        return submitted.stdout.strip()
+
+    def text():
+        with open(log) as f:
+            return f.read()
+
+    def ranks():
+        return [p for p in s.runs_here(run_dir) if s.command_of(p)[1:2] == ["train"]] + \
+            [p for p in s.runs_here(f"{folder}/sparse.yaml") if s.command_of(p)[1:2] == ["train"]]
+
+    def steps():
+        try:
+            return max((m["step"] for m in t.metrics(run_dir) if "step" in m), default=0)
+        except (OSError, ValueError):
+            return 0
+
+    def over(job):
+        return cluster.state(job)[0] in ("COMPLETED", "FAILED", "NODE_FAIL", "CANCELLED")
+
+    def ended_early(job):
+        if over(job):
+            t.fail(f"the job ended early: {cluster.state(job)}\n{text()}{cluster.logs()}")
+
+    def wait(job, reached, what):
+        cluster.wait(lambda: ended_early(job) or reached(), what, 90)
+
+    job = submit()
+    wait(job, lambda: steps() > 30 and len(ranks()) == 2, "two ranks and step 30")
+    if len(t.record(run_dir)["starts"][-1]["hosts"]) < 1:
+        t.fail("no hosts in run.json")
+    os.kill(ranks()[-1], signal.SIGKILL)
+    wait(job, lambda: "restart 1 on 1 rank from step" in text(), "its restart")
+    done = t.run(["scale", run_dir, "--ranks", "2"], ok=False)
+    if done.returncode != 0:
+        t.fail(f"scale: {done.stdout}{done.stderr}{text()}")
+    cluster.command("scancel", "--batch", "--signal=TERM", job)
+    cluster.wait(lambda: over(job), "the pause", 60)
+    if t.record(run_dir)["outcome"] != "stopped" or "paused at step" not in text():
+        t.fail(f"not paused: {t.record(run_dir)['outcome']}\n{text()}")
+    job = submit()
+    cluster.wait(lambda: over(job), "the end", 120)
+    if s.fingerprint(run_dir) != want:
+        t.fail(f"the run differs\n  got  {s.fingerprint(run_dir)}\n  want {want}\n{text()}{cluster.logs()}")
+    if ranks():
+        t.fail(f"left {[s.command_of(p) for p in ranks()]}")
+    print("ok: killed, restarted, scaled, paused and resumed under Slurm: the same model")
+
+
+def main():
+    why = ebbslurm.missing()
+    if why:
+        print("SKIPPED: no Slurm here,", why)
+        sys.exit(t.SKIP)
+    with tempfile.TemporaryDirectory(prefix="ebb-slurm-") as folder:
+        os.chmod(folder, 0o755)
+        s.make_data(folder)
+        os.mkdir(f"{folder}/slurm")
+        try:
+            with ebbslurm.Cluster(f"{folder}/slurm") as cluster:
+                in_an_allocation(cluster, folder)
+        except ebbslurm.Unavailable as reason:
+            print(f"SKIPPED: Slurm does not come up here: {reason}")
+            sys.exit(t.SKIP)
+
+
+main()
