@@ -94,7 +94,7 @@ typedef struct ebb_plan_job {
     double resize_j;
     double price_weight;  /* grams that one unit of money is worth; 0: price is only reported */
     double time_weight_g; /* grams that an hour of earlier end is worth */
-    double quantum_s;     /* grid of the dynamic programme of `pause`; 0: chosen */
+    double quantum_s;     /* grid of the dynamic programme of `pause`; 0: one that divides all, or 5 minutes */
 } ebb_plan_job_t;
 
 typedef struct ebb_plan_segment {
@@ -125,7 +125,7 @@ EBB_API void ebb_planner_destroy(ebb_planner_t *planner);
 
 /* Fill *plan (zeroed, or of an earlier call, whose segments' memory is used again). Time and memory: defer O(n); pause
  * O(n log n) or O(quanta x quanta of work), one byte each, at most 64 MiB, for which the grid is made coarser; elastic
- * O(n sizes log(n sizes)), with costs of resizing O(60 n sizes). EBB_EINVAL names the argument that is out of range. */
+ * O(n sizes log(n sizes)), with costs of resizing O(32 n sizes). EBB_EINVAL names the argument that is out of range. */
 EBB_API ebb_status_t ebb_plan_make(ebb_planner_t *planner, ebb_plan_policy_t policy, const ebb_plan_horizon_t *horizon,
                                    const ebb_plan_job_t *job, ebb_plan_t *plan);
 EBB_API void ebb_plan_free(ebb_plan_t *plan);
@@ -137,6 +137,37 @@ EBB_API ebb_status_t ebb_plan_account(const ebb_plan_horizon_t *horizon, const e
 /* Is it a plan for the job: in order, all of the work done, not over the power, started and ended in time unless late?
  * EBB_EBUG says what is not. For tests and for plans that come from elsewhere. */
 EBB_API ebb_status_t ebb_plan_check(const ebb_plan_job_t *job, const ebb_plan_t *plan);
+
+/* ---- planning again as forecasts come true ---- */
+
+/* What a source's forecasts were worth, from hours that have passed: their error by the hour of the day, the last one
+ * seen, and how far differences that were forecast came true. Plain memory; zeroed is new; may be kept in a file.
+ *
+ *     ebb_plan_track_see(&track, hour, actual, forecast);                             every hour, when it is known
+ *     ebb_plan_track_correct(&track, now, slot_s, n, g);                              the forecast from now on
+ *     ebb_plan_make(planner, policy, &horizon, &job, &plan);
+ *     if (!ebb_plan_is_worth_waiting(&track, saving)) ...                             saving: 1 - plan.grams /
+ * asap.grams
+ */
+typedef struct ebb_plan_track {
+    double bias[24];                 /* grams: mean error by hour of UTC, of which the day's mean is taken away */
+    double error;                    /* of the last hour seen, after correction by the bias */
+    int64_t seen_until;              /* seconds since 1970; 0: nothing seen */
+    double covariance, variance;     /* of forecast and actual within days, fading by a tenth a day */
+    double actual[24], forecast[24]; /* of the day under way; 0: not seen */
+    int64_t day, days;               /* since 1970; how many have been seen in whole */
+} ebb_plan_track_t;
+
+/* One hour (seconds since 1970; hours in order) and what was forecast for it. The running hour may be given as soon as
+ * the source reports it. */
+EBB_API void ebb_plan_track_see(ebb_plan_track_t *track, int64_t hour, double actual, double forecast);
+/* Correct a forecast of n slots from `begin`: half of the hour's bias, and the last error, fading by 5 % an hour. */
+EBB_API void ebb_plan_track_correct(const ebb_plan_track_t *track, int64_t begin, double slot_s, int64_t n, double *g);
+/* Share of a difference that was forecast which came true lately: 0 to 1; 1 until three days have been seen. */
+EBB_API double ebb_plan_track_skill(const ebb_plan_track_t *track);
+/* Is a saving (share of what starting now emits) that such a forecast promises worth waiting for? Not if less than 0.5
+ * % remains after the source's skill: then start now. */
+EBB_API bool ebb_plan_is_worth_waiting(const ebb_plan_track_t *track, double saving);
 
 /* ---- the two searches, alone: for whole slots and no costs but those given ---- */
 

@@ -5,7 +5,8 @@
 #include <ebb/carbon.h>
 #include "base/text.h"
 
-#define HIGHEST_G 5000.0 /* no grid is near it; oil shale alone is 1600 */
+#define LATEST_S  253402300800 /* the year 10000 */
+#define HIGHEST_G 5000.0       /* no grid is near it; oil shale alone is 1600 */
 
 /* Add what a source says of a time. Values that are none (NAN), zero or impossible are counted and keep their place as
  * NAN until the series is settled. `end` 0: not known. */

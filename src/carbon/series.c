@@ -36,6 +36,10 @@ ebb_status_t ebb_carbon_take(ebb_carbon_series_t *series, const ebb_carbon_read_
                              int64_t end, double g, bool forecast, bool estimated)
 {
     bool any = options && options->any;
+    if (begin < 0 || begin > LATEST_S || end > LATEST_S) {
+        series->bad++;
+        return EBB_OK;
+    }
     if (isnan(g)) {
         series->nulls++;
     } else if (!any && (g < 0 || g > HIGHEST_G || (end != 0 && end <= begin))) {

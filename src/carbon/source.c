@@ -111,8 +111,11 @@ static ebb_status_t fetch(ask_t *a, const char *path, const char *header, long *
     ebb_text_t text = {0};
     ebb_status_t status = get(a, path, header, NULL, &text, code_p);
     snprintf(origin, sizeof origin, "%.100s%.*s", home(a), (int)strcspn(path, "?"), path);
+    size_t blank = text.s ? strspn(text.s, " \t\r\n") : 0;
+    if (status == EBB_OK && (!text.s || !strchr("{[", text.s[blank]) || !text.s[blank]))
+        status = EBB_FAIL(EBB_EDATA, "%s: the answer is not JSON", origin);
     if (status == EBB_OK)
-        status = ebb_carbon_parse(text.s ? text.s : "", text.n, origin, &a->read, a->series);
+        status = ebb_carbon_parse(text.s, text.n, origin, &a->read, a->series);
     ebb_text_free(&text);
     return status;
 }

@@ -172,14 +172,14 @@ static ebb_status_t copy_segments(const ebb_plan_t *from, ebb_plan_t *to)
     return EBB_OK;
 }
 
-/* The better of *plan and what `pause` finds at each size that is fast enough. */
+/* The better of *plan and what `pause` finds at each of a few sizes, or of many at the base. */
 static ebb_status_t try_single_sizes(ebb_planner_t *planner, bool feasible, ebb_plan_t *plan)
 {
     const ebb_plan_job_t *job = planner->job;
     double best = feasible ? ebb_plan_cost(planner, plan) : INFINITY;
     ebb_plan_t one = {0};
     ebb_status_t status = EBB_OK;
-    int64_t tries = job->n_sizes <= 8 ? job->n_sizes : 1;
+    int64_t tries = job->n_sizes <= 4 ? job->n_sizes : 1;
     for (int64_t k = 0; status == EBB_OK && k < tries; k++) {
         ebb_plan_job_t at_size = *job;
         at_size.base = tries == 1 ? job->base : k;

@@ -10,7 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MOST_CELLS ((int64_t)64 << 20)
+#define MOST_CELLS       ((int64_t)64 << 20)
+#define MOST_EXACT_CELLS 3e5
 
 typedef struct keyed_slot {
     double key;
@@ -88,17 +89,22 @@ static bool divides(double q, double time)
     return fabs(parts - nearbyint(parts)) < 1e-9 * fmax(1, parts);
 }
 
-/* The coarsest grid that divides slot, duration and restart time; else about five minutes. */
+/* The coarsest grid that divides slot, duration and restart time, if it is small; else one that divides slot and
+ * duration, of about five minutes. */
 static double choose_quantum(const ebb_planner_t *planner, double need)
 {
     static const int parts[] = {1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30, 60};
-    double slot = planner->horizon->slot_s;
+    double slot = planner->horizon->slot_s, fine = slot / ceil(slot / 300);
     if (planner->job->quantum_s > 0)
         return planner->job->quantum_s;
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
-        if (divides(slot / parts[i], need) && divides(slot / parts[i], planner->job->restart_s))
-            return slot / parts[i];
-    return slot / ceil(slot / 300);
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        double q = slot / parts[i];
+        if (planner->deadline_s / q * (need / q) > MOST_EXACT_CELLS)
+            break;
+        if (divides(q, need) && divides(q, planner->job->restart_s))
+            return q;
+    }
+    return fine;
 }
 
 static ebb_status_t size_grid(grid_t *g, double need)

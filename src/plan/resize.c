@@ -9,7 +9,7 @@
 #include <math.h>
 #include <string.h>
 
-#define ROUNDS      48
+#define ROUNDS      32
 #define FROM_START  (-1) /* not begun before this slot */
 #define FROM_PAUSE  (-2)
 #define NOT_RUNNING (-3) /* in a path: paused, not begun or done */
@@ -150,7 +150,7 @@ static void trace(net_t *net, int64_t steps, int64_t size)
 }
 
 /* The cheapest path for the present price; its value bounds every plan's cost from below. */
-static void cheapest_path(net_t *net)
+static double cheapest_path(net_t *net)
 {
     double best = INFINITY;
     int64_t best_steps = 0, best_size = 0;
@@ -174,6 +174,7 @@ static void cheapest_path(net_t *net)
     }
     trace(net, best_steps, best_size);
     net->bound = fmax(net->bound, best + net->price * net->job->work);
+    return best;
 }
 
 /* ---- from a path to a plan ---- */
@@ -283,30 +284,41 @@ static double highest_price(const net_t *net)
     return 1e-9 + 4 * rate * dearest;
 }
 
+/* Cost of a path by the value it had: the programme's value is cost - price x work. */
+typedef struct bracket {
+    double work, cost;
+} bracket_t;
+
+static bracket_t look_at_price(net_t *net, double price)
+{
+    net->price = price;
+    double value = cheapest_path(net), work = work_of(net, net->path);
+    return (bracket_t){work, value + price * work};
+}
+
+/* Between a path with too little work and one with enough lies the price at which both cost the same; it gives a path
+ * between them, or shows that there is none cheaper (then the bound is the best there is). */
 static ebb_status_t search_price(net_t *net, ebb_plan_t *plan)
 {
-    double low = 0, high = highest_price(net);
+    bracket_t low = {0, 0}, high = {0, 0};
+    double need = net->job->work, price = highest_price(net);
     net->best_cost = INFINITY;
-    for (int round = 0; round < 20; round++, high *= 4) {
-        net->price = high;
-        cheapest_path(net);
-        double work = work_of(net, net->path);
-        if (work >= net->job->work) {
-            EBB_TRY(consider(net, work, plan));
+    for (int round = 0; round < ROUNDS && high.work < need; round++, price *= 4)
+        high = look_at_price(net, price);
+    if (high.work < need)
+        return EBB_OK;
+    EBB_TRY(consider(net, high.work, plan));
+    for (int round = 0; round < ROUNDS; round++) {
+        price = (high.cost - low.cost) / (high.work - low.work);
+        bracket_t path = look_at_price(net, price);
+        if (path.work >= need)
+            EBB_TRY(consider(net, path.work, plan));
+        if (path.cost - price * path.work >= high.cost - price * high.work - 1e-12 * fabs(high.cost))
             break;
-        }
-        low = high;
-    }
-    for (int round = 0; round < ROUNDS && isfinite(net->best_cost); round++) {
-        net->price = (low + high) / 2;
-        cheapest_path(net);
-        double work = work_of(net, net->path);
-        if (work >= net->job->work) {
-            EBB_TRY(consider(net, work, plan));
-            high = net->price;
-        } else {
-            low = net->price;
-        }
+        if (path.work >= need)
+            high = path;
+        else
+            low = path;
     }
     return EBB_OK;
 }

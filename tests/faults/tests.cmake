@@ -51,3 +51,8 @@ target_include_directories(plugin_nan PRIVATE ${PROJECT_SOURCE_DIR}/include)
 set_target_properties(plugin_nan PROPERTIES PREFIX "")
 add_test(NAME faults.finite COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/finite.py $<TARGET_FILE:plugin_nan>)
 set_tests_properties(faults.finite PROPERTIES LABELS faults TIMEOUT 600 PROCESSORS 2 ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>")
+
+# Services of carbon intensity that fail in every way, played by a local server.
+add_test(NAME faults.carbon COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/carbon.py)
+set_tests_properties(faults.carbon PROPERTIES LABELS faults TIMEOUT 600 SKIP_RETURN_CODE 77
+  ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>")

@@ -1,1 +1,2 @@
 ebb_unit_test(plan plan)
+ebb_unit_test(plan track)
