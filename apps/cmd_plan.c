@@ -504,8 +504,9 @@ const ebb_command_t cmd_plan = {
         "emits beside starting at once. A deadline that can be met is met, whatever it costs in grams; one that\n"
         "cannot is told, and the job runs at once. If nothing is known of the grid the job starts now.\n"
         "\n"
-        "Plans are exact: restarts and resizes are charged with time and energy, the nodes' idle power with every\n"
-        "pause. With --truth plans are made on the forecast and charged with what came true.\n",
+        "Restarts and resizes are charged with time and energy, the nodes' idle power with every pause. All plans\n"
+        "are exact (pause on a grid of minutes) but elastic where resizing costs, which is near a bound that\n"
+        "--json shows. With --truth plans are made on the forecast and charged with what came true.\n",
     .options = options,
     .options_bytes = sizeof(plan_options_t),
     .examples = examples,
