@@ -46,6 +46,9 @@ typedef struct ebb_row_blocks {
     const int64_t *row; /* (n + 1) first row of each; row[n]: the rows of the data set */
     int64_t min_rows, max_rows;
     int64_t max_entries;       /* at least those of the largest block */
+    int64_t bands, most_bands; /* chunks of X in all, and of one block at most */
+    int64_t most_tail;         /* entries that a chunk's last row has beyond it, at most */
+    bool whole;                /* no chunk's rows were cut into several blocks */
     int64_t groups;            /* group g: blocks ebb_group_block(i), i from ebb_group_first(g) to that of g + 1 */
     const int64_t *group_rows; /* (groups) */
     const int64_t *entry;      /* (n + 1) entries before each, about, where they share a chunk; NULL: not known */

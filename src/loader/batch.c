@@ -9,7 +9,7 @@
 
 #include <string.h>
 
-enum { TRANSFORM_ROWS = 16 };
+enum { TRANSFORM_ROWS = 16, PLACED = 64 };
 
 static int64_t usual_entries(const ebb_dataset_info_t *info, int64_t rows)
 {
@@ -18,7 +18,7 @@ static int64_t usual_entries(const ebb_dataset_info_t *info, int64_t rows)
 
 static int64_t fixed_bytes(const ebb_dataset_info_t *info, int64_t rows)
 {
-    int64_t row = 8 + 8 + 4 + (info->sparse ? 8 + 16 : info->cols * 4);
+    int64_t row = 8 + 8 + 4 + 64 + (info->sparse ? 8 : info->cols * 4);
     row += info->target == EBB_TARGET_CLASS ? 4 : info->target_cols * 4;
     return rows * (row + (info->weighted ? 4 : 0)) + (int64_t)sizeof(ebb_slot_t);
 }
@@ -76,7 +76,14 @@ static ebb_status_t slot_init(ebb_batches_t *b, ebb_slot_t *slot)
     EBB_TRY(EBB_NEW_ARRAY("windows of a batch", b->plan->n_lanes, &slot->first_window));
     EBB_TRY(EBB_NEW_ARRAY("row places of a batch", n, &slot->block));
     EBB_TRY(EBB_NEW_ARRAY("row places of a batch", n, &slot->in_block));
-    if (info->sparse) {
+    if (b->form->possible) {
+        EBB_TRY(EBB_NEW_ARRAY("row places of a batch", n, &slot->col_plane));
+        EBB_TRY(EBB_NEW_ARRAY("row places of a batch", n, &slot->val_plane));
+        EBB_TRY(EBB_NEW_ARRAY("row places of a batch", n, &slot->patch));
+        EBB_TRY(EBB_NEW_ARRAY("row places of a batch", n + 1, &slot->to));
+        for (int64_t r = 0; r <= n; r++)
+            slot->to[r] = r * info->cols;
+    } else if (info->sparse) {
         EBB_TRY(EBB_NEW_ARRAY("row places of a batch", n, &slot->col_from));
         EBB_TRY(EBB_NEW_ARRAY("row places of a batch", n, &slot->val_from));
     }
@@ -85,7 +92,7 @@ static ebb_status_t slot_init(ebb_batches_t *b, ebb_slot_t *slot)
         EBB_TRY(batch_alloc(b, "row pointers of a batch", n + 1, sizeof *slot->rowptr, &slot->rowptr));
         EBB_TRY(reserve(b, slot, atomic_load(&b->entries)));
     } else {
-        EBB_TRY(batch_alloc(b, "rows of a batch", n * info->cols, sizeof *slot->x, &slot->x));
+        EBB_TRY(batch_alloc(b, "rows of a batch", n * info->cols + EBB_COPY_SLACK, sizeof *slot->x, &slot->x));
     }
     if (info->target == EBB_TARGET_CLASS)
         EBB_TRY(batch_alloc(b, "labels of a batch", n, sizeof *slot->label, &slot->label));
@@ -121,6 +128,10 @@ void ebb_batches_cleanup(ebb_batches_t *b)
         ebb_free(slot->in_block);
         ebb_free(slot->col_from);
         ebb_free(slot->val_from);
+        ebb_free(slot->col_plane);
+        ebb_free(slot->val_plane);
+        ebb_free(slot->patch);
+        ebb_free(slot->to);
         batch_free(b, slot->row);
         batch_free(b, slot->rowptr);
         batch_free(b, slot->col);
@@ -150,30 +161,45 @@ void ebb_slot_begin(ebb_batches_t *b, ebb_slot_t *slot, int64_t seq)
     }
 }
 
-/* Row numbers and places of rows [from, to) of a window, which become batch rows from *at on. */
-static ebb_status_t place_rows(const ebb_batches_t *b, ebb_slot_t *slot, const ebb_plan_window_t *w, int64_t from,
-                               int64_t to, int64_t *at)
+/* Row `row` of a block becomes the next of the batch, unless it is damaged. */
+static ebb_status_t place_row(const ebb_batches_t *b, ebb_slot_t *slot, const ebb_block_t *block, uint32_t row)
 {
-    for (int64_t i = from; i < to; i++) {
-        uint32_t place, row, at_row = w->dealt ? w->dealt[i] : ebb_order_mix(&w->at.mix, (uint32_t)i);
-        ebb_order_locate(&w->at, at_row, &place, &row);
-        const ebb_block_t *block = w->block[place];
-        if (block->state == EBB_BLOCK_FAILED) {
-            if (b->skip_corrupt && block->error.status == EBB_ECORRUPT) {
-                slot->skipped++;
-                continue;
-            }
-            slot->error = block->error;
-            return block->error.status;
+    int64_t at = slot->batch.rows;
+    if (block->state == EBB_BLOCK_FAILED) {
+        if (b->skip_corrupt && block->error.status == EBB_ECORRUPT) {
+            slot->skipped++;
+            return EBB_OK;
         }
-        slot->block[*at] = block;
-        slot->in_block[*at] = row;
-        slot->row[*at] = block->row0 + row;
-        if (block->rowptr)
-            __builtin_prefetch(block->rowptr + row, 0, 2);
-        if (block->label)
-            __builtin_prefetch(block->label + row, 0, 2);
-        ++*at;
+        slot->error = block->error;
+        return block->error.status;
+    }
+    slot->block[at] = block;
+    slot->in_block[at] = row;
+    slot->row[at] = block->row0 + row;
+    if (block->rowptr)
+        __builtin_prefetch(block->rowptr + row, 0, 2);
+    if (block->label)
+        __builtin_prefetch(block->label + row, 0, 2);
+    if (block->segments > 0)
+        __builtin_prefetch(block->segment, 0, 2);
+    slot->batch.rows++;
+    return EBB_OK;
+}
+
+/* Rows [from, to) of a window, a few at a time, so that their blocks are fetched before they are looked at. */
+static ebb_status_t place_rows(const ebb_batches_t *b, ebb_slot_t *slot, const ebb_plan_window_t *w, int64_t from,
+                               int64_t to)
+{
+    uint32_t place[PLACED], row[PLACED];
+    for (int64_t i = from, end; i < to; i = end) {
+        end = i + PLACED < to ? i + PLACED : to;
+        for (int64_t k = i; k < end; k++) {
+            uint32_t at_row = w->dealt ? w->dealt[k] : ebb_order_mix(&w->at.mix, (uint32_t)k);
+            ebb_order_locate(&w->at, at_row, &place[k - i], &row[k - i]);
+            __builtin_prefetch(w->block[place[k - i]]);
+        }
+        for (int64_t k = 0; k < end - i; k++)
+            EBB_TRY(place_row(b, slot, w->block[place[k]], row[k]));
     }
     return EBB_OK;
 }
@@ -190,7 +216,7 @@ static ebb_status_t place_lane(const ebb_batches_t *b, ebb_slot_t *slot, int32_t
             slot->error = w->error;
             return w->error.status;
         }
-        EBB_TRY(place_rows(b, slot, w, begin - w->at.begin, end - w->at.begin, &slot->batch.rows));
+        EBB_TRY(place_rows(b, slot, w, begin - w->at.begin, end - w->at.begin));
     }
     slot->lanes[l] = (ebb_lane_rows_t){.lane = lane->lane, .first = first, .n = slot->batch.rows - first};
     return EBB_OK;
@@ -207,6 +233,24 @@ static void gather_targets(const ebb_batches_t *b, ebb_slot_t *slot)
         slot->weight[r] = slot->block[r]->weight[slot->in_block[r]];
 }
 
+static void transform_rows(const ebb_batches_t *b, float *val, const int64_t *to, int64_t first, int64_t end)
+{
+    for (int64_t r = first; !b->plain && r < end; r++)
+        ebb_transform_row(&b->transform, val + to[r], to[r + 1] - to[r]);
+}
+
+/* Room for the batch's entries. */
+static ebb_status_t have_room(ebb_batches_t *b, ebb_slot_t *slot, int64_t nnz)
+{
+    slot->batch.nnz = nnz;
+    if (nnz <= slot->capacity)
+        return EBB_OK;
+    long long want = nnz + nnz / 4, now = atomic_load(&b->entries);
+    while (want > now && !atomic_compare_exchange_weak(&b->entries, &now, want))
+        continue;
+    return reserve(b, slot, want > now ? want : now);
+}
+
 static ebb_status_t gather_sparse(ebb_batches_t *b, ebb_slot_t *slot)
 {
     int64_t rows = slot->batch.rows;
@@ -217,22 +261,14 @@ static ebb_status_t gather_sparse(ebb_batches_t *b, ebb_slot_t *slot)
         slot->val_from[r] = block->val + ptr[0];
         slot->rowptr[r + 1] = slot->rowptr[r] + (ptr[1] - ptr[0]);
     }
-    int64_t nnz = slot->rowptr[rows];
-    if (nnz > slot->capacity) {
-        long long want = nnz + nnz / 4, now = atomic_load(&b->entries);
-        while (want > now && !atomic_compare_exchange_weak(&b->entries, &now, want))
-            continue;
-        EBB_TRY(reserve(b, slot, want > now ? want : now));
-    }
+    EBB_TRY(have_room(b, slot, slot->rowptr[rows]));
     const ebb_copy_t copy = {rows, slot->rowptr, slot->col_from, slot->val_from, slot->col, slot->val};
     int64_t step = b->plain ? rows : TRANSFORM_ROWS;
     for (int64_t r = 0, end; r < rows; r = end) {
         end = r + step < rows ? r + step : rows;
         ebb_copy_rows(&copy, r, end);
-        for (int64_t i = r; !b->plain && i < end; i++)
-            ebb_transform_row(&b->transform, slot->val + slot->rowptr[i], slot->rowptr[i + 1] - slot->rowptr[i]);
+        transform_rows(b, slot->val, slot->rowptr, r, end);
     }
-    slot->batch.nnz = nnz;
     return EBB_OK;
 }
 
@@ -249,12 +285,94 @@ static void gather_dense(ebb_batches_t *b, ebb_slot_t *slot)
     slot->batch.nnz = slot->batch.rows * cols;
 }
 
+/* ---- rows kept as they are stored ---- */
+
+static const ebb_segment_t *segment_of(const ebb_block_t *block, uint32_t row)
+{
+    const ebb_segment_t *s = block->segment;
+    while (row >= s[1].row)
+        s++;
+    return s;
+}
+
+/* Where row r is: in planes as far as its chunk goes, the rest, or all of it, as patches. */
+static void place_sparse(ebb_slot_t *slot, int64_t r)
+{
+    const ebb_block_t *block = slot->block[r];
+    const int64_t *ptr = block->rowptr + slot->in_block[r];
+    int64_t to = slot->rowptr[r] + (ptr[1] - ptr[0]);
+    slot->rowptr[r + 1] = to;
+    if (block->segments == 0) {
+        slot->col_plane[r] = slot->val_plane[r] = NULL;
+        slot->patch[slot->patches++] =
+            (ebb_patch_t){r, slot->rowptr[r], ptr[1] - ptr[0], block->col + ptr[0], block->val + ptr[0]};
+        return;
+    }
+    const ebb_segment_t *s = segment_of(block, slot->in_block[r]);
+    slot->col_plane[r] = s->col + (ptr[0] - s->entry);
+    slot->val_plane[r] = s->val + (ptr[0] - s->entry);
+    if (ptr[1] <= s->edge)
+        return;
+    int64_t from = ptr[0] > s->edge ? ptr[0] : s->edge;
+    slot->patch[slot->patches++] = (ebb_patch_t){r, to - (ptr[1] - from), ptr[1] - from, s->tail_col + (from - s->edge),
+                                                 s->tail_val + (from - s->edge)};
+}
+
+static void place_dense(const ebb_batches_t *b, ebb_slot_t *slot, int64_t r)
+{
+    const ebb_block_t *block = slot->block[r];
+    int64_t row = slot->in_block[r], cols = b->info->cols;
+    slot->val_plane[r] = NULL;
+    if (block->segments == 0) {
+        slot->patch[slot->patches++] = (ebb_patch_t){r, r * cols, cols, NULL, block->x + row * cols};
+        return;
+    }
+    const ebb_segment_t *s = segment_of(block, slot->in_block[r]);
+    slot->val_plane[r] = s->val + (row - s->row) * cols;
+}
+
+static ebb_status_t gather_stored(ebb_batches_t *b, ebb_slot_t *slot)
+{
+    const ebb_stored_t *form = b->form;
+    bool sparse = b->info->sparse;
+    int64_t rows = slot->batch.rows, step = TRANSFORM_ROWS, done = 0;
+    slot->patches = 0;
+    for (int64_t r = 0; r < rows && sparse; r++)
+        place_sparse(slot, r);
+    for (int64_t r = 0; r < rows && !sparse; r++)
+        place_dense(b, slot, r);
+    const int64_t *to = sparse ? slot->rowptr : slot->to;
+    if (sparse)
+        EBB_TRY(have_room(b, slot, to[rows]));
+    slot->batch.nnz = to[rows];
+    float *values = sparse ? slot->val : slot->x;
+    const ebb_widen_t col = {form->col, true, form->elements, rows, to, slot->col_plane, slot->col};
+    const ebb_widen_t val = {form->val, false, form->elements, rows, to, slot->val_plane, values};
+    for (int64_t r = 0, end; r < rows; r = end) {
+        end = r + step < rows ? r + step : rows;
+        if (sparse)
+            ebb_widen_rows(&col, r, end);
+        ebb_widen_rows(&val, r, end);
+        for (const ebb_patch_t *p = slot->patch + done; done < slot->patches && p->row < end; p++, done++) {
+            if (p->n == 0)
+                continue;
+            if (sparse)
+                memcpy(slot->col + p->to, p->col, (size_t)p->n * sizeof *p->col);
+            memcpy(values + p->to, p->val, (size_t)p->n * sizeof *p->val);
+        }
+        transform_rows(b, values, to, r, end);
+    }
+    return EBB_OK;
+}
+
 static ebb_status_t fill(ebb_batches_t *b, ebb_slot_t *slot)
 {
     slot->batch.rows = slot->skipped = 0;
     for (int32_t l = 0; l < b->plan->n_lanes; l++)
         EBB_TRY(place_lane(b, slot, l));
     gather_targets(b, slot);
+    if (b->form->possible)
+        return gather_stored(b, slot);
     if (b->info->sparse)
         return gather_sparse(b, slot);
     gather_dense(b, slot);

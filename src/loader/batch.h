@@ -6,6 +6,13 @@
 
 typedef enum ebb_slot_state { EBB_SLOT_FREE, EBB_SLOT_FILLING, EBB_SLOT_READY, EBB_SLOT_HELD } ebb_slot_state_t;
 
+/* Entries of a row that are not in byte planes, but lie widened somewhere. */
+typedef struct ebb_patch {
+    int64_t row, to, n;
+    const int32_t *col;
+    const float *val;
+} ebb_patch_t;
+
 typedef struct ebb_slot {
     ebb_batch_t batch; /* first: what the consumer holds */
     ebb_slot_state_t state;
@@ -20,6 +27,10 @@ typedef struct ebb_slot {
     uint32_t *in_block;
     const int32_t **col_from; /* (rows) sparse: where each row's entries are */
     const float **val_from;
+    const uint8_t **col_plane, **val_plane; /* (rows) the same of rows kept as they are stored; NULL: patched in */
+    int64_t *to;                            /* (rows + 1) where they go: rowptr, or of dense rows */
+    ebb_patch_t *patch;                     /* (rows) by rows */
+    int64_t patches;
     int64_t skipped;   /* rows of damaged blocks left out */
     ebb_error_t error; /* status EBB_OK: the batch is good */
 } ebb_slot_t;
@@ -29,7 +40,8 @@ typedef struct ebb_batches {
     const ebb_plan_t *plan;
     const ebb_dataset_info_t *info;
     ebb_transform_t transform;
-    bool plain; /* no transform */
+    bool plain;               /* no transform */
+    const ebb_stored_t *form; /* of the blocks */
     bool skip_corrupt;
     int64_t max_rows;
     int n;

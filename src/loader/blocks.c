@@ -30,16 +30,27 @@ static int64_t usual_entries(const ebb_order_t *order, const ebb_dataset_info_t 
     return order->blocks && order->blocks->max_entries < 2 * usual ? order->blocks->max_entries : usual;
 }
 
+/* Bytes of a block's part of the slab: rows as they are stored, or columns and values, or dense rows. */
+static int64_t slab_bytes(const ebb_order_t *order, const ebb_dataset_info_t *info, const ebb_stored_t *form)
+{
+    int64_t bytes =
+        info->sparse ? (usual_entries(order, info) + EBB_COPY_SLACK) * 8 : order->block_rows * info->cols * 4;
+    if (form->possible)
+        bytes = form->bands * (form->band_bytes + form->tail * 8) + EBB_STORED_SLACK;
+    return (bytes + 63) / 64 * 64;
+}
+
 static int64_t fixed_bytes(const ebb_order_t *order, const ebb_dataset_info_t *info)
 {
-    int64_t row = info->sparse ? 8 : info->cols * 4;
+    int64_t row = info->sparse ? 8 : 0;
     row += (has_label(info) ? 4 : 0) + real_cols(info) * 4 + (info->weighted ? 4 : 0);
     return (order->block_rows + 1) * row + (int64_t)sizeof(ebb_block_t);
 }
 
-int64_t ebb_block_bytes(const ebb_order_t *order, const ebb_dataset_info_t *info)
+int64_t ebb_block_bytes(const ebb_order_t *order, const ebb_dataset_info_t *info, const ebb_stored_t *form)
 {
-    return fixed_bytes(order, info) + (info->sparse ? (usual_entries(order, info) + EBB_COPY_SLACK) * 8 : 0);
+    return fixed_bytes(order, info) + slab_bytes(order, info, form) +
+           (form->bands + 1) * (int64_t)sizeof(ebb_segment_t);
 }
 
 static void block_free(ebb_block_t *block)
@@ -52,6 +63,9 @@ static void block_free(ebb_block_t *block)
         ebb_free(block->val);
         ebb_free(block->x);
     }
+    if (block->own_room)
+        ebb_free(block->room.chunk);
+    ebb_free(block->segment);
     ebb_free(block->label);
     ebb_free(block->y);
     ebb_free(block->weight);
@@ -78,27 +92,50 @@ static ebb_status_t reserve(ebb_blocks_t *b, ebb_block_t *block, int64_t entries
     return EBB_OK;
 }
 
-/* Bytes of a block's part of the slab: columns and values, or dense rows. */
-static size_t slab_bytes(const ebb_order_t *order, const ebb_dataset_info_t *info)
+/* Room for dense rows that do not come as they are stored. */
+static ebb_status_t reserve_dense(ebb_blocks_t *b, ebb_block_t *block)
 {
-    int64_t elements =
-        info->sparse ? 2 * (usual_entries(order, info) + EBB_COPY_SLACK) : order->block_rows * info->cols;
-    return (size_t)(elements + 15) / 16 * 64;
+    int64_t n = b->order->block_rows * b->info->cols;
+    EBB_TRY(EBB_NEW_ARRAY("rows of a block", n, &block->x));
+    block->grown = true;
+    atomic_fetch_add(&b->bytes, n * 4);
+    atomic_fetch_add(&b->allocations, 1);
+    return EBB_OK;
+}
+
+/* Where rows go as they are stored; columns and values get room if there must be. */
+static ebb_status_t give_stored_room(ebb_blocks_t *b, ebb_block_t *block)
+{
+    const ebb_stored_t *form = &b->form;
+    int64_t bytes = slab_bytes(b->order, b->info, form);
+    uint8_t *room = (uint8_t *)b->slab + b->n * bytes;
+    block->own_room = b->n >= b->limit;
+    if (block->own_room) {
+        block->room.chunk = NULL;
+        EBB_TRY(ebb_alloc("rows of a block", (size_t)bytes, (void **)&room));
+    }
+    block->room.chunk = room;
+    block->room.tail_col = (int32_t *)(void *)(room + form->bands * form->band_bytes);
+    block->room.tail_val = (float *)(void *)(block->room.tail_col + form->bands * form->tail);
+    atomic_fetch_add(&b->bytes, bytes);
+    EBB_TRY(EBB_NEW_ARRAY("segments of a block", form->bands + 1, &block->segment));
+    block->room.segment = block->segment;
+    return EBB_OK;
 }
 
 /* Columns and values, or dense rows: of the slab, or the block's own once there are more blocks than it was made for.
  */
 static ebb_status_t give_room(ebb_blocks_t *b, ebb_block_t *block)
 {
-    if (b->n >= b->limit && b->info->sparse)
-        return reserve(b, block, atomic_load(&b->entries));
-    if (b->n >= b->limit) {
-        block->grown = true;
-        return ebb_alloc("rows of a block", slab_bytes(b->order, b->info), (void **)&block->x);
-    }
-    char *room = (char *)b->slab + (size_t)b->n * slab_bytes(b->order, b->info);
+    if (b->form.possible)
+        return give_stored_room(b, block);
+    if (b->n >= b->limit)
+        return b->info->sparse ? reserve(b, block, atomic_load(&b->entries)) : reserve_dense(b, block);
+    int64_t bytes = slab_bytes(b->order, b->info, &b->form);
+    char *room = (char *)b->slab + b->n * bytes;
     if (!b->info->sparse) {
         block->x = (float *)room;
+        atomic_fetch_add(&b->bytes, bytes);
         return EBB_OK;
     }
     block->capacity = usual_entries(b->order, b->info);
@@ -189,7 +226,7 @@ ebb_status_t ebb_blocks_init(ebb_blocks_t *b, const ebb_order_t *order, const eb
         buckets *= 2;
     b->bucket_mask = buckets - 1;
     EBB_TRY(EBB_NEW_ARRAY("block buckets", buckets, &b->bucket));
-    EBB_TRY(ebb_alloc("blocks", (size_t)limit * slab_bytes(order, info), &b->slab));
+    EBB_TRY(ebb_alloc("blocks", (size_t)(limit * slab_bytes(order, info, &b->form)), &b->slab));
     while (b->n < limit)
         EBB_TRY(add_buffer(b));
     return EBB_OK;
@@ -281,14 +318,27 @@ static ebb_status_t decode_sparse(ebb_blocks_t *b, ebb_block_t *block, int64_t r
     return ebb_reader_csr(reader, row0, block->rows, block->col, block->val);
 }
 
+static ebb_status_t decode_dense(ebb_blocks_t *b, ebb_block_t *block, ebb_reader_t *reader)
+{
+    if (!block->x)
+        EBB_TRY(reserve_dense(b, block));
+    return ebb_reader_dense(reader, block->row0, block->rows, block->x);
+}
+
 ebb_status_t ebb_block_decode(ebb_blocks_t *b, ebb_block_t *block, ebb_reader_t *reader)
 {
     int64_t row0 = block->row0;
+    block->segments = 0;
+    if (b->form.possible)
+        EBB_TRY(ebb_reader_stored(reader, &b->form, row0, block->rows, block->rowptr, &block->room, &block->segments));
     if (b->info->sparse) {
-        EBB_TRY(decode_sparse(b, block, row0, reader));
+        if (block->segments == 0)
+            EBB_TRY(decode_sparse(b, block, row0, reader));
+        block->nnz = block->rowptr[block->rows];
         atomic_fetch_add(&b->decoded_bytes, block->nnz * 8 + (block->rows + 1) * 8);
     } else {
-        EBB_TRY(ebb_reader_dense(reader, row0, block->rows, block->x));
+        if (block->segments == 0)
+            EBB_TRY(decode_dense(b, block, reader));
         block->nnz = block->rows * b->info->cols;
         atomic_fetch_add(&b->decoded_bytes, block->nnz * 4);
     }

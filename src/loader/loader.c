@@ -329,7 +329,8 @@ static ebb_status_t block_limit(const ebb_loader_t *l, int32_t n_lanes, int64_t 
     int64_t all = ebb_order_blocks(&l->order);
     int64_t window = n_lanes * ebb_order_window_places(&l->order);
     int64_t least = window < all ? window : all;
-    int64_t block = ebb_block_bytes(&l->order, l->info), batches = ebb_batch_bytes(l->info, max_rows) * depth;
+    int64_t block = ebb_block_bytes(&l->order, l->info, &l->blocks.form),
+            batches = ebb_batch_bytes(l->info, max_rows) * depth;
     int64_t need = least * block + batches;
     if (budget < need)
         return EBB_FAIL(EBB_EINVAL,
@@ -383,6 +384,8 @@ static ebb_status_t init(ebb_loader_t *l, const ebb_dataset_t *ds, const ebb_loa
     if (options->threads < 0 || l->threads > MAX_THREADS)
         return EBB_FAIL(EBB_EINVAL, "read-ahead threads must be 1 to %d, not %d", MAX_THREADS, options->threads);
     EBB_TRY(ebb_order_init(&l->order, l->info));
+    if (l->order.blocks)
+        ebb_stored_form(ds, &l->blocks.form);
     EBB_TRY(copy_lanes(l, options, &n_lanes));
     for (int32_t i = 0; i < n_lanes; i++)
         max_rows += ebb_order_lane_share(&l->order, l->lanes[i]);
@@ -392,6 +395,7 @@ static ebb_status_t init(ebb_loader_t *l, const ebb_dataset_t *ds, const ebb_loa
     EBB_TRY(ebb_plan_init(&l->plan, &l->order, &l->blocks, l->lanes, n_lanes, depth));
     l->batches.plan = &l->plan;
     l->batches.info = l->info;
+    l->batches.form = &l->blocks.form;
     l->batches.transform = options->transform;
     l->batches.alloc = options->alloc;
     l->batches.free = options->free;

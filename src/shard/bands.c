@@ -179,13 +179,24 @@ static int64_t entry_at(const ebb_dataset_t *ds, const ebb_shard_t *s, int64_t b
     return b > 0 ? (edge < s->nnz ? edge : s->nnz) + s->band[b - 1].tail : 0;
 }
 
+static void note_bands(const ebb_dataset_t *ds, const cut_t *c, ebb_row_blocks_t *blocks)
+{
+    const ebb_band_t *band = ds->shard[c->shard].band;
+    blocks->whole &= c->end - c->row <= MOST_ROWS;
+    blocks->bands += c->next - c->band;
+    blocks->most_bands = c->next - c->band > blocks->most_bands ? c->next - c->band : blocks->most_bands;
+    for (int64_t b = c->band; b < c->next; b++)
+        blocks->most_tail = band[b].tail > blocks->most_tail ? band[b].tail : blocks->most_tail;
+}
+
 /* Counts the blocks and notes their first rows and entries. Bands of very many rows (short ones, or empty) are cut up.
  */
 static void cut_blocks(const ebb_dataset_t *ds, ebb_row_blocks_t *blocks, int64_t *row, int64_t *entry)
 {
     int64_t before = 0;
-    *blocks = (ebb_row_blocks_t){.min_rows = INT64_MAX};
+    *blocks = (ebb_row_blocks_t){.min_rows = INT64_MAX, .whole = true};
     for (cut_t c = {0}, last = {0}; next_cut(ds, &c); last = c) {
+        note_bands(ds, &c, blocks);
         const ebb_shard_t *s = &ds->shard[c.shard];
         for (int i = last.shard; i < c.shard; i++)
             before += ds->info.sparse ? ds->shard[i].nnz : ds->shard[i].rows * ds->info.cols;

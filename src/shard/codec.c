@@ -3,6 +3,7 @@
  * versions are chosen at run time; the portable loops are plain enough for the compiler's vectoriser. Every version
  * gives the same bits: integers up to 2^24 and halves are exact in float32, floats are copied. */
 #include "shard/layout.h"
+#include "shard/planes.h"
 
 #include <endian.h>
 #include <math.h>
@@ -42,7 +43,7 @@ int ebb_codec_level(int level)
     return atomic_load(&forced);
 }
 
-static int level_now(void)
+int ebb_codec_level_now(void)
 {
     int cpu = cpu_level(), most = atomic_load_explicit(&forced, memory_order_relaxed);
     return cpu < most ? cpu : most;
@@ -66,24 +67,6 @@ void ebb_shuffle(size_t size, const void *in, int64_t n, void *out)
 }
 
 /* ---- halves ---- */
-
-static float half_to_float(uint16_t h)
-{
-    uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = h >> 10 & 31, fraction = h & 1023;
-    uint32_t bits;
-    float f;
-    if (exponent == 31)
-        bits = sign | 0x7f800000 | fraction << 13 | (fraction ? 0x400000 : 0); /* NaNs become quiet, as in hardware */
-    else if (exponent > 0)
-        bits = sign | (exponent + 112) << 23 | fraction << 13;
-    else {
-        f = (float)fraction * 0x1p-24f;
-        memcpy(&bits, &f, 4);
-        bits |= sign;
-    }
-    memcpy(&f, &bits, 4);
-    return f;
-}
 
 /* Rounds towards zero; the caller checks that nothing was lost. */
 static uint16_t float_to_half(float f)
@@ -146,21 +129,6 @@ static void plane_i8f(const int8_t *restrict a, int64_t n, float *restrict out)
 /* ---- vector versions: return how many elements they did, from the front ---- */
 
 #if defined(__x86_64__)
-#include <immintrin.h>
-
-#define AVX2   __attribute__((target("avx2,f16c")))
-#define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl")))
-
-static AVX2 inline __m256i load8(const uint8_t *p)
-{
-    return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
-}
-
-static AVX2 inline __m256i pair8(const uint8_t *a, const uint8_t *b)
-{
-    return _mm256_or_si256(load8(a), _mm256_slli_epi32(load8(b), 8));
-}
-
 static AVX2 int64_t planes4_avx2(const uint8_t *p, int64_t stride, int64_t n, uint32_t *out)
 {
     int64_t i = 0;
@@ -203,16 +171,6 @@ static AVX2 int64_t plane1_avx2(bool is_signed, const uint8_t *a, int64_t n, flo
         _mm256_storeu_ps(out + i, _mm256_cvtepi32_ps(is_signed ? _mm256_cvtepi8_epi32(v) : _mm256_cvtepu8_epi32(v)));
     }
     return i;
-}
-
-static AVX512 inline __m512i load16(const uint8_t *p)
-{
-    return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
-}
-
-static AVX512 inline __m512i pair16(const uint8_t *a, const uint8_t *b)
-{
-    return _mm512_or_si512(load16(a), _mm512_slli_epi32(load16(b), 8));
 }
 
 static AVX512 int64_t plane1_avx512(bool is_signed, const uint8_t *a, int64_t n, float *out)
@@ -259,7 +217,7 @@ static void take_plane1(bool is_signed, const uint8_t *a, int64_t n, float *out)
 {
     int64_t done = 0;
 #if defined(__x86_64__)
-    int level = level_now();
+    int level = ebb_codec_level_now();
     done = level == 2 ? plane1_avx512(is_signed, a, n, out) : level == 1 ? plane1_avx2(is_signed, a, n, out) : 0;
 #endif
     if (is_signed)
@@ -272,7 +230,7 @@ static void take_planes4(const uint8_t *p, int64_t stride, int64_t n, uint32_t *
 {
     int64_t done = 0;
 #if defined(__x86_64__)
-    int level = level_now();
+    int level = ebb_codec_level_now();
     done = level == 2 ? planes4_avx512(p, stride, n, out) : level == 1 ? planes4_avx2(p, stride, n, out) : 0;
 #endif
     planes4(p + done, stride, n - done, out + done);
@@ -282,7 +240,7 @@ static void take_planes2(ebb_elem_t elem, const uint8_t *a, const uint8_t *b, in
 {
     int64_t done = 0;
 #if defined(__x86_64__)
-    int level = level_now();
+    int level = ebb_codec_level_now();
     done = level == 2   ? planes2_avx512(elem, a, b, n, to_float, out)
            : level == 1 ? planes2_avx2(elem, a, b, n, to_float, out)
                         : 0;

@@ -5,6 +5,7 @@
 
 #include <ebb/shard.h>
 #include "base/crew.h"
+#include "shard/elem.h"
 
 /* Elements in a chunk of X. Small, because a shuffled block is one chunk, and many blocks mix better than few; against
  * 65536 they cost 1 to 3 % more bytes and decode as fast. Data sets of before have 65536. */
@@ -14,22 +15,6 @@
     8192 /* of indptr, targets and weights: a shuffled block needs few of them, so their chunks are small */
 #define EBB_INDEX_MAGIC   0x5845444e49424245ull /* "EBBINDEX" */
 #define EBB_INDEX_VERSION 1
-
-/* Types of elements as stored; the numbers are part of the format. */
-typedef enum ebb_elem {
-    EBB_ELEM_U8,
-    EBB_ELEM_I8,
-    EBB_ELEM_U16,
-    EBB_ELEM_I16,
-    EBB_ELEM_U32,
-    EBB_ELEM_I32,
-    EBB_ELEM_U64,
-    EBB_ELEM_I64,
-    EBB_ELEM_F16,
-    EBB_ELEM_F32,
-    EBB_ELEM_F64,
-    EBB_ELEMS
-} ebb_elem_t;
 
 /* What an array is for; the numbers are part of the format. */
 typedef enum ebb_role {
@@ -111,8 +96,6 @@ struct ebb_dataset {
     int64_t h5_file; /* open file of EBB_CODEC_HDF5 arrays, else 0 */
 };
 
-size_t ebb_elem_size(ebb_elem_t elem);
-const char *ebb_elem_name(ebb_elem_t elem);
 ebb_elem_t ebb_value_elem(ebb_value_type_t type);
 /* Name in the file of an array of our own layout. */
 const char *ebb_role_name(ebb_role_t role, ebb_target_kind_t target, int64_t target_cols);
@@ -162,6 +145,8 @@ bool ebb_take_i64(ebb_elem_t elem, bool shuffled, const void *in, int64_t n, int
 int64_t ebb_put_f32(ebb_elem_t elem, const float *in, int64_t n, void *out);
 /* For tests: 0 portable, 1 AVX2, 2 AVX-512; not above what the CPU has. Returns the level in force. */
 int ebb_codec_level(int level);
+/* The level in force. */
+int ebb_codec_level_now(void);
 
 /* A writer whose chunks are compressed by the caller's crew. */
 ebb_status_t ebb_shard_writer_create_with(const char *dir, const ebb_dataset_plan_t *plan, int index, ebb_crew_t *crew,

@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "shard/bands.h"
+#include "shard/stored.h"
 #include "shard/unpack.h"
 
 #include <fcntl.h>
@@ -583,6 +584,136 @@ ebb_status_t ebb_reader_dense(ebb_reader_t *r, int64_t row0, int64_t n, float *x
         else
             EBB_TRY(ebb_reader_take(r, shard, EBB_ROLE_X, first, m, EBB_ELEM_F32, out));
     }
+    return EBB_OK;
+}
+
+/* ---- rows as they are stored ---- */
+
+/* A row in memory is as many cache lines as its parts touch: short rows have fewer in two wide arrays. */
+static bool planes_are_near(const ebb_dataset_info_t *info, const ebb_array_t *col, const ebb_array_t *val)
+{
+    double n = (double)info->nnz / (double)info->rows;
+    double planes = (double)(ebb_elem_size(col->elem) + ebb_elem_size(val->elem));
+    return planes * (1 + n / 64) <= 2 * (1 + n / 16);
+}
+
+void ebb_stored_form(const ebb_dataset_t *ds, ebb_stored_t *form)
+{
+    const ebb_dataset_info_t *info = &ds->info;
+    const ebb_row_blocks_t *blocks = info->blocks;
+    *form = (ebb_stored_t){0};
+    if (!blocks || !blocks->whole)
+        return;
+    const ebb_array_t *val = &ds->shard[0].array[info->sparse ? EBB_ROLE_DATA : EBB_ROLE_X];
+    const ebb_array_t *col = &ds->shard[0].array[EBB_ROLE_INDICES];
+    form->val = val->elem;
+    form->col = col->elem;
+    form->elements = val->chunk_rows * val->chunk_cols;
+    form->val_at = info->sparse ? form->elements * (int64_t)ebb_elem_size(col->elem) : 0;
+    form->band_bytes = form->val_at + form->elements * (int64_t)ebb_elem_size(val->elem);
+    form->band_bytes = (form->band_bytes + 63) / 64 * 64;
+    form->possible = val->grid_cols == 1 && ebb_widen_possible(val->elem, false) &&
+                     (!info->sparse || (ebb_widen_possible(col->elem, true) && planes_are_near(info, col, val)));
+    int64_t usual = 2 * (blocks->bands / blocks->n + 1), longest = form->elements / 8;
+    form->bands = (int)(blocks->most_bands < usual ? blocks->most_bands : usual);
+    form->tail = !info->sparse ? 0 : blocks->most_tail < longest ? blocks->most_tail : longest;
+}
+
+/* Do the bands from b up to local row `end` fit? */
+static bool has_room(const ebb_reader_t *r, const ebb_stored_t *form, int shard, int64_t b, int64_t end)
+{
+    const ebb_shard_t *s = &r->ds->shard[shard];
+    ebb_band_parts_t p;
+    int n = 0;
+    for (; b < s->bands && s->band[b].row < end; b++) {
+        if (!ebb_band_parts(s, &r->ds->info, b, &p))
+            return false;
+        n += p.rows > 0;
+        if (n > form->bands || p.tail > form->tail || (p.rows > 0 && p.here + p.tail != p.end - p.begin))
+            return false;
+    }
+    return true;
+}
+
+/* One chunk of a band into memory of the caller. */
+static ebb_status_t load_stored(ebb_reader_t *r, int shard, ebb_role_t role, int64_t c, uint8_t *buf)
+{
+    const ebb_array_t *a = &r->ds->shard[shard].array[role];
+    slot_t slot = {.buf = buf};
+    return decode(r, shard, a, c, &slot) == EBB_OK ? EBB_OK : name_chunk(r, shard, a, c);
+}
+
+static ebb_status_t stored_columns(ebb_reader_t *r, const ebb_stored_t *form, int shard, int64_t b,
+                                   const ebb_band_parts_t *p, uint8_t *chunk, int32_t *tail)
+{
+    const ebb_array_t *a = &r->ds->shard[shard].array[EBB_ROLE_INDICES];
+    int64_t cols = r->ds->info.cols, first = p->begin - b * form->elements;
+    if (p->here > 0) {
+        EBB_TRY(load_stored(r, shard, EBB_ROLE_INDICES, b, chunk));
+        if (ebb_columns_beyond(a->elem, chunk + first, form->elements, p->here, cols))
+            return EBB_FAIL(EBB_ECORRUPT, "%s: %s: rows %lld to %lld: a column is not in 0 .. %lld",
+                            r->ds->shard[shard].file, a->name, (long long)r->row0, (long long)r->row1 - 1,
+                            (long long)cols - 1);
+    }
+    const slot_t slot = {.buf = r->record + p->col};
+    (void)widen(a, &slot, p->tail, 0, p->tail, EBB_ELEM_I32, tail, 0); /* types of ours fit */
+    return check_columns(r, shard, tail, p->tail);
+}
+
+static ebb_status_t stored_values(ebb_reader_t *r, int shard, int64_t b, const ebb_band_parts_t *p, uint8_t *chunk,
+                                  float *tail)
+{
+    const slot_t slot = {.buf = r->record + p->val};
+    if (p->here > 0)
+        EBB_TRY(load_stored(r, shard, EBB_ROLE_DATA, b, chunk));
+    (void)widen(&r->ds->shard[shard].array[EBB_ROLE_DATA], &slot, p->tail, 0, p->tail, EBB_ELEM_F32, tail, 0);
+    return EBB_OK;
+}
+
+/* The k-th segment of a block, whose rows begin at `row` of it: band b. */
+static ebb_status_t stored_segment(ebb_reader_t *r, const ebb_stored_t *form, int shard, int64_t b,
+                                   const ebb_band_parts_t *p, int64_t row, int64_t *rowptr,
+                                   const ebb_stored_room_t *room, int k)
+{
+    uint8_t *chunk = room->chunk + k * form->band_bytes;
+    ebb_segment_t *s = &room->segment[k];
+    *s = (ebb_segment_t){.row = row, .col = chunk, .val = chunk + form->val_at};
+    if (!rowptr)
+        return load_stored(r, shard, EBB_ROLE_X, b, chunk);
+    int64_t first = p->here > 0 ? p->begin - b * form->elements : 0;
+    int32_t *tail_col = room->tail_col + k * form->tail;
+    float *tail_val = room->tail_val + k * form->tail;
+    EBB_TRY(band_rowptr(r, shard, b, p, rowptr + row));
+    s->entry = rowptr[row];
+    s->edge = s->entry + p->here;
+    s->col += first;
+    s->val += first;
+    s->tail_col = tail_col;
+    s->tail_val = tail_val;
+    EBB_TRY(stored_columns(r, form, shard, b, p, chunk, tail_col));
+    return stored_values(r, shard, b, p, chunk + form->val_at, tail_val);
+}
+
+ebb_status_t ebb_reader_stored(ebb_reader_t *r, const ebb_stored_t *form, int64_t row0, int64_t n, int64_t *rowptr,
+                               const ebb_stored_room_t *room, int *segments_p)
+{
+    int shard, k = 0;
+    int64_t first, band, row = 0;
+    ebb_band_parts_t p;
+    *segments_p = 0;
+    EBB_TRY(begin_rows(r, row0, n));
+    if (find_piece(r, row0, row0 + n, &shard, &first) < n || !whole_bands(r, shard, first, n, &band) ||
+        !has_room(r, form, shard, band, first + n))
+        return EBB_OK;
+    if (rowptr)
+        rowptr[0] = 0;
+    for (; row < n; band++, row += p.rows) {
+        EBB_TRY(load_record(r, shard, band, &p));
+        if (p.rows > 0)
+            EBB_TRY(stored_segment(r, form, shard, band, &p, row, rowptr, room, k++));
+    }
+    room->segment[k] = (ebb_segment_t){.row = n};
+    *segments_p = k;
     return EBB_OK;
 }
 

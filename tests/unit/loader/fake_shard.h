@@ -4,6 +4,7 @@
 #define EBB_TESTS_FAKE_SHARD_H
 
 #include "support.h"
+#include "shard/stored.h"
 #include <ebb/loader.h>
 #include <stdatomic.h>
 
@@ -110,6 +111,17 @@ ebb_status_t ebb_reader_dense(ebb_reader_t *reader, int64_t row0, int64_t n, flo
             *x++ = row_val(r, j);
     atomic_fetch_add(&reader->ds->decoded, n);
     return EBB_OK;
+}
+
+void ebb_stored_form(const ebb_dataset_t *ds, ebb_stored_t *form)
+{
+    *form = (ebb_stored_t){0};
+}
+
+ebb_status_t ebb_reader_stored(ebb_reader_t *reader, const ebb_stored_t *form, int64_t row0, int64_t n, int64_t *rowptr,
+                               const ebb_stored_room_t *room, int *segments_p)
+{
+    return EBB_FAIL(EBB_EBUG, "rows %lld + %lld are not stored", (long long)row0, (long long)n);
 }
 
 ebb_status_t ebb_reader_targets(ebb_reader_t *reader, int64_t row0, int64_t n, int32_t *label, float *y, float *weight)

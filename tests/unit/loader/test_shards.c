@@ -70,6 +70,9 @@ static void sparse_rows_arrive_as_they_were_written(void **state)
     check(true, EBB_U8, 2, false, false);
     check(true, EBB_F32, 1, true, true);
     check(true, EBB_U16, 2, false, true);
+    check(true, EBB_U8, 1, false, true);
+    check(true, EBB_I16, 2, true, true);
+    check(true, EBB_F16, 1, false, true);
 }
 
 static void dense_rows_arrive_as_they_were_written(void **state)
@@ -77,6 +80,8 @@ static void dense_rows_arrive_as_they_were_written(void **state)
     check(false, EBB_F16, 2, true, false);
     check(false, EBB_F32, 1, false, false);
     check(false, EBB_I8, 1, false, true);
+    check(false, EBB_U16, 2, true, true);
+    check(false, EBB_F32, 1, false, true);
 }
 
 int main(void)

@@ -1,3 +1,4 @@
+ebb_unit_test(shard widen)
 ebb_unit_test(shard roundtrip)
 ebb_unit_test(shard foreign)
 ebb_unit_test(shard pack)

@@ -1,0 +1,199 @@
+/* Rows out of byte planes: columns to int32, values to float32. Rows are short and begin anywhere, so each is done in
+ * steps of 16 (AVX-512) or 8 (AVX2) that run past its end into what the next row overwrites; the lines of rows to come
+ * are fetched meanwhile, into the second-level cache (see loader/copy.c). Every version gives the same bits. */
+#include "shard/layout.h"
+#include "shard/planes.h"
+#include "shard/stored.h"
+
+enum { FETCHED = 24576, LEAST_AHEAD = 3, MOST_AHEAD = 48, FETCH_BYTES = 1024 };
+
+/* Rows to look ahead, so that the fetched lines stay in cache until they are needed. */
+static int64_t rows_ahead(const ebb_widen_t *w, int64_t planes)
+{
+    int64_t bytes = w->rows > 0 ? (w->to[w->rows] - w->to[0]) / w->rows * planes + 64 * planes : 1;
+    int64_t ahead = FETCHED / bytes;
+    return ahead < LEAST_AHEAD ? LEAST_AHEAD : ahead > MOST_AHEAD ? MOST_AHEAD : ahead;
+}
+
+static inline void fetch_row(const ebb_widen_t *w, int64_t r, int planes)
+{
+    int64_t bytes = w->to[r + 1] - w->to[r];
+    if (!w->from[r] || bytes == 0)
+        return;
+    bytes = bytes < FETCH_BYTES ? bytes : FETCH_BYTES; /* the CPU's own prefetcher follows from there */
+    for (int p = 0; p < planes; p++) {
+        const uintptr_t from = (uintptr_t)(w->from[r] + p * w->stride), end = from + (uintptr_t)bytes;
+        for (uintptr_t line = from & ~(uintptr_t)63; line < end; line += 64)
+            __builtin_prefetch((const void *)line, 0, 2);
+    }
+}
+
+/* step(p, out + i) does the elements from plane byte p on. */
+#define ROWS(planes, type, width, step)                                                                                \
+    do {                                                                                                               \
+        const int64_t ahead = rows_ahead(w, planes), s = w->stride;                                                    \
+        for (int64_t r = first; r < end; r++) {                                                                        \
+            const uint8_t *p = w->from[r];                                                                             \
+            type *out = (type *)w->out + w->to[r];                                                                     \
+            int64_t n = w->to[r + 1] - w->to[r];                                                                       \
+            if (r + ahead < w->rows)                                                                                   \
+                fetch_row(w, r + ahead, planes);                                                                       \
+            for (int64_t i = 0; p && i < n; i += (width)) {                                                            \
+                step;                                                                                                  \
+            }                                                                                                          \
+        }                                                                                                              \
+    } while (0)
+
+static inline uint32_t two(const uint8_t *p, int64_t s)
+{
+    return p[0] | (uint32_t)p[s] << 8;
+}
+
+static inline uint32_t four(const uint8_t *p, int64_t s)
+{
+    return two(p, s) | two(p + 2 * s, s) << 16;
+}
+
+static void rows_portable(const ebb_widen_t *w, int64_t first, int64_t end)
+{
+    if (w->integer && w->elem == EBB_ELEM_U16)
+        ROWS(2, int32_t, 1, out[i] = (int32_t)two(p + i, s));
+    else if (w->elem == EBB_ELEM_I32)
+        ROWS(4, int32_t, 1, out[i] = (int32_t)four(p + i, s));
+    else if (w->elem == EBB_ELEM_U8)
+        ROWS(1, float, 1, (void)s; out[i] = p[i]);
+    else if (w->elem == EBB_ELEM_I8)
+        ROWS(1, float, 1, (void)s; out[i] = (int8_t)p[i]);
+    else if (w->elem == EBB_ELEM_U16)
+        ROWS(2, float, 1, out[i] = (float)two(p + i, s));
+    else if (w->elem == EBB_ELEM_I16)
+        ROWS(2, float, 1, out[i] = (int16_t)two(p + i, s));
+    else if (w->elem == EBB_ELEM_F16)
+        ROWS(2, float, 1, out[i] = half_to_float((uint16_t)two(p + i, s)));
+    else
+        ROWS(4, uint32_t, 1, out[i] = four(p + i, s));
+}
+
+#if defined(__x86_64__)
+#define PUT8(v)  _mm256_storeu_si256((void *)(out + i), v)
+#define PUT8F(v) _mm256_storeu_ps(out + i, v)
+
+static AVX2 inline __m256i quad8(const uint8_t *p, int64_t s)
+{
+    return _mm256_or_si256(pair8(p, p + s), _mm256_slli_epi32(pair8(p + 2 * s, p + 3 * s), 16));
+}
+
+static AVX2 inline __m256 half8(const uint8_t *a, const uint8_t *b)
+{
+    return _mm256_cvtph_ps(_mm_unpacklo_epi8(_mm_loadl_epi64((const void *)a), _mm_loadl_epi64((const void *)b)));
+}
+
+static AVX2 inline __m256 short8(const uint8_t *a, const uint8_t *b)
+{
+    return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(pair8(a, b), 16), 16));
+}
+
+static AVX2 void rows_avx2(const ebb_widen_t *w, int64_t first, int64_t end)
+{
+    if (w->integer && w->elem == EBB_ELEM_U16)
+        ROWS(2, int32_t, 8, PUT8(pair8(p + i, p + i + s)));
+    else if (w->elem == EBB_ELEM_U8)
+        ROWS(1, float, 8, (void)s; PUT8F(_mm256_cvtepi32_ps(load8(p + i))));
+    else if (w->elem == EBB_ELEM_I8)
+        ROWS(1, float, 8, (void)s;
+             PUT8F(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)(p + i))))));
+    else if (w->elem == EBB_ELEM_U16)
+        ROWS(2, float, 8, PUT8F(_mm256_cvtepi32_ps(pair8(p + i, p + i + s))));
+    else if (w->elem == EBB_ELEM_I16)
+        ROWS(2, float, 8, PUT8F(short8(p + i, p + i + s)));
+    else if (w->elem == EBB_ELEM_F16)
+        ROWS(2, float, 8, PUT8F(half8(p + i, p + i + s)));
+    else
+        ROWS(4, uint32_t, 8, PUT8(quad8(p + i, s)));
+}
+
+#define PUT16(v)  _mm512_storeu_si512(out + i, v)
+#define PUT16F(v) _mm512_storeu_ps(out + i, v)
+
+static AVX512 inline __m512i quad16(const uint8_t *p, int64_t s)
+{
+    return _mm512_or_si512(pair16(p, p + s), _mm512_slli_epi32(pair16(p + 2 * s, p + 3 * s), 16));
+}
+
+static AVX512 inline __m512 short16(const uint8_t *a, const uint8_t *b)
+{
+    return _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(pair16(a, b), 16), 16));
+}
+
+static AVX512 void rows_avx512(const ebb_widen_t *w, int64_t first, int64_t end)
+{
+    if (w->integer && w->elem == EBB_ELEM_U16)
+        ROWS(2, int32_t, 16, PUT16(pair16(p + i, p + i + s)));
+    else if (w->elem == EBB_ELEM_U8)
+        ROWS(1, float, 16, (void)s; PUT16F(_mm512_cvtepi32_ps(load16(p + i))));
+    else if (w->elem == EBB_ELEM_I8)
+        ROWS(1, float, 16, (void)s;
+             PUT16F(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)(p + i))))));
+    else if (w->elem == EBB_ELEM_U16)
+        ROWS(2, float, 16, PUT16F(_mm512_cvtepi32_ps(pair16(p + i, p + i + s))));
+    else if (w->elem == EBB_ELEM_I16)
+        ROWS(2, float, 16, PUT16F(short16(p + i, p + i + s)));
+    else if (w->elem == EBB_ELEM_F16)
+        ROWS(2, float, 16, PUT16F(_mm512_cvtph_ps(_mm512_cvtepi32_epi16(pair16(p + i, p + i + s)))));
+    else
+        ROWS(4, uint32_t, 16, PUT16(quad16(p + i, s)));
+}
+#endif
+
+bool ebb_widen_possible(ebb_elem_t elem, bool integer)
+{
+    if (integer)
+        return elem == EBB_ELEM_U16 || elem == EBB_ELEM_I32;
+    return elem == EBB_ELEM_U8 || elem == EBB_ELEM_I8 || elem == EBB_ELEM_U16 || elem == EBB_ELEM_I16 ||
+           elem == EBB_ELEM_F16 || elem == EBB_ELEM_F32;
+}
+
+void ebb_widen_rows(const ebb_widen_t *w, int64_t first, int64_t end)
+{
+#if defined(__x86_64__)
+    int level = ebb_codec_level_now();
+    if (level == 2)
+        rows_avx512(w, first, end);
+    else if (level == 1)
+        rows_avx2(w, first, end);
+    else
+#endif
+        rows_portable(w, first, end);
+}
+
+/* ---- columns ---- */
+
+static bool two_beyond(const uint8_t *restrict low, const uint8_t *restrict high, int64_t n, int64_t cols)
+{
+    const uint8_t h = (uint8_t)(cols >> 8), l = (uint8_t)cols;
+    uint8_t bad = 0;
+    for (int64_t i = 0; i < n; i++)
+        bad |= (uint8_t)((high[i] > h) | ((high[i] == h) & (low[i] >= l)));
+    return bad != 0;
+}
+
+static uint8_t most(const uint8_t *plane, int64_t n)
+{
+    uint8_t most = 0;
+    for (int64_t i = 0; i < n; i++)
+        most = plane[i] > most ? plane[i] : most;
+    return most;
+}
+
+bool ebb_columns_beyond(ebb_elem_t elem, const uint8_t *plane, int64_t stride, int64_t n, int64_t cols)
+{
+    if (elem == EBB_ELEM_U16)
+        return cols <= UINT16_MAX && two_beyond(plane, plane + stride, n, cols);
+    int64_t high = most(plane + 3 * stride, n) << 8 | most(plane + 2 * stride, n);
+    if (high < cols >> 16)
+        return false;
+    bool bad = false;
+    for (int64_t i = 0; i < n; i++)
+        bad |= four(plane + i, stride) >= (uint64_t)cols;
+    return bad;
+}

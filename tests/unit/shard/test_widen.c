@@ -1,0 +1,101 @@
+/* Rows out of byte planes: every type, level and length gives what ebb_take_i32 and ebb_take_f32 give, and columns out
+ * of range are found wherever they stand. */
+#include "support.h"
+#include "base/rng.h"
+#include "shard/layout.h"
+#include "shard/stored.h"
+
+enum { ELEMENTS = 2048, ROWS = 120, SLACK = 16 };
+
+static const struct {
+    ebb_elem_t elem;
+    bool integer;
+} kinds[] = {{EBB_ELEM_U16, true},  {EBB_ELEM_I32, true},  {EBB_ELEM_U8, false},  {EBB_ELEM_I8, false},
+             {EBB_ELEM_U16, false}, {EBB_ELEM_I16, false}, {EBB_ELEM_F16, false}, {EBB_ELEM_F32, false}};
+
+static void fill(uint8_t *planes, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++)
+        planes[i] = (uint8_t)ebb_rng_u64(5, EBB_RNG_TEST, i, 0);
+}
+
+static void check_kind(ebb_elem_t elem, bool integer, int level)
+{
+    size_t bytes = ELEMENTS * ebb_elem_size(elem);
+    uint8_t *planes = malloc(bytes + EBB_STORED_SLACK);
+    const uint8_t *from[ROWS];
+    int64_t to[ROWS + 1] = {0}, at[ROWS];
+    uint32_t want[ELEMENTS];
+    fill(planes, bytes + EBB_STORED_SLACK);
+    for (int64_t r = 0; r < ROWS; r++) {
+        int64_t n = r < 70 ? r : (r * 37) % 200;
+        at[r] = (r * 7919) % (ELEMENTS - n + 1);
+        from[r] = r % 11 == 3 ? NULL : planes + at[r];
+        to[r + 1] = to[r] + n;
+    }
+    uint32_t *out = malloc((size_t)(to[ROWS] + SLACK) * 4);
+    const ebb_widen_t w = {elem, integer, ELEMENTS, ROWS, to, from, out};
+    ebb_codec_level(level);
+    for (int64_t r = 0; r < ROWS; r += 40)
+        ebb_widen_rows(&w, r, r + 40);
+    ebb_codec_level(0);
+    for (int64_t r = 0; r < ROWS; r++) {
+        int64_t n = to[r + 1] - to[r];
+        if (!from[r])
+            continue;
+        if (integer)
+            assert_true(ebb_take_i32(elem, true, planes, ELEMENTS, at[r], n, (int32_t *)want));
+        else
+            assert_true(ebb_take_f32(elem, true, planes, ELEMENTS, at[r], n, (float *)want));
+        assert_memory_equal(out + to[r], want, (size_t)n * 4);
+    }
+    ebb_codec_level(2);
+    free(planes);
+    free(out);
+}
+
+static void rows_are_widened_alike_by_every_instruction_set(void **state)
+{
+    for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
+        assert_true(ebb_widen_possible(kinds[k].elem, kinds[k].integer));
+        for (int level = 0; level <= 2; level++)
+            check_kind(kinds[k].elem, kinds[k].integer, level);
+    }
+    assert_false(ebb_widen_possible(EBB_ELEM_F64, false));
+    assert_false(ebb_widen_possible(EBB_ELEM_I64, true));
+}
+
+static void put(ebb_elem_t elem, uint8_t *planes, int64_t n, int64_t i, uint32_t v)
+{
+    for (size_t p = 0; p < ebb_elem_size(elem); p++)
+        planes[(size_t)n * p + (size_t)i] = (uint8_t)(v >> 8 * p);
+}
+
+static void columns_out_of_range_are_found(void **state)
+{
+    static uint8_t planes[4 * 512];
+    static const uint32_t cols[] = {1, 255, 256, 257, 20000, 65535, 70000, 262144, 0x7fffffff};
+    for (size_t c = 0; c < sizeof cols / sizeof *cols; c++)
+        for (int wide = cols[c] > 65535; wide < 2; wide++) {
+            ebb_elem_t elem = wide ? EBB_ELEM_I32 : EBB_ELEM_U16;
+            for (int64_t i = 0; i < 512; i++)
+                put(elem, planes, 512, i, (uint32_t)i % cols[c]);
+            put(elem, planes, 512, 100, cols[c] - 1);
+            assert_false(ebb_columns_beyond(elem, planes, 512, 512, cols[c]));
+            put(elem, planes, 512, 303, cols[c]);
+            assert_true(ebb_columns_beyond(elem, planes, 512, 512, cols[c]));
+            assert_false(ebb_columns_beyond(elem, planes, 512, 303, cols[c]));
+            put(elem, planes, 512, 303, wide ? 0x80000000u : 0xffff);
+            assert_true(ebb_columns_beyond(elem, planes + 300, 512, 10, cols[c]));
+        }
+    assert_false(ebb_columns_beyond(EBB_ELEM_U16, planes, 512, 512, 65536));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(rows_are_widened_alike_by_every_instruction_set),
+        cmocka_unit_test(columns_out_of_range_are_found),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
