@@ -48,7 +48,7 @@ def whole(folder, kind, steps=STEPS):
     """What the run comes to when nothing happens to it."""
     run_dir = f"{folder}/runs/whole-{kind}-{steps}"
     if not os.path.exists(f"{run_dir}/model.h5"):
-        t.run(["train", "-q", f"{folder}/{kind}.yaml", "--set", f"run.name={os.path.basename(run_dir)}", "--set", f"train.max_steps={steps}",
+        t.run(["train", "-q", f"{folder}/{kind}.yaml", "--set", f"run.name={os.path.basename(run_dir)}", "--set", f"train.max_steps={steps}", "--set", "train.epochs=100000000",
                "--set", "checkpoint.every_steps=0"])
     return fingerprint(run_dir)
 
