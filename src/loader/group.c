@@ -86,7 +86,7 @@ static int64_t entries_before(const ebb_row_blocks_t *profile, int64_t row, int6
 
 static int64_t usual_entries(const ebb_row_blocks_t *profile, int64_t rows)
 {
-    return part(profile->entry[profile->n], rows, profile->row[profile->n]);
+    return (int64_t)((double)profile->entry[profile->n] / (double)profile->row[profile->n] * (double)rows);
 }
 
 static void fill_excess(const ebb_order_t *o, int32_t *excess)
