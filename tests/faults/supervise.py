@@ -365,7 +365,10 @@ def refused(folder):
     ends(69, ["--dir", f"{folder}/runs/no-command", "--", f"{folder}/no-command", "x"], "cannot be started")
     job = Supervised(folder, "twice", ranks=1)
     job.wait_step(5)
+    rank = job.ranks()[0]
+    os.kill(rank, signal.SIGSTOP)  # it must not be finished before the other comes
     ends(64, ["--name", "twice", run], "in use by process")
+    os.kill(rank, signal.SIGCONT)
     job.process.send_signal(signal.SIGTERM)
     job.end(75)
     ends(64, ["--name", "twice", "--set", "train.seed=7", run], "(train.seed differs)")
