@@ -8,6 +8,7 @@
  */
 #include "shard/pack.h"
 #include "base/alloc.h"
+#include "base/file.h"
 
 #include <pthread.h>
 #include <string.h>
@@ -355,6 +356,9 @@ static void note_progress(const run_t *r, int64_t done0, const ebb_pack_slot_t *
         done = slot->position;
     else if (r->p->importer.format->text)
         done = next < known_pieces(r) ? next * r->p->piece_bytes : s->end;
+    else if (known_pieces(r) > 0) /* rows: the file's bytes in proportion */
+        done = (int64_t)((double)(s->stream ? ebb_stream_file_bytes(s->stream) : ebb_file_size(s->path)) *
+                         (double)next / (double)known_pieces(r));
     ebb_progress_update(r->p->progress, done0 + done);
 }
 
