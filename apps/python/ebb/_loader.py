@@ -264,7 +264,8 @@ class Loader:
             self._at = core.position()
 
     def order_hash(self, epoch=None):
-        """Hash over all rows of an epoch in their order, equal for any number of ranks, and in C. Takes O(rows) time."""
+        """Hash over all rows of an epoch in their order before rows of unequal length are dealt to steps, equal for any number
+        of ranks, and in C. Takes O(rows) time."""
         text = ctypes.create_string_buffer(33)
         lib.ebb_order_hash(byref(self._order), self.epoch if epoch is None else epoch, text)
         return text.value.decode()
