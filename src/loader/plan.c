@@ -286,10 +286,12 @@ static int32_t team_windows(const ebb_plan_t *p, const ebb_plan_team_t *team, in
     for (int32_t i = 0; i < team->n; i++) {
         const ebb_plan_lane_t *lane = &p->lane[team->first + i];
         ebb_plan_window_t *w = ebb_plan_window_of(p, lane, epoch, step);
-        if (w && !can_deal(p, lane, w))
+        if (!w || w->deal != EBB_DEAL_WAITS) /* dealt for an earlier step: its rows end before its steps do */
+            continue;
+        if (!can_deal(p, lane, w))
             return -1;
-        n += w != NULL;
-        *last = w && w->last_seq > *last ? w->last_seq : *last;
+        n++;
+        *last = w->last_seq > *last ? w->last_seq : *last;
     }
     return n;
 }
