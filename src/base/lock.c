@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <time.h>
 #include <unistd.h>
 
 typedef struct holder {
@@ -61,6 +62,19 @@ static ebb_status_t refuse(const char *folder, bool known, const holder_t *h)
                     h->pid, h->host, h->since);
 }
 
+/* *busy_p: somebody holds it, also a second later: a holder that is dying has let go by then, and so has one that only
+ * looked (ebb_folder_locked). */
+static bool try_lock(int fd, bool *busy_p)
+{
+    for (int tries = 0;; tries++) {
+        bool locked = flock(fd, LOCK_EX | LOCK_NB) == 0;
+        *busy_p = !locked && errno == EWOULDBLOCK;
+        if (!*busy_p || tries == 20)
+            return locked;
+        nanosleep(&(struct timespec){0, 50000000}, NULL);
+    }
+}
+
 ebb_status_t ebb_folder_lock(const char *folder, const char *file, int *fd_p)
 {
     char path[PATH_MAX];
@@ -69,8 +83,7 @@ ebb_status_t ebb_folder_lock(const char *folder, const char *file, int *fd_p)
     if (snprintf(path, sizeof path, "%s/%s", folder, file) >= (int)sizeof path)
         return EBB_FAIL(EBB_EINVAL, "path too long: %.80s...", folder);
     EBB_TRY(ebb_file_open(path, O_RDWR | O_CREAT, 0666, fd_p));
-    bool locked = flock(*fd_p, LOCK_EX | LOCK_NB) == 0, busy = !locked && errno == EWOULDBLOCK;
-    bool known = read_holder(*fd_p, &h);
+    bool busy, locked = try_lock(*fd_p, &busy), known = read_holder(*fd_p, &h);
     ebb_status_t status = EBB_OK;
     if (busy || (!locked && known && holder_lives(&h)))
         status = refuse(folder, known, &h);

@@ -4,7 +4,7 @@
 
 #include <ebb/base.h>
 
-/* Lock by the file `file` in the folder; EBB_EUSAGE names the holder. The lock ends when *fd_p is closed, in every
+/* Lock by the file `file` in the folder, waiting a second at most; EBB_EUSAGE names the holder. The lock ends when *fd_p is closed, in every
  * process that inherited it. */
 ebb_status_t ebb_folder_lock(const char *folder, const char *file, int *fd_p) EBB_MUST_CHECK;
 /* Whether somebody holds it now. */
