@@ -21,16 +21,15 @@ static const char *or_environment(const char *value, const char *name)
 static ebb_status_t find_kind(const char *name, const char *file, ebb_carbon_source_t *kind_p)
 {
     *kind_p = file ? EBB_CARBON_FILE : EBB_CARBON_TYPICAL_DAY;
-    for (int k = 0; name; k++) {
-        if (!ebb_carbon_sources[k])
-            break;
+    const char *const *known = ebb_carbon_source_names();
+    for (int k = 0; name && known[k]; k++) {
         *kind_p = (ebb_carbon_source_t)k;
-        if (strcmp(name, ebb_carbon_sources[k]) == 0)
+        if (strcmp(name, known[k]) == 0)
             return EBB_OK;
     }
     if (!name)
         return EBB_OK;
-    const char *near = ebb_text_nearest(name, ebb_carbon_sources);
+    const char *near = ebb_text_nearest(name, known);
     return EBB_FAIL(EBB_EUSAGE, "unknown source \"%.60s\"%s%s%s", name, near ? "; did you mean " : "", near ? near : "",
                     near ? "?" : "; there are file, neso, electricitymaps, watttime, casdk and typical");
 }

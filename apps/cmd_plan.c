@@ -362,15 +362,16 @@ static void add_comparison(const problem_t *p, ebb_text_t *out)
         const ebb_plan_t *plan = &p->plan[k];
         if (plan->n_segments == 0)
             continue;
-        ebb_text_add(out, "%-9s %12.1f %7.1f%% %10.3f %6lld %8lld  %s%s%s\n", ebb_plan_policies[k], plan->grams,
-                     saved(p, plan->grams), plan->kwh, (long long)plan->restarts, (long long)plan->resizes,
+        ebb_text_add(out, "%-9s %12.1f %7.1f%% %10.3f %6lld %8lld  %s%s%s\n",
+                     ebb_plan_policy_name((ebb_plan_policy_t)k), plan->grams, saved(p, plan->grams), plan->kwh,
+                     (long long)plan->restarts, (long long)plan->resizes,
                      ebb_minute(p->begin + llround(plan->end_s), end), plan->late ? "  late" : "",
                      k == p->o->policy ? "  <-" : "");
     }
     if (p->true_g)
         ebb_text_add(out, "%-9s %12.1f %7.1f%% %10.3f %6lld %8lld  %s in hindsight\n", "optimum", p->best.grams,
                      saved(p, p->best.grams), p->best.kwh, (long long)p->best.restarts, (long long)p->best.resizes,
-                     ebb_plan_policies[p->o->policy]);
+                     ebb_plan_policy_name(p->o->policy));
 }
 
 /* '#', or with several sizes the rank count's place among them: 1 to 9. */
@@ -399,7 +400,7 @@ static ebb_status_t show(const problem_t *p)
     if (is_blind(p))
         ebb_text_add(&out, "nothing is known of the grid: the job starts now\n");
     ebb_chart(&out, p->forecast.g, mark, p->horizon.n, p->begin, (int64_t)p->horizon.slot_s, ebb_stdout_width());
-    ebb_text_add(&out, "\n%s, deadline %s\n", ebb_plan_policies[p->o->policy],
+    ebb_text_add(&out, "\n%s, deadline %s\n", ebb_plan_policy_name(p->o->policy),
                  ebb_minute(p->begin + llround(p->job.deadline_s), end));
     add_segments(p, plan, &out);
     if (plan->late)
@@ -429,7 +430,7 @@ static json_t *plan_json(const problem_t *p, const ebb_plan_t *plan)
                                         (json_int_t)p->sizes[s->size].ranks, "power_w", p->sizes[s->size].power_w));
     }
     return json_pack("{s:s, s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:b, s:f, s:o}", "policy",
-                     ebb_plan_policies[plan->policy], "start", ebb_minute(p->begin + (int64_t)plan->start_s, begin),
+                     ebb_plan_policy_name(plan->policy), "start", ebb_minute(p->begin + (int64_t)plan->start_s, begin),
                      "end", ebb_minute(p->begin + llround(plan->end_s), end), "start_s", plan->start_s, "end_s",
                      plan->end_s, "kwh", plan->kwh, "gco2e", plan->grams, "saved_pct", saved(p, plan->grams), "price",
                      plan->price, "restarts", (json_int_t)plan->restarts, "resizes", (json_int_t)plan->resizes, "late",
@@ -441,7 +442,7 @@ static ebb_status_t show_json(const problem_t *p)
     json_t *json = json_object(), *plans = json_object();
     for (int k = 0; k < 4; k++)
         if (p->plan[k].n_segments > 0)
-            json_object_set_new(plans, ebb_plan_policies[k], plan_json(p, &p->plan[k]));
+            json_object_set_new(plans, ebb_plan_policy_name((ebb_plan_policy_t)k), plan_json(p, &p->plan[k]));
     json_object_set_new(json, "source", ebb_source_json(&p->forecast));
     json_object_set_new(json, "deadline_s", json_real(p->job.deadline_s));
     json_object_set_new(json, "plan", plan_json(p, &p->plan[p->o->policy]));

@@ -172,7 +172,7 @@ typedef enum ebb_carbon_source {
 } ebb_carbon_source_t;
 
 /* "file", "neso", "electricitymaps", "watttime", "casdk", "typical"; NULL-terminated. */
-EBB_API extern const char *const ebb_carbon_sources[];
+EBB_API const char *const *ebb_carbon_source_names(void);
 
 /* What to ask, and how long. Texts are borrowed; 0 and NULL stand for the defaults. */
 typedef struct ebb_carbon_source_options {

@@ -52,8 +52,7 @@ typedef enum ebb_plan_policy {
     EBB_PLAN_ELASTIC,
 } ebb_plan_policy_t;
 
-/* "asap", ...; NULL-terminated, in the order of the enumeration. */
-EBB_API extern const char *const ebb_plan_policies[];
+EBB_API const char *ebb_plan_policy_name(ebb_plan_policy_t policy); /* "asap", "defer", "pause", "elastic" */
 
 /* The time that can be planned: n slots of slot_s seconds. Arrays of n, borrowed for the call. */
 typedef struct ebb_plan_horizon {

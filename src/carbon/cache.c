@@ -26,7 +26,7 @@ static ebb_status_t path_of(const ebb_carbon_source_options_t *o, char path[PATH
         zone[i + 1] = 0;
     }
     uint64_t hash = ebb_xxh3(key, (size_t)n < sizeof key ? (size_t)n : sizeof key - 1);
-    if (snprintf(path, PATH_MAX, "%s/%s-%s-%08x.json", o->cache_dir, ebb_carbon_sources[o->kind], zone,
+    if (snprintf(path, PATH_MAX, "%s/%s-%s-%08x.json", o->cache_dir, ebb_carbon_source_names()[o->kind], zone,
                  (unsigned)hash) >= PATH_MAX)
         return EBB_FAIL(EBB_EINVAL, "path too long: %.80s...", o->cache_dir);
     return EBB_OK;

@@ -13,7 +13,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-const char *const ebb_carbon_sources[] = {"file", "neso", "electricitymaps", "watttime", "casdk", "typical", NULL};
+const char *const *ebb_carbon_source_names(void)
+{
+    static const char *const names[] = {"file", "neso", "electricitymaps", "watttime", "casdk", "typical", NULL};
+    return names;
+}
 
 static const char *const homes[] = {
     [EBB_CARBON_NESO] = "https://api.carbonintensity.org.uk",

@@ -8,7 +8,11 @@
 #include <math.h>
 #include <string.h>
 
-const char *const ebb_plan_policies[] = {"asap", "defer", "pause", "elastic", NULL};
+const char *ebb_plan_policy_name(ebb_plan_policy_t policy)
+{
+    static const char *const names[] = {"asap", "defer", "pause", "elastic"};
+    return names[policy];
+}
 
 ebb_status_t ebb_planner_create(ebb_planner_t **planner_p)
 {

@@ -349,7 +349,7 @@ static void time_year(ebb_plan_policy_t policy, double restart_s)
     }
     printf(
         "10000 jobs of 1 to 20 h over a year of half-hours, deadline 48 h, %s, %.0f s a change: %.2f s (wanted: 10)\n",
-        ebb_plan_policies[policy], restart_s, seconds() - begin);
+        ebb_plan_policy_name(policy), restart_s, seconds() - begin);
     ebb_plan_free(&plan);
 }
 

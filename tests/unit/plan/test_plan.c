@@ -335,8 +335,8 @@ static void elastic_is_never_worse_than_pause_nor_pause_than_defer_nor_defer_tha
             make((ebb_plan_policy_t)p, &h, &job, &plan[p]);
         for (int p = 1; p < 4; p++)
             if (!(plan[p].cost <= plan[p - 1].cost * (1 + 1e-9)))
-                fail_msg("seed %d: %s %.9g above %s %.9g", (int)seed, ebb_plan_policies[p], plan[p].cost,
-                         ebb_plan_policies[p - 1], plan[p - 1].cost);
+                fail_msg("seed %d: %s %.9g above %s %.9g", (int)seed, ebb_plan_policy_name((ebb_plan_policy_t)p),
+                         plan[p].cost, ebb_plan_policy_name((ebb_plan_policy_t)(p - 1)), plan[p - 1].cost);
         for (int p = 0; p < 4; p++)
             ebb_plan_free(&plan[p]);
     }
