@@ -13,12 +13,12 @@ import ebbtest as t
 import supervise as s
 
 JOB = """#!/bin/sh
-exec ebb run -q --launcher "mpirun --quiet --bind-to none --oversubscribe" {folder}/sparse.yaml --name slurm --set train.max_steps=12000
+exec ebb run -q --launcher "mpirun --quiet --bind-to none --oversubscribe" {folder}/sparse.yaml --name slurm --set train.max_steps=40000
 """
 
 
 def in_an_allocation(cluster, folder):
-    want = s.whole(folder, "sparse", 12000)
+    want = s.whole(folder, "sparse", 40000)
     env = {"PATH": f"{os.path.dirname(os.path.abspath(t.EBB))}:{ebbslurm.PATH}", **s.ENV, "OMPI_MCA_hwloc_base_binding_policy": "none"}
     with open(f"{folder}/job.sh", "w") as f:
         f.write(JOB.format(folder=folder))

@@ -363,7 +363,7 @@ def refused(folder):
     ends(66, ["--name", "no-data", "--set", f"data.train={folder}/absent", run])
     ends(64, ["--name", f"whole-sparse-20", "--set", "train.max_steps=20", run], "holds a finished run")
     ends(69, ["--dir", f"{folder}/runs/no-command", "--", f"{folder}/no-command", "x"], "cannot be started")
-    job = Supervised(folder, "twice", ranks=1)
+    job = Supervised(folder, "twice", ranks=1, extra=["--set", "run.watchdog=60"])
     job.wait_step(5)
     rank = job.ranks()[0]
     os.kill(rank, signal.SIGSTOP)  # it must not be finished before the other comes
