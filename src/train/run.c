@@ -218,6 +218,7 @@ char *ebb_run_facts(const ebb_run_t *run)
     const ebb_backend_t *backend = run->workers.device;
     for (int i = 0; i < run->layout->n_params; i++)
         floats += run->layout->params[i].rows * run->layout->params[i].cols;
+    int64_t weight_bytes = floats * (int64_t)sizeof(float), state_bytes = weight_bytes * states;
     if (backend->ops->describe(backend->dev, device, sizeof device) != EBB_OK ||
         ebb_model_describe(run->model, layers, sizeof layers) != EBB_OK)
         ebb_error_clear();
@@ -231,9 +232,8 @@ char *ebb_run_facts(const ebb_run_t *run)
         (json_int_t)run->order.batch, "block_rows", (json_int_t)run->order.block_rows, "window_blocks",
         (json_int_t)run->order.window_blocks, "ranks", ebb_comm_size(run->comm), "threads", run->workers.threads,
         "backend", backend->ops->name, "device", device, "epoch_steps", (json_int_t)run->epoch_steps, "total_steps",
-        (json_int_t)run->total_steps, "memory", "weights", (json_int_t)(floats * (int64_t)sizeof(float)), "state",
-        (json_int_t)(floats * states * (int64_t)sizeof(float)), "snapshot",
-        (json_int_t)ebb_saver_bytes(run->layout, states));
+        (json_int_t)run->total_steps, "memory", "weights", (json_int_t)weight_bytes, "state", (json_int_t)state_bytes,
+        "snapshot", (json_int_t)ebb_saver_bytes(run->layout, states));
     char *text = facts ? ebb_json_dump(facts) : NULL;
     json_decref(facts);
     return text;
