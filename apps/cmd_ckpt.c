@@ -113,14 +113,14 @@ static json_t *entry_json(const char *path, const ebb_checkpoint_entry_t *e, con
 {
     return json_pack("{s:s, s:I, s:o, s:I, s:f, s:s, s:b, s:s, s:s}", "path", path, "step", (json_int_t)e->step,
                      "epoch", look->epoch > 0 ? json_integer(look->epoch) : json_null(), "bytes", (json_int_t)e->bytes,
-                     "age_seconds", ebb_wall_seconds() - e->modified, "state", state_of(look), "newest_good",
+                     "age_seconds", ebb_system_seconds() - e->modified, "state", state_of(look), "newest_good",
                      (int)newest, "weights_sha256", look->weights_sha256, "fault", look->fault);
 }
 
 static void print_entry(const ebb_checkpoint_entry_t *e, const look_t *look, bool newest)
 {
     char epoch[24] = "-", size[32], age[32];
-    double seconds = ebb_wall_seconds() - e->modified;
+    double seconds = ebb_system_seconds() - e->modified;
     if (look->epoch > 0)
         snprintf(epoch, sizeof epoch, "%lld", (long long)look->epoch);
     printf("%12lld %6s %10s %10s  %-10s %s%s\n", (long long)e->step, epoch,

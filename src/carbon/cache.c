@@ -52,7 +52,7 @@ ebb_status_t ebb_carbon_cache_read(const ebb_carbon_source_options_t *o, ebb_car
         ebb_error_clear();
         return EBB_OK;
     }
-    double age = ebb_wall_seconds() - (double)st.st_mtime;
+    double age = (ebb_system_seconds() - (double)st.st_mtime) * ebb_clock_rate();
     *age_s_p = age >= -1 ? age : 1e18; /* of the future: a clock is off */
     return EBB_OK;
 }

@@ -1,3 +1,4 @@
+ebb_unit_test(base clock)
 ebb_unit_test(base exact)
 ebb_unit_test(base crew)
 ebb_unit_test(base text)
