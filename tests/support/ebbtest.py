@@ -52,6 +52,14 @@ def metrics(run_dir):
         return [json.loads(line) for line in f]
 
 
+def newest_step(run_dir):
+    """Step of the newest checkpoint; -1 if there is none."""
+    try:
+        return max((int(n[5:-3]) for n in os.listdir(f"{run_dir}/checkpoints") if n.startswith("step-") and n.endswith(".h5")), default=-1)
+    except FileNotFoundError:
+        return -1
+
+
 def write_npy(path, dtype, shape, values):
     """A .npy file of version 1.0 from a flat sequence; dtype '<f4', '<i4' or '|u1'."""
     header = "{'descr': '%s', 'fortran_order': False, 'shape': (%s,), }" % (dtype, ", ".join(map(str, shape)))
