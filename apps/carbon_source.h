@@ -17,7 +17,8 @@ typedef struct source_options {
 
 extern const char *const ebb_scope_choices[];
 
-#define SOURCE_OPTIONS(holder)                                                                                         \
+/* Which source, for a structure whose member `source` has the fields. */
+#define SOURCE_NAME_OPTIONS(holder)                                                                                    \
     {.name = "source",                                                                                                 \
      .letter = 's',                                                                                                    \
      .type = EBB_OPT_STRING,                                                                                           \
@@ -37,6 +38,13 @@ extern const char *const ebb_scope_choices[];
          .offset = offsetof(holder, source.file),                                                                      \
          .unit = "file",                                                                                               \
          .help = "CSV or JSON of intensities, plain or .gz; without it $EBB_CARBON_FILE"},                             \
+    {                                                                                                                  \
+        .name = "url", .type = EBB_OPT_STRING, .offset = offsetof(holder, source.url), .unit = "url",                  \
+        .help = "Address of the service, without path; without it $EBB_CARBON_URL, else the service's own"             \
+    }
+
+#define SOURCE_OPTIONS(holder)                                                                                         \
+    SOURCE_NAME_OPTIONS(holder),                                                                                       \
         {.name = "column",                                                                                             \
          .type = EBB_OPT_STRING,                                                                                       \
          .offset = offsetof(holder, source.column),                                                                    \
@@ -52,11 +60,6 @@ extern const char *const ebb_scope_choices[];
          .type = EBB_OPT_FLAG,                                                                                         \
          .offset = offsetof(holder, source.zeros),                                                                     \
          .help = "A zero is an intensity, not a lack of data"},                                                        \
-        {.name = "url",                                                                                                \
-         .type = EBB_OPT_STRING,                                                                                       \
-         .offset = offsetof(holder, source.url),                                                                       \
-         .unit = "url",                                                                                                \
-         .help = "Address of the service, without path; without it $EBB_CARBON_URL, else the service's own"},          \
         {.name = "timeout",                                                                                            \
          .type = EBB_OPT_F64,                                                                                          \
          .offset = offsetof(holder, source.timeout),                                                                   \

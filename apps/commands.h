@@ -60,6 +60,11 @@ extern const ebb_command_t cmd_plan;
 extern const ebb_command_t cmd_carbon_now;
 extern const ebb_command_t cmd_carbon_forecast;
 extern const ebb_command_t cmd_carbon_zones;
+extern const ebb_command_t cmd_submit;
+extern const ebb_command_t cmd_queue;
+extern const ebb_command_t cmd_cancel;
+extern const ebb_command_t cmd_hold;
+extern const ebb_command_t cmd_release;
 extern const ebb_command_t cmd_generate_docs;
 
 /* Exit status of a command that succeeded: 0 unless it answers a question with no. */

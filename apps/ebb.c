@@ -14,11 +14,33 @@
 #include <unistd.h>
 
 const ebb_command_t *const ebb_commands[] = {
-    &cmd_pack,          &cmd_inspect, &cmd_verify,     &cmd_train,           &cmd_run,
-    &cmd_scale,         &cmd_meter,   &cmd_eval,       &cmd_predict,         &cmd_export,
-    &cmd_check_model,   &cmd_doctor,  &cmd_ckpt_list,  &cmd_ckpt_verify,     &cmd_ckpt_diff,
-    &cmd_bench_loader,  &cmd_plan,    &cmd_carbon_now, &cmd_carbon_forecast, &cmd_carbon_zones,
-    &cmd_generate_docs, NULL,
+    &cmd_pack,
+    &cmd_inspect,
+    &cmd_verify,
+    &cmd_train,
+    &cmd_run,
+    &cmd_scale,
+    &cmd_meter,
+    &cmd_eval,
+    &cmd_predict,
+    &cmd_export,
+    &cmd_check_model,
+    &cmd_doctor,
+    &cmd_ckpt_list,
+    &cmd_ckpt_verify,
+    &cmd_ckpt_diff,
+    &cmd_bench_loader,
+    &cmd_plan,
+    &cmd_carbon_now,
+    &cmd_carbon_forecast,
+    &cmd_carbon_zones,
+    &cmd_submit,
+    &cmd_queue,
+    &cmd_cancel,
+    &cmd_hold,
+    &cmd_release,
+    &cmd_generate_docs,
+    NULL,
 };
 
 int ebb_command_exit;

@@ -19,6 +19,7 @@
 #include <ebb/supervise.h>
 #include <ebb/carbon.h>
 #include <ebb/plan.h>
+#include <ebb/jobs.h>
 
 #ifdef __cplusplus
 extern "C" {
