@@ -5,7 +5,6 @@
 #include "base/clock.h"
 #include "base/json.h"
 
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -78,29 +77,59 @@ static ebb_status_t find_begin(const source_options_t *options, const ebb_carbon
     return EBB_OK;
 }
 
+ebb_status_t ebb_source_resolve(const source_options_t *options, ebb_source_t *source)
+{
+    ebb_carbon_source_options_t *o = &source->ask;
+    source->token = NULL;
+    *o = (ebb_carbon_source_options_t){.zone = or_environment(options->zone, "EBB_CARBON_ZONE"),
+                                       .file = or_environment(options->file, "EBB_CARBON_FILE"),
+                                       .url = or_environment(options->url, "EBB_CARBON_URL"),
+                                       .budget_s = options->timeout};
+    o->read = (ebb_carbon_read_options_t){.column = options->column, .zeros = options->zeros};
+    o->read.scope = options->scope == 1   ? EBB_CARBON_DIRECT
+                    : options->scope == 2 ? EBB_CARBON_LIFECYCLE
+                                          : EBB_CARBON_SCOPE_UNKNOWN;
+    EBB_TRY(find_kind(or_environment(options->source, "EBB_CARBON_SOURCE"), o->file, &o->kind));
+    EBB_TRY(need_zone(o));
+    EBB_TRY(find_cache(source->cache));
+    o->cache_dir = options->no_cache ? NULL : source->cache;
+    EBB_TRY(ebb_carbon_token("EBB_CARBON_TOKEN", &source->token));
+    o->token = source->token;
+    return EBB_OK;
+}
+
+bool ebb_source_for_books(const source_options_t *o, ebb_source_t *source)
+{
+    source->token = NULL;
+    if (!or_environment(o->source, "EBB_CARBON_SOURCE") && !or_environment(o->zone, "EBB_CARBON_ZONE") &&
+        !or_environment(o->file, "EBB_CARBON_FILE"))
+        return false;
+    if (ebb_source_resolve(o, source) == EBB_OK)
+        return true;
+    EBB_WARN("carbon", "intensity is booked as unknown: %s", ebb_error()->message);
+    ebb_error_clear();
+    return false;
+}
+
+void ebb_source_free(ebb_source_t *source)
+{
+    ebb_carbon_token_free(source->token);
+    source->token = NULL;
+}
+
 ebb_status_t ebb_source_look(const source_options_t *options, int64_t step_s, int64_t n, int64_t *begin_p,
                              ebb_carbon_forecast_t *forecast)
 {
-    char cache[PATH_MAX], *token;
+    ebb_source_t source;
     int64_t now = (int64_t)ebb_wall_seconds();
-    ebb_carbon_source_options_t o = {.zone = or_environment(options->zone, "EBB_CARBON_ZONE"),
-                                     .file = or_environment(options->file, "EBB_CARBON_FILE"),
-                                     .url = or_environment(options->url, "EBB_CARBON_URL"),
-                                     .budget_s = options->timeout};
-    o.read = (ebb_carbon_read_options_t){.column = options->column, .zeros = options->zeros};
-    o.read.scope = options->scope == 1   ? EBB_CARBON_DIRECT
-                   : options->scope == 2 ? EBB_CARBON_LIFECYCLE
-                                         : EBB_CARBON_SCOPE_UNKNOWN;
-    EBB_TRY(find_kind(or_environment(options->source, "EBB_CARBON_SOURCE"), o.file, &o.kind));
-    EBB_TRY(need_zone(&o));
-    EBB_TRY(find_cache(cache));
-    EBB_TRY(find_begin(options, &o, now, begin_p));
-    *begin_p = *begin_p / 60 * 60;
-    o.cache_dir = options->no_cache ? NULL : cache;
-    EBB_TRY(ebb_carbon_token("EBB_CARBON_TOKEN", &token));
-    o.token = token;
-    ebb_status_t status = ebb_carbon_look(&o, options->at ? *begin_p : now, *begin_p, step_s, n, forecast);
-    ebb_carbon_token_free(token);
+    ebb_status_t status = ebb_source_resolve(options, &source);
+    if (status == EBB_OK)
+        status = find_begin(options, &source.ask, now, begin_p);
+    if (status == EBB_OK) {
+        *begin_p = *begin_p / 60 * 60;
+        status = ebb_carbon_look(&source.ask, options->at ? *begin_p : now, *begin_p, step_s, n, forecast);
+    }
+    ebb_source_free(&source);
     return status;
 }
 

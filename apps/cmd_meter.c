@@ -1,11 +1,11 @@
 /* ebb meter: the energy of any command. */
-#include "commands.h"
+#include "carbon_source.h"
 #include "energy_show.h"
 #include "base/alloc.h"
 #include "base/file.h"
 #include "base/json.h"
 
-#include <ebb/energy.h>
+#include <ebb/ledger.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -19,7 +19,7 @@
 typedef struct meter_options {
     double interval, intensity, pue;
     bool json, gpus;
-    char *output;
+    char *output, *ledger;
 } meter_options_t;
 
 static const ebb_option_t options[] = {
@@ -34,11 +34,15 @@ static const ebb_option_t options[] = {
     {"json", 0, EBB_OPT_FLAG, offsetof(meter_options_t, json), NULL, NULL, 0, 0, NULL, "Print one JSON object"},
     {"output", 'o', EBB_OPT_STRING, offsetof(meter_options_t, output), NULL, NULL, 0, 0, NULL,
      "write the figures to this file instead of standard error"},
+    {"ledger", 0, EBB_OPT_STRING, offsetof(meter_options_t, ledger), NULL, "file", 0, 0, NULL,
+     "append every interval, with the intensity that EBB_CARBON_SOURCE, _ZONE and _FILE tell, to a ledger that "
+     "ebb report reads and cluster/audit verifies"},
     {0},
 };
 
 static const ebb_example_t examples[] = {
     {"What a compilation takes", "ebb meter -- make -j8"},
+    {"Books of a month of nightly jobs", "ebb meter --ledger nightly.db -- ./nightly"},
     {"Figures of a training script for other programs", "ebb meter --gpus --json -o energy.json -- python3 train.py"},
     {0},
 };
@@ -158,27 +162,56 @@ static ebb_status_t report(const meter_options_t *o, const ebb_energy_t *e)
     return status;
 }
 
+/* A meter, or books that have one. */
+typedef struct metering {
+    ebb_meter_t *meter;
+    ebb_books_t *books;
+} metering_t;
+
+static ebb_status_t begin(const meter_options_t *o, metering_t *m)
+{
+    ebb_source_t source;
+    ebb_meter_options_t how = {.interval = o->interval,
+                               .uses_gpus = o->gpus,
+                               .cpu = ebb_energy_descendants,
+                               .root = getenv("EBB_METER_ROOT")}; /* tests put a folder before /sys and /proc */
+    if (!o->ledger)
+        return ebb_meter_start(&how, &m->meter);
+    ebb_books_options_t books = {.path = o->ledger, .meter = how, .pue = o->pue, .name = "meter"};
+    if (ebb_source_for_books(&(source_options_t){0}, &source))
+        books.source = &source.ask;
+    ebb_status_t status = ebb_books_start(&books, &m->books);
+    ebb_source_free(&source);
+    return status;
+}
+
+static ebb_status_t end(metering_t *m)
+{
+    ebb_meter_stop(m->meter);
+    return ebb_books_stop(m->books);
+}
+
 static ebb_status_t meter_command(const meter_options_t *o, char **command)
 {
-    const char *root = getenv("EBB_METER_ROOT"); /* tests put a folder before /sys and /proc */
-    ebb_meter_options_t how = {
-        .interval = o->interval, .uses_gpus = o->gpus, .cpu = ebb_energy_descendants, .root = root};
-    ebb_meter_t *meter;
+    metering_t m = {0};
     ebb_energy_t energy;
     pid_t pid;
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     catch_signals();
-    EBB_TRY(ebb_meter_start(&how, &meter));
+    EBB_TRY(begin(o, &m));
     ebb_status_t status = start(command, &pid);
     if (status == EBB_OK) {
         child_pid = pid;
         ebb_command_exit = wait_for(pid);
         child_pid = 0;
-        ebb_meter_read(meter, &energy);
+        if (m.books)
+            ebb_books_energy(m.books, &energy);
+        else
+            ebb_meter_read(m.meter, &energy);
         status = report(o, &energy);
     }
-    ebb_meter_stop(meter);
-    return status;
+    ebb_status_t ended = end(&m);
+    return status != EBB_OK ? status : ended;
 }
 
 static ebb_status_t run(void *opts, int n_operands, char **operands)

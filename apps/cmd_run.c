@@ -1,5 +1,6 @@
 /* ebb run: a training run under a supervisor. Makes the command lines that the supervisor starts the ranks with. */
 #include "commands.h"
+#include "run_books.h"
 #include "base/alloc.h"
 #include "base/file.h"
 
@@ -99,7 +100,7 @@ static const ebb_example_t examples[] = {
 /* ---- words of a command line ---- */
 
 typedef struct words {
-    char *word[8 + 2 * 256];
+    char *word[9 + 2 * 256];
     int n;
 } words_t;
 
@@ -150,8 +151,10 @@ static ebb_status_t add_train(const run_options_t *o, plan_t *p, const char *fil
         EBB_TRY(add(w, "--set"));
         EBB_TRY(add(w, o->set.item[i]));
     }
-    if (force)
+    if (force) {
         EBB_TRY(add(w, "--force"));
+        EBB_TRY(add(w, "--keep-books"));
+    }
     return add_common(o, p, w);
 }
 
@@ -264,6 +267,8 @@ static ebb_status_t clear(const char *dir)
     ebb_record_t *record;
     EBB_TRY(ebb_record_create(dir, true, &record));
     ebb_status_t status = ebb_remove_models(dir);
+    if (status == EBB_OK)
+        status = run_books_remove(dir);
     ebb_record_destroy(record);
     return status;
 }

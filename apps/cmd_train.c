@@ -1,6 +1,6 @@
 /* ebb train: a run from its run file, or resumed from its checkpoints. Rank 0 shows and records; all ranks compute. */
 #include "commands.h"
-#include "energy_show.h"
+#include "run_books.h"
 #include "train_show.h"
 #include "base/clock.h"
 #include "base/file.h"
@@ -21,7 +21,7 @@
 typedef struct train_options {
     char *resume;
     ebb_string_list_t set;
-    bool help_run, force, quiet;
+    bool help_run, force, keep_books, quiet;
     int64_t log_every;
 } train_options_t;
 
@@ -41,6 +41,11 @@ static const ebb_option_t options[] = {
      .offset = offsetof(train_options_t, force),
      .def = "false",
      .help = "start anew where a run of this name exists already"},
+    {.name = "keep-books",
+     .type = EBB_OPT_FLAG,
+     .offset = offsetof(train_options_t, keep_books),
+     .def = "false",
+     .help = "with --force: what failed attempts took stays in the run's books of energy and carbon"},
     {.name = "log-every",
      .type = EBB_OPT_I64,
      .offset = offsetof(train_options_t, log_every),
@@ -316,6 +321,8 @@ static ebb_status_t open_record(watch_t *s, int64_t step)
         EBB_TRY(ebb_record_rewind(s->record, step));
     } else {
         EBB_TRY(ebb_record_create(folder, s->options->force, &s->record));
+        if (!s->options->keep_books)
+            EBB_TRY(run_books_remove(folder));
     }
     return ebb_record_set_json(s->record, "config", ebb_run_config_json(s->config));
 }
@@ -376,21 +383,21 @@ static ebb_status_t train_recorded(watch_t *s)
                                .epoch = on_epoch,
                                .checkpoint = on_checkpoint,
                                .rollback = on_rollback};
-    ebb_energy_t energy = {0};
-    ebb_meter_t *meter;
-    ebb_meter_options_t metering = {.uses_gpus = strcmp(ebb_run_config_backend(s->config), "cpu") != 0};
-    EBB_TRY(ebb_comm_agree(s->comm, ebb_meter_start(&metering, &meter)));
+    ebb_ledger_sums_t sums = {0};
+    run_books_t books;
+    double submitted = run_books_submitted(s->record);
+    EBB_TRY(run_books_start(s->comm, s->config, submitted, &books));
     ebb_status_t status = ebb_train(s->comm, s->config, s->options->resume != NULL, &observer, &result);
+    run_books_stop(&books);
     if (status == EBB_OK || status == EBB_ESTOPPED)
-        keep(s, energy_record(s->comm, meter, s->record, &energy));
-    ebb_meter_stop(meter);
+        keep(s, run_books_record(s->comm, s->record, submitted, &sums));
     if (status == EBB_OK && s->status == EBB_OK)
         s->status = record_result(s, &result);
     if (status == EBB_OK)
         status = ebb_comm_agree(s->comm, s->status);
     ebb_status_t written = ebb_record_finish(s->record, status);
     if (status == EBB_OK && s->record && !s->options->quiet)
-        train_show_result(&result, &energy);
+        train_show_result(&result, &sums);
     return status != EBB_OK ? status : ebb_comm_agree(s->comm, written);
 }
 

@@ -89,16 +89,33 @@ void train_show_epoch(const ebb_epoch_report_t *e, int64_t epochs)
     ebb_text_free(&line);
 }
 
-void train_show_result(const ebb_train_result_t *r, const ebb_energy_t *e)
+static void show_carbon(const ebb_ledger_sums_t *s)
+{
+    if (isnan(s->grams)) {
+        fprintf(stderr, "carbon not known: name the grid's zone by carbon.zone or EBB_CARBON_ZONE\n");
+        return;
+    }
+    fprintf(stderr, "carbon %.3g g CO2e", s->grams);
+    if (s->asap_g > 0)
+        fprintf(stderr, ", %.3g g had it started at once and never paused", s->asap_g);
+    if (s->unknown_j > 0)
+        fprintf(stderr, "; %.0f %% of the energy at an intensity that is not known, taken as the highest seen",
+                100 * s->unknown_j / s->job_j);
+    fputc('\n', stderr);
+}
+
+void train_show_result(const ebb_train_result_t *r, const ebb_ledger_sums_t *s)
 {
     char steps[32], time[32], joules[64], low[64], high[64];
     fprintf(stderr, "done   %s steps in %s\n", count((double)r->steps, steps),
             ebb_format_duration(r->seconds, time, sizeof time));
-    fprintf(stderr, "energy %s beyond idling, of %s that the hosts drew", energy_text(e->job_j, joules, sizeof joules),
-            energy_text(e->node_j, high, sizeof high));
-    if (e->job_high_j > e->job_low_j)
-        fprintf(stderr, ", estimated: between %s and %s", energy_text(e->job_low_j, low, sizeof low),
-                energy_text(e->job_high_j, high, sizeof high));
-    fprintf(stderr, "\nmodel  %s\n", r->model_path);
+    fprintf(stderr, "energy %s beyond idling, of %s that the hosts drew", energy_text(s->job_j, joules, sizeof joules),
+            energy_text(s->node_j, high, sizeof high));
+    if (s->job_high_j > s->job_low_j)
+        fprintf(stderr, ", estimated: between %s and %s", energy_text(s->job_low_j, low, sizeof low),
+                energy_text(s->job_high_j, high, sizeof high));
+    fputc('\n', stderr);
+    show_carbon(s);
+    fprintf(stderr, "model  %s\n", r->model_path);
     fprintf(stderr, "sha256 weights %s\n       state   %s\n", r->weights_sha256, r->optimizer_sha256);
 }

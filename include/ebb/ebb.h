@@ -20,6 +20,8 @@
 #include <ebb/carbon.h>
 #include <ebb/plan.h>
 #include <ebb/jobs.h>
+#include <ebb/energy.h>
+#include <ebb/ledger.h>
 
 #ifdef __cplusplus
 extern "C" {

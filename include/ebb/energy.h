@@ -60,6 +60,15 @@ EBB_API void ebb_meter_stop(ebb_meter_t *meter);
  */
 EBB_API double ebb_energy_descendants(void *user);
 
+/* Processes of this host whose energy is told together: the ranks of a run. */
+typedef struct ebb_pids {
+    int n;
+    int64_t *pid; /* (n), borrowed */
+    double *seen; /* (n), borrowed, zeroed: what each had used when last seen, which counts also when it has ended */
+} ebb_pids_t;
+/* For ebb_meter_options_t.cpu: their processor seconds; user: an ebb_pids_t that lives as long as the meter. */
+EBB_API double ebb_energy_pids(void *user);
+
 #ifdef __cplusplus
 }
 #endif

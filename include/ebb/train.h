@@ -37,6 +37,14 @@ EBB_API const char *ebb_run_config_dir(const ebb_run_config_t *config);  /* run.
 EBB_API int64_t ebb_run_config_epochs(const ebb_run_config_t *config);
 EBB_API const char *ebb_run_config_backend(const ebb_run_config_t *config);
 EBB_API double ebb_run_config_watchdog(const ebb_run_config_t *config); /* seconds; 0: no watchdog */
+/* What its books of energy and carbon go by; texts may be NULL. */
+typedef struct ebb_run_carbon {
+    char *source, *zone, *file, *column, *url; /* as in <ebb/carbon.h> */
+    int scope;                                 /* 0: any, 1: direct, 2: life-cycle */
+    double pue, embodied_kg, lifetime_years;   /* of the building; of making one host, 0: not given */
+    char *prometheus;                          /* folder for node_exporter */
+} ebb_run_carbon_t;
+EBB_API const ebb_run_carbon_t *ebb_run_config_carbon(const ebb_run_config_t *config);
 /* Let the run live in folder `dir` from now on: of a resumed run that was moved. */
 EBB_API ebb_status_t ebb_run_config_move(ebb_run_config_t *config, const char *dir);
 /* Every key with default, unit, range and meaning; free with free(). Not collective. */

@@ -4,10 +4,12 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { DEEPEST = 64 }; /* a tree that changes while it is walked cannot lead in circles */
@@ -75,4 +77,18 @@ double ebb_energy_descendants(void *user)
     getrusage(RUSAGE_CHILDREN, &u);
     return tree_seconds(getpid(), false, 0) + (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
            1e-6 * (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
+}
+
+double ebb_energy_pids(void *user)
+{
+    ebb_pids_t *p = user;
+    double sum = 0;
+    for (int i = 0; i < p->n; i++) {
+        clockid_t clock;
+        struct timespec t;
+        if (clock_getcpuclockid((pid_t)p->pid[i], &clock) == 0 && clock_gettime(clock, &t) == 0)
+            p->seen[i] = fmax(p->seen[i], (double)t.tv_sec + 1e-9 * (double)t.tv_nsec);
+        sum += p->seen[i];
+    }
+    return sum;
 }

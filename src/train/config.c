@@ -17,6 +17,8 @@ static const char *const corrupt_choices[] = {"fail", "skip", NULL};
 static const char *const nonfinite_choices[] = {"stop", "rollback", NULL};
 static const char *const rows_choices[] = {"auto", "sparse", "dense", NULL};
 
+static const char *const scope_choices[] = {"any", "direct", "lifecycle", NULL};
+
 static const ebb_option_t run_table[] = {
     {KEY("run.name", EBB_OPT_STRING, name, NULL, NULL, 0, 0, NULL, "name of the run; default: the run file's name")},
     {KEY("run.dir", EBB_OPT_STRING, dir_base, "runs", NULL, 0, 0, NULL, "folder that holds the runs' folders")},
@@ -88,6 +90,29 @@ static const ebb_option_t run_table[] = {
          "and whenever so much time has passed; 0: not by time")},
     {KEY("checkpoint.keep", EBB_OPT_I64, checkpoint_keep, "2", "checkpoints", 1, INFINITY, NULL,
          "how many of the newest to keep")},
+    {KEY("carbon.source", EBB_OPT_STRING, carbon.source, NULL, NULL, 0, 0, NULL,
+         "where the grid's carbon intensity comes from, for the books: file, neso, electricitymaps, watttime, casdk or "
+         "typical; without it $EBB_CARBON_SOURCE, else file if there is one, else typical; tokens stand in "
+         "$EBB_CARBON_TOKEN alone")},
+    {KEY("carbon.zone", EBB_OPT_STRING, carbon.zone, NULL, NULL, 0, 0, NULL,
+         "zone of the grid, as the source names it; without it $EBB_CARBON_ZONE, else intensity is booked as unknown")},
+    {KEY("carbon.file", EBB_OPT_STRING, carbon.file, NULL, NULL, 0, 0, NULL,
+         "CSV or JSON of intensities; without it $EBB_CARBON_FILE")},
+    {KEY("carbon.column", EBB_OPT_STRING, carbon.column, NULL, NULL, 0, 0, NULL,
+         "column of a CSV file that has several")},
+    {KEY("carbon.scope", EBB_OPT_CHOICE, carbon.scope, "any", NULL, 0, 0, scope_choices,
+         "emissions to count, where the source has both")},
+    {KEY("carbon.url", EBB_OPT_STRING, carbon.url, NULL, NULL, 0, 0, NULL,
+         "address of the service; without it $EBB_CARBON_URL, else the service's own")},
+    {KEY("carbon.pue", EBB_OPT_F64, carbon.pue, "0", NULL, 0, 10, NULL,
+         "power usage effectiveness of the building; 0: $EBB_CARBON_PUE, else 1")},
+    {KEY("carbon.embodied", EBB_OPT_F64, carbon.embodied_kg, "0", "kg CO2e", 0, INFINITY, NULL,
+         "emitted by making one host, of which the run bears its share; 0: $EBB_CARBON_EMBODIED, else not counted")},
+    {KEY("carbon.lifetime", EBB_OPT_F64, carbon.lifetime_years, "4", "years", 0.1, 100, NULL,
+         "over which that is spread")},
+    {KEY("carbon.prometheus", EBB_OPT_STRING, carbon.prometheus, NULL, NULL, 0, 0, NULL,
+         "folder of node_exporter's textfile collector, which gets a file of the run's power and emissions from each "
+         "host; without it $EBB_PROMETHEUS_DIR, else none")},
     {0},
 };
 
@@ -108,6 +133,7 @@ static const char *const resumable[] = {"run.",
                                         "train.early_stopping",
                                         "eval.",
                                         "checkpoint.",
+                                        "carbon.",
                                         NULL};
 
 /* ---- kinds with settings: optimisers and schedules ---- */
@@ -577,6 +603,11 @@ const char *ebb_run_config_backend(const ebb_run_config_t *config)
 double ebb_run_config_watchdog(const ebb_run_config_t *config)
 {
     return config->watchdog;
+}
+
+const ebb_run_carbon_t *ebb_run_config_carbon(const ebb_run_config_t *config)
+{
+    return &config->carbon;
 }
 
 ebb_status_t ebb_run_config_move(ebb_run_config_t *config, const char *dir)

@@ -40,6 +40,8 @@ struct ebb_run_config {
     /* checkpoint */
     int64_t checkpoint_steps, checkpoint_keep;
     double checkpoint_minutes;
+    /* carbon */
+    ebb_run_carbon_t carbon;
 
     /* derived from the above */
     ebb_optim_options_t optim; /* schedule.total_steps is filled when the data is known */

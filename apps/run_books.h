@@ -1,0 +1,29 @@
+/* The books of a training run: one meter on each host, kept by its first rank, in the ledger of the run's folder. */
+#ifndef EBB_APPS_RUN_BOOKS_H
+#define EBB_APPS_RUN_BOOKS_H
+
+#include <ebb/comm.h>
+#include <ebb/ledger.h>
+#include <ebb/report.h>
+#include <ebb/train.h>
+
+typedef struct run_books {
+    ebb_books_t *books; /* NULL on ranks that are not the first of their host */
+    ebb_pids_t pids;    /* of the host's ranks */
+} run_books_t;
+
+/* Begin. Nothing but memory fails it: a source that cannot be used is told, and intensity booked as unknown.
+ * submitted: wall time from which the run could have run; 0: not known. Collective. */
+ebb_status_t run_books_start(ebb_comm_t *comm, const ebb_run_config_t *config, double submitted, run_books_t *books);
+/* Last rows. Any rank by itself. */
+void run_books_stop(run_books_t *books);
+/* After training, books stopped: the ledger's sums, all starts together, into energy.* and carbon.* of the record, on
+ * rank 0; *sums. Collective. */
+ebb_status_t run_books_record(ebb_comm_t *comm, ebb_record_t *record, double submitted, ebb_ledger_sums_t *sums);
+/* Remove the ledger of an earlier run of the folder. */
+ebb_status_t run_books_remove(const char *folder);
+/* When the job was submitted, as its agent tells it in EBB_JOB_SUBMITTED (seconds since 1970), else as the record of an
+ * earlier start has it; else 0. Kept in the record. */
+double run_books_submitted(ebb_record_t *record);
+
+#endif

@@ -1,0 +1,1 @@
+ebb_unit_test(ledger ledger)
