@@ -65,6 +65,7 @@ extern const ebb_command_t cmd_queue;
 extern const ebb_command_t cmd_cancel;
 extern const ebb_command_t cmd_hold;
 extern const ebb_command_t cmd_release;
+extern const ebb_command_t cmd_carbon_export;
 extern const ebb_command_t cmd_generate_docs;
 
 /* Exit status of a command that succeeded: 0 unless it answers a question with no. */

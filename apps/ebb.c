@@ -39,6 +39,7 @@ const ebb_command_t *const ebb_commands[] = {
     &cmd_cancel,
     &cmd_hold,
     &cmd_release,
+    &cmd_carbon_export,
     &cmd_generate_docs,
     NULL,
 };

@@ -25,6 +25,20 @@ foreach(launcher srun mpirun)
     ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>")
 endforeach()
 
+# The plug-in of the controller: in Lua alone, then in a real slurmctld.
+find_program(EBB_LUA NAMES lua5.3 lua5.4 lua)
+if(EBB_LUA)
+  add_test(NAME faults.job_submit COMMAND ${EBB_LUA} ${CMAKE_CURRENT_LIST_DIR}/job_submit.lua
+    ${PROJECT_SOURCE_DIR}/cluster/slurm/job_submit.lua ${CMAKE_CURRENT_BINARY_DIR}/job_submit.forecast)
+else()
+  add_test(NAME faults.job_submit COMMAND ${CMAKE_COMMAND} -E echo "SKIPPED: no Lua here")
+  set_tests_properties(faults.job_submit PROPERTIES SKIP_REGULAR_EXPRESSION "SKIPPED")
+endif()
+set_tests_properties(faults.job_submit PROPERTIES LABELS faults TIMEOUT 600)
+add_test(NAME faults.slurm_lua COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/slurm_lua.py)
+set_tests_properties(faults.slurm_lua PROPERTIES LABELS faults TIMEOUT 600 SKIP_RETURN_CODE 77
+  ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>")
+
 # In full: build/release/tests/faults_loader 10000 and build/release/tests/kills_loader 1000
 foreach(kind faults kills)
   add_executable(${kind}_loader faults/loader_${kind}.c)
