@@ -85,6 +85,7 @@ typedef struct watch {
     ebb_record_t *record; /* NULL on other ranks than 0, where recording does nothing */
     ebb_status_t status;  /* of the record: told when the run is over */
     int64_t epochs, last_log_ns, lost_lines;
+    int64_t step, epoch_steps, batch, rows; /* done; of an epoch; of a step; of the data */
     ebb_epoch_report_t last_epoch;
     bool have_epoch;
 } watch_t;
@@ -148,6 +149,9 @@ static void on_start(void *user, const char *facts_json)
         keep(s, ebb_remove_models(ebb_record_folder(s->record)));
     int threads = (int)json_integer_value(json_object_get(facts, "threads"));
     keep(s, ebb_record_start(s->record, s->comm, NULL, threads, 0, NULL));
+    s->epoch_steps = json_integer_value(json_object_get(facts, "epoch_steps"));
+    s->batch = json_integer_value(json_object_get(facts, "batch"));
+    s->rows = json_integer_value(json_object_get(json_object_get(facts, "data"), "rows"));
     json_object_foreach(facts, key, value)
     {
         char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
@@ -165,6 +169,7 @@ static void on_step(void *user, const ebb_step_report_t *r)
 {
     watch_t *s = user;
     int64_t now = ebb_now_ns(), every = s->options->log_every;
+    s->step = r->step;
     if (!s->record)
         return;
     if (!s->options->quiet)
@@ -374,6 +379,38 @@ static void on_watchdog(void *user, const char *why)
         ebb_error_clear();
 }
 
+/* Rows that have come to count, for figures per row. */
+static ebb_status_t record_work(watch_t *s)
+{
+    int64_t epochs = s->epoch_steps > 0 ? s->step / s->epoch_steps : 0;
+    if (s->step == 0)
+        return EBB_OK;
+    EBB_TRY(ebb_record_set_i64(s->record, "work.steps", s->step));
+    return ebb_record_set_i64(s->record, "work.rows",
+                              epochs * s->rows + (s->step - epochs * s->epoch_steps) * s->batch);
+}
+
+/* The run is over, whatever comes of its page. */
+static void write_page(const watch_t *s)
+{
+    char path[PATH_MAX];
+    ebb_report_t *report = NULL;
+    ebb_error_t first = *ebb_error();
+    if (!s->record)
+        return;
+    ebb_error_clear();
+    snprintf(path, sizeof path, "%s/report.html", ebb_record_folder(s->record));
+    ebb_status_t status = ebb_report_open(ebb_record_folder(s->record), &report);
+    if (status == EBB_OK)
+        status = ebb_report_html(report, path);
+    if (status != EBB_OK)
+        EBB_WARN("report", "%s", ebb_error()->message);
+    ebb_report_close(report);
+    ebb_error_clear();
+    if (first.status != EBB_OK)
+        ebb_error_set(&first);
+}
+
 static ebb_status_t train_recorded(watch_t *s)
 {
     ebb_train_result_t result = {0};
@@ -395,7 +432,9 @@ static ebb_status_t train_recorded(watch_t *s)
         s->status = record_result(s, &result);
     if (status == EBB_OK)
         status = ebb_comm_agree(s->comm, s->status);
+    keep(s, record_work(s));
     ebb_status_t written = ebb_record_finish(s->record, status);
+    write_page(s);
     if (status == EBB_OK && s->record && !s->options->quiet)
         train_show_result(&result, &sums);
     return status != EBB_OK ? status : ebb_comm_agree(s->comm, written);

@@ -19,6 +19,7 @@
 #include <ebb/base.h>
 #include <ebb/comm.h>
 #include <ebb/compute.h>
+#include <ebb/ledger.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -76,6 +77,24 @@ EBB_API void ebb_record_line_i64(ebb_record_t *record, const char *key, int64_t 
 EBB_API void ebb_record_line_f64(ebb_record_t *record, const char *key, double value);
 EBB_API void ebb_record_line_string(ebb_record_t *record, const char *key, const char *value);
 EBB_API ebb_status_t ebb_record_line_end(ebb_record_t *record);
+
+/* ---- reports: what came of a run, for people and auditors ---- */
+
+typedef struct ebb_report ebb_report_t;
+
+/* Read a run's folder (run.json, metrics.jsonl, ledger.db), or a ledger file alone. The ledger's chain is verified:
+ * EBB_ECORRUPT names the row that does not fit. A run without a ledger has a report without energy. One thread. */
+EBB_API ebb_status_t ebb_report_open(const char *path, ebb_report_t **report_p) EBB_MUST_CHECK;
+EBB_API void ebb_report_close(ebb_report_t *report);
+EBB_API const ebb_ledger_sums_t *ebb_report_sums(const ebb_report_t *report);
+/* Rows of the ledger, in their order. */
+EBB_API const ebb_ledger_row_t *ebb_report_rows(const ebb_report_t *report, int64_t *n_p);
+/* One JSON object: name, outcome, time, work, energy, carbon, sci, ledger, starts, restarts, resizes, result. Figures
+ * that are not known are null. sci.value = (E*I + M) / R with R a million rows trained on, or one run where there are
+ * no rows. Free with free(); NULL when out of memory. */
+EBB_API char *ebb_report_json(const ebb_report_t *report);
+/* Write one self-contained HTML page: charts as SVG, no script, light and dark. */
+EBB_API ebb_status_t ebb_report_html(const ebb_report_t *report, const char *path);
 
 #ifdef __cplusplus
 }

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { STEP_S = 300, MARGIN_S = 900, AHEAD_S = 48 * 3600, BACK_S = 14 * 86400 };
+enum { STEP_S = 300, MARGIN_S = 900, MARGIN_REAL_S = 30, AHEAD_S = 48 * 3600, BACK_S = 14 * 86400 };
 
 #define EVERY_NS ((int64_t)300 * 1000000000) /* between questions */
 
@@ -117,9 +117,10 @@ static void *ask(void *user)
     ebb_asker_t *a = user;
     ebb_carbon_forecast_t past = {0}, f = {0};
     double now = ebb_wall_seconds(),
-           from = fmax(a->from, now - BACK_S); /* set before the first question, then left alone */
-    bool good = look(a, now - MARGIN_S, now + AHEAD_S, &f) == EBB_OK;
-    if (good && a->past.n == 0 && from < now - MARGIN_S) /* only this thread sets it */
+           from = fmax(a->from, now - BACK_S);                        /* a->from stays as the first question had it */
+    double margin = fmax(MARGIN_S, MARGIN_REAL_S * ebb_clock_rate()); /* rows that wait are of that time */
+    bool good = look(a, now - margin, now + AHEAD_S, &f) == EBB_OK;
+    if (good && a->past.n == 0 && from < now - margin) /* only this thread sets it */
         look(a, from, now, &past);
     pthread_mutex_lock(&a->lock);
     if (good) {

@@ -1,6 +1,6 @@
 # Runs that are stopped, killed or let down by their storage.
 find_package(Python3 REQUIRED COMPONENTS Interpreter)
-foreach(fault stopping watchdog supervise two_hosts)
+foreach(fault books stopping watchdog supervise two_hosts)
   add_test(NAME faults.${fault} COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/${fault}.py)
   set_tests_properties(faults.${fault} PROPERTIES LABELS faults TIMEOUT 600 SKIP_RETURN_CODE 77 PROCESSORS 2
     ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>;EBB_PLUGIN_NAN=$<TARGET_FILE:plugin_nan>")
