@@ -51,7 +51,7 @@ EBB_API ebb_status_t ebb_checkpoint_hash(const ebb_checkpoint_state_t *state, ch
                                          char optimizer_sha256[65]);
 
 /* Write the file `path`. Collective; rank 0 writes, gathering the owners' state piece by piece, so that memory stays
- * bounded. */
+ * bounded. EBB_ENONFINITE, and no file, where a value is not finite. */
 EBB_API ebb_status_t ebb_checkpoint_save(const ebb_checkpoint_state_t *state, const char *path,
                                          ebb_checkpoint_meta_t *meta);
 

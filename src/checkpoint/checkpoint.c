@@ -5,6 +5,7 @@
 #include "checkpoint/internal.h"
 
 #include "base/alloc.h"
+#include "base/finite.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -36,6 +37,19 @@ ebb_status_t ebb_ckpt_describe(const ebb_checkpoint_state_t *state, ebb_ckpt_ind
     return EBB_OK;
 }
 
+ebb_status_t ebb_ckpt_check_finite(const ebb_ckpt_index_t *index, const ebb_ckpt_array_t *array, int64_t step,
+                                   const float *values, int64_t n)
+{
+    if (!ebb_has_nonfinite(values, n))
+        return EBB_OK;
+    const char *state = array->state < 0 ? "weights" : index->state[array->state];
+    return EBB_FAIL(EBB_ENONFINITE,
+                    "the %s%s%s of %s are not finite after step %" PRId64
+                    "; lower the learning rate, or set train.clip_norm; the checkpoints before it are kept",
+                    array->state < 0 ? "" : "values of the optimiser's state \"", state, array->state < 0 ? "" : "\"",
+                    array->name, step);
+}
+
 /* What rank 0 holds while arrays pass: digests always, a writer when saving, a file's index and descriptor when
  * loading. */
 typedef struct passage {
@@ -43,6 +57,7 @@ typedef struct passage {
     ebb_ckpt_digest_t *digest;
     ebb_ckpt_writer_t *writer;
     bool in_place; /* pieces stay until the end */
+    int64_t step;  /* when saving */
     const char *path;
     int fd;
 } passage_t;
@@ -63,6 +78,7 @@ static ebb_status_t take(void *user, ebb_ckpt_array_t *array, int64_t first, int
 static ebb_status_t take_and_write(void *user, ebb_ckpt_array_t *array, int64_t first, int64_t n, float *values)
 {
     passage_t *p = user;
+    EBB_TRY(ebb_ckpt_check_finite(p->index, array, p->step, values, n));
     EBB_TRY(ebb_ckpt_digest_add(p->digest, values, n));
     ebb_status_t status = ebb_ckpt_write(p->writer, array, first, n, values);
     if (!p->in_place)
@@ -131,7 +147,8 @@ ebb_status_t ebb_checkpoint_save(const ebb_checkpoint_state_t *state, const char
     bool root = ebb_comm_rank(state->comm) == 0;
     ebb_ckpt_index_t index = {0};
     ebb_ckpt_writer_t writer = {.file = H5I_INVALID_HID, .fd = -1};
-    passage_t p = {.index = &index, .writer = &writer, .path = path, .fd = -1, .in_place = ebb_ckpt_in_place(state)};
+    passage_t p = {.index = &index, .writer = &writer, .path = path, .fd = -1, .step = meta->step};
+    p.in_place = ebb_ckpt_in_place(state);
     ebb_ckpt_visitor_t visitor = {begin, take_and_write, took, &p};
     ebb_status_t status = ebb_ckpt_describe(state, &index);
     const char *known = state->weights_sha256;

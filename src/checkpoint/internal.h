@@ -39,6 +39,10 @@ void ebb_ckpt_index_destroy(ebb_ckpt_index_t *index);
 /* The arrays that layout and optimiser call for. */
 ebb_status_t ebb_ckpt_describe(const ebb_checkpoint_state_t *state, ebb_ckpt_index_t *index) EBB_MUST_CHECK;
 
+/* EBB_ENONFINITE if one of the values of an array of this step is; names the array. */
+ebb_status_t ebb_ckpt_check_finite(const ebb_ckpt_index_t *index, const ebb_ckpt_array_t *array, int64_t step,
+                                   const float *values, int64_t n);
+
 /* ---- writer.c, reader.c: rank 0 alone ---- */
 
 /* A file under construction: its skeleton is libhdf5's, the values are written beside it to the offsets in the index.

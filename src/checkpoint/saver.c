@@ -15,7 +15,6 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/file.h"
-#include "base/finite.h"
 #include "base/pulse.h"
 
 #include <inttypes.h>
@@ -61,18 +60,6 @@ struct ebb_saver {
 
 /* ---- the job, piece by piece; lock held ---- */
 
-static ebb_status_t check_finite(const ebb_saver_t *s, const ebb_ckpt_array_t *array, const float *values, int64_t n)
-{
-    if (!ebb_has_nonfinite(values, n))
-        return EBB_OK;
-    const char *state = array->state < 0 ? "weights" : s->index.state[array->state];
-    return EBB_FAIL(EBB_ENONFINITE,
-                    "the %s%s%s of %s are not finite after step %" PRId64
-                    "; lower the learning rate, or set train.clip_norm; the checkpoints before it are kept",
-                    array->state < 0 ? "" : "values of the optimiser's state \"", state, array->state < 0 ? "" : "\"",
-                    array->name, s->meta.step);
-}
-
 static ebb_status_t hash_piece(ebb_saver_t *s)
 {
     ebb_ckpt_array_t *array = &s->index.array[s->array];
@@ -82,7 +69,7 @@ static ebb_status_t hash_piece(ebb_saver_t *s)
     if (s->at == 0)
         EBB_TRY(ebb_ckpt_digest_begin(s->digest, &s->index, array));
     if (n > 0) {
-        EBB_TRY(check_finite(s, array, values, n));
+        EBB_TRY(ebb_ckpt_check_finite(&s->index, array, s->meta.step, values, n));
         EBB_TRY(ebb_ckpt_digest_add(s->digest, values, n));
     }
     s->at += n;

@@ -4,9 +4,8 @@
 
 #include "train/run.h"
 
-/* Look at a few of the weights, others in each step. EBB_ENONFINITE names the parameter. Not collective; alike on all
- * ranks.
- */
+/* Look at a few of the weights, and at those of as many values of the optimiser's states that this rank owns, others
+ * in each step. EBB_ENONFINITE names the parameter. Not collective; weights are alike on all ranks, states are not. */
 ebb_status_t ebb_finite_sweep(const ebb_run_t *run);
 /* Look at all weights, shared out over ranks and threads. Collective. */
 ebb_status_t ebb_finite_weights(const ebb_run_t *run);

@@ -122,8 +122,10 @@ def main():
              r"the weights of spare are not finite after step 6 \(epoch 1\); lower", 5)
         ends(folder, "state", nan("4 1 huge"), ["train.optimizer={adam: {lr: 0.001}}"],
              r"the values of the optimiser's state \"v\" of spare are not finite after step 5; lower the learning rate, .*; the checkpoints before it are kept$", 4)
+        ends(folder, "unsaved_state", nan("4 1 huge"), ["train.optimizer={adam: {lr: 0.001}}", "checkpoint.every_steps=0"],
+             r"the values of the optimiser's state \"v\" of spare are not finite after step [0-9]+; lower the learning rate, .*; the checkpoints before it are kept$", 0)
         rolls_back(folder)
-    print("11 passed, 0 failed")
+    print("12 passed, 0 failed")
 
 
 if __name__ == "__main__":
