@@ -2,8 +2,8 @@
  *
  * Both are subreapers, so that whatever a job leaves behind becomes a child of one of them, whichever is killed: the
  * child sees its parent's end in a pipe, ends the job and cleans up; the parent collects a child that was killed and
- * does the same. Killed together, the job's launcher is told by the kernel (PR_SET_PDEATHSIG), and the folder in shared
- * memory is removed by the next supervisor of this user. */
+ * does the same. Killed together, the job's launcher is told by the kernel (PR_SET_PDEATHSIG), which also frees what
+ * was in shared memory (place.c). */
 #include <ebb/supervise.h>
 #include "base/file.h"
 #include "base/lock.h"
@@ -120,7 +120,7 @@ static ebb_status_t clean_up_after(front_t *f, int status)
 
 ebb_status_t ebb_supervise(const ebb_supervise_options_t *options, int *exit_code_p)
 {
-    front_t f = {.options = options, .lock_fd = -1, .place.lock_fd = -1, .parent = {-1, -1}};
+    front_t f = {.options = options, .lock_fd = -1, .place = {.mount_fd = -1, .lock_fd = -1}, .parent = {-1, -1}};
     sigset_t set;
     ebb_supervise_signals(&set);
     sigprocmask(SIG_BLOCK, &set, &f.before);

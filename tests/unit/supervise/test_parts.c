@@ -78,18 +78,50 @@ static void a_private_folder_goes_with_all_in_it_and_those_of_the_dead_go_too(vo
     ebb_place_t place, other;
     char path[128];
     struct stat st;
-    assert_ok(ebb_place_make(&place));
+    assert_ok(ebb_place_make_folder(&place));
     assert_int_equal(stat(place.path, &st), 0);
     assert_int_equal(st.st_mode & 0777, 0700);
     snprintf(path, sizeof path, "%s/deep/er", place.path);
     assert_ok(ebb_file_mkdirs(path));
     close(place.lock_fd); /* as its death would */
-    assert_ok(ebb_place_make(&other));
+    assert_ok(ebb_place_make_folder(&other));
     assert_false(ebb_file_exists(place.path));
     assert_true(ebb_file_exists(other.path));
     ebb_place_remove(&other);
     assert_false(ebb_file_exists(other.path));
     ebb_place_remove(&other);
+}
+
+static void use_place(void)
+{
+    ebb_place_t place;
+    char path[128];
+    struct stat st;
+    assert_ok(ebb_place_make(&place));
+    assert_int_equal(stat(place.path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0700);
+    assert_int_equal(st.st_uid, geteuid());
+    snprintf(path, sizeof path, "%s/deep/er/file", place.path);
+    assert_ok(ebb_file_mkdirs(path));
+    if (place.mount_fd < 0)
+        print_message("the kernel gives user %ld no file system of its own: a folder\n", (long)geteuid());
+    ebb_place_remove(&place);
+    assert_false(ebb_file_exists(place.path));
+}
+
+static void a_place_is_the_users_own_and_vanishes_with_its_holder(void **state)
+{
+    int status;
+    use_place();
+    pid_t pid = fork();
+    if (pid == 0) { /* without rights; where this is root */
+        if (geteuid() == 0 && (setgid(65534) != 0 || setuid(65534) != 0 || prctl(PR_SET_DUMPABLE, 1) != 0))
+            _exit(1);
+        use_place();
+        _exit(0);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
 }
 
 static void a_request_is_taken_once_and_nonsense_never(void **state)
@@ -185,6 +217,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(descendants_are_found_and_killed),
         cmocka_unit_test(what_a_process_catches_and_whether_it_is_a_rank_can_be_seen),
+        cmocka_unit_test(a_place_is_the_users_own_and_vanishes_with_its_holder),
         cmocka_unit_test(a_private_folder_goes_with_all_in_it_and_those_of_the_dead_go_too),
         cmocka_unit_test(a_request_is_taken_once_and_nonsense_never),
         cmocka_unit_test(a_job_ends_as_its_command_does),
