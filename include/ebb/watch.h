@@ -2,7 +2,8 @@
  * that says which, instead of letting the others wait for ever.
  *
  * Each rank has one thread that tells rank 0 every second, over TCP and apart from training, how the rank is; rank 0
- * judges, and the others watch rank 0. It changes no result. A process has at most one watch.
+ * judges, and the others watch rank 0. The only rank of a job watches itself, for a step of training that does not end.
+ * It changes no result. A process has at most one watch.
  */
 #ifndef EBB_WATCH_H
 #define EBB_WATCH_H
@@ -14,12 +15,14 @@
 extern "C" {
 #endif
 
-#define EBB_WATCH_SECONDS 10.0 /* silence or standstill that ends the job */
+/* Silence or standstill that ends the job. A rank that is busy in a step has ten times as long as it was busy before
+ * without progress, if that is more; in what is done once, or with a disk that is slow, 30 times the limit. */
+#define EBB_WATCH_SECONDS 10.0
 
 typedef struct ebb_watch ebb_watch_t;
 
-/* Watch over the ranks of comm, which must outlive the watch. *watch_p is NULL, which the others accept, for one rank
- * and where the hosts cannot reach each other by TCP (rank 0 warns). Collective. */
+/* Watch over the ranks of comm, which must outlive the watch. *watch_p is NULL, which the others accept, where the
+ * hosts cannot reach each other by TCP (rank 0 warns). Collective. */
 EBB_API ebb_status_t ebb_watch_start(ebb_comm_t *comm, ebb_watch_t **watch_p) EBB_MUST_CHECK;
 /* Another limit, at least 2 seconds; the same on every rank. */
 EBB_API void ebb_watch_limit(ebb_watch_t *watch, double seconds);

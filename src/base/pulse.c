@@ -4,7 +4,7 @@
 #include <stdatomic.h>
 
 static atomic_uint_fast64_t ticks;
-static atomic_int_fast64_t step_now;
+static atomic_int_fast64_t step_now, done_steady;
 static _Atomic(const char *) stage_now = "starting";
 static atomic_bool is_waiting, is_leaving, is_steady;
 
@@ -38,7 +38,9 @@ void ebb_pulse_leave(void)
 
 void ebb_pulse_steady(bool steady)
 {
-    atomic_store_explicit(&is_steady, steady, memory_order_relaxed);
+    bool was = atomic_exchange_explicit(&is_steady, steady, memory_order_relaxed);
+    if (was && !steady)
+        atomic_fetch_add_explicit(&done_steady, 1, memory_order_relaxed);
 }
 
 ebb_pulse_t ebb_pulse(void)
@@ -48,5 +50,6 @@ ebb_pulse_t ebb_pulse(void)
                          .stage = atomic_load_explicit(&stage_now, memory_order_relaxed),
                          .waiting = atomic_load_explicit(&is_waiting, memory_order_relaxed),
                          .steady = atomic_load_explicit(&is_steady, memory_order_relaxed),
+                         .done = atomic_load_explicit(&done_steady, memory_order_relaxed),
                          .leaving = atomic_load_explicit(&is_leaving, memory_order_relaxed)};
 }

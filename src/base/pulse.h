@@ -15,6 +15,7 @@ typedef struct ebb_pulse {
     bool waiting; /* for other ranks */
     bool leaving; /* was told to end */
     bool steady;  /* does what it does over and over, so that what came before tells how long it may take */
+    int64_t done; /* how often it has done so */
 } ebb_pulse_t;
 
 /* Some work was done: to be called at least every few seconds from whatever may take longer. */

@@ -23,7 +23,7 @@ static const ebb_option_t run_table[] = {
     {KEY("run.name", EBB_OPT_STRING, name, NULL, NULL, 0, 0, NULL, "name of the run; default: the run file's name")},
     {KEY("run.dir", EBB_OPT_STRING, dir_base, "runs", NULL, 0, 0, NULL, "folder that holds the runs' folders")},
     {KEY("run.watchdog", EBB_OPT_F64, watchdog, "10", "seconds", 0, 86400, NULL,
-         "end the job when a rank is silent, or stuck while others wait, for so long (at least 2); 0: never")},
+         "end the job when a rank is silent, or stuck, for so long (at least 2; more if it is busy); 0: never")},
     {KEY("data.train", EBB_OPT_STRING, train, NULL, NULL, 0, 0, NULL,
          "data set to train on: a folder made by ebb pack, or a .h5ad, 10x or HDF5 file (required)")},
     {KEY("data.valid", EBB_OPT_STRING, valid, NULL, NULL, 0, 0, NULL, "data set to evaluate on")},

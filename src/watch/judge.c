@@ -1,11 +1,11 @@
 /* The watchdog's messages and judgement.
  *
- * A message is 80 bytes, little-endian: magic, type, flags, rank, cause, step, idle, still, text. A rank is lost when
- * its connection breaks, silent when nothing came for the limit. A rank that answers is stuck only while another waits
- * for it, when it neither made progress nor used its processors or disks for the limit; when it is busy without
- * progress (one kernel on a huge lane, the checkpoint's fsync), it has 30 times as long, unless it spins in a step of
- * training of which it has done some within a tenth of the limit. Ranks that wait are nobody's
- * reason, unless all do. */
+ * A message is 80 bytes, little-endian: magic, type, flags, rank, cause, patience, step, idle, still, text. A rank is
+ * lost when its connection breaks, silent when nothing came for the limit. A rank that answers is stuck only while
+ * another waits for it, when it neither made progress nor used its processors or disks for the limit, or was busy
+ * without progress (one kernel on a huge lane, the checkpoint's fsync) for as many times the limit as its own history
+ * allows (self.c). Ranks that wait are nobody's reason, unless all do. For the only rank of a job nobody waits: it is
+ * stalled when a step of training makes no progress for longer than that, whatever it does meanwhile. */
 #include "watch/judge.h"
 
 #include <stdio.h>
@@ -13,8 +13,8 @@
 
 #define MAGIC 0x57626245u
 
-enum { AT_MAGIC = 0, AT_TYPE = 4, AT_FLAGS = 6, AT_RANK = 8, AT_CAUSE = 12, AT_STEP = 16, AT_IDLE = 24, AT_STILL = 28 };
-enum { AT_TEXT = 32, FLAG_WAITING = 1, FLAG_SPINS = 2 };
+enum { AT_MAGIC = 0, AT_TYPE = 4, AT_FLAGS = 6, AT_RANK = 8, AT_CAUSE = 12, AT_PATIENCE = 14, AT_STEP = 16 };
+enum { AT_IDLE = 24, AT_STILL = 28, AT_TEXT = 32, FLAG_WAITING = 1, FLAG_STEADY = 2 };
 
 static void put(uint8_t *at, uint64_t value, int bytes)
 {
@@ -34,9 +34,10 @@ void ebb_watch_pack(const ebb_watch_message_t *m, uint8_t bytes[EBB_WATCH_MESSAG
 {
     put(bytes + AT_MAGIC, MAGIC, 4);
     put(bytes + AT_TYPE, m->type, 2);
-    put(bytes + AT_FLAGS, (m->waiting ? FLAG_WAITING : 0) | (m->spins ? FLAG_SPINS : 0), 2);
+    put(bytes + AT_FLAGS, (m->waiting ? FLAG_WAITING : 0) | (m->steady ? FLAG_STEADY : 0), 2);
     put(bytes + AT_RANK, (uint32_t)m->rank, 4);
-    put(bytes + AT_CAUSE, m->cause, 4);
+    put(bytes + AT_CAUSE, m->cause, 2);
+    put(bytes + AT_PATIENCE, (uint16_t)m->patience, 2);
     put(bytes + AT_STEP, (uint64_t)m->step, 8);
     put(bytes + AT_IDLE, m->idle_ms, 4);
     put(bytes + AT_STILL, m->still_ms, 4);
@@ -53,15 +54,16 @@ static bool is_printable(const char *text)
 
 bool ebb_watch_unpack(const uint8_t bytes[EBB_WATCH_MESSAGE], int ranks, ebb_watch_message_t *m)
 {
-    uint64_t type = get(bytes + AT_TYPE, 2), cause = get(bytes + AT_CAUSE, 4), rank = get(bytes + AT_RANK, 4);
+    uint64_t type = get(bytes + AT_TYPE, 2), cause = get(bytes + AT_CAUSE, 2), rank = get(bytes + AT_RANK, 4);
     if (get(bytes + AT_MAGIC, 4) != MAGIC || type < EBB_WATCH_HELLO || type > EBB_WATCH_VERDICT ||
-        cause > EBB_WATCH_DEADLOCK || rank >= (uint64_t)ranks)
+        cause > EBB_WATCH_STALLED || rank >= (uint64_t)ranks)
         return false;
     *m = (ebb_watch_message_t){.type = (ebb_watch_type_t)type,
                                .cause = (ebb_watch_cause_t)cause,
                                .rank = (int32_t)rank,
                                .waiting = (get(bytes + AT_FLAGS, 2) & FLAG_WAITING) != 0,
-                               .spins = (get(bytes + AT_FLAGS, 2) & FLAG_SPINS) != 0,
+                               .steady = (get(bytes + AT_FLAGS, 2) & FLAG_STEADY) != 0,
+                               .patience = (int32_t)get(bytes + AT_PATIENCE, 2),
                                .step = (int64_t)get(bytes + AT_STEP, 8),
                                .idle_ms = (uint32_t)get(bytes + AT_IDLE, 4),
                                .still_ms = (uint32_t)get(bytes + AT_STILL, 4)};
@@ -73,7 +75,8 @@ void ebb_watch_note(ebb_watch_peer_t *peer, const ebb_watch_message_t *beat, int
 {
     peer->heard_ns = now_ns;
     peer->waiting = beat->waiting;
-    peer->spins = beat->spins;
+    peer->steady = beat->steady;
+    peer->patience = beat->patience;
     peer->step = beat->step;
     peer->idle_ms = beat->idle_ms;
     peer->still_ms = beat->still_ms;
@@ -85,10 +88,21 @@ static bool is_silent(const ebb_watch_peer_t *p, int64_t now_ns, int64_t limit_n
     return p->heard_ns > 0 && now_ns - p->heard_ns >= limit_ns;
 }
 
+/* How long it may be busy without progress; before its first beat nothing is known. */
+static int64_t busy_limit_ms(const ebb_watch_peer_t *p, int64_t limit_ns)
+{
+    return (p->patience > 0 ? p->patience : EBB_WATCH_PATIENT) * (limit_ns / 1000000);
+}
+
 static bool stands_still(const ebb_watch_peer_t *p, int64_t limit_ns)
 {
-    int64_t limit_ms = limit_ns / 1000000;
-    return p->idle_ms >= limit_ms || p->still_ms >= (p->spins ? 1 : EBB_WATCH_PATIENT) * limit_ms;
+    return p->idle_ms >= limit_ns / 1000000 || p->still_ms >= busy_limit_ms(p, limit_ns);
+}
+
+/* Nobody waits for the only rank, so its storage may be as slow as it pleases; between steps it may do anything. */
+static bool is_stalled(const ebb_watch_peer_t *p, int64_t limit_ns)
+{
+    return p->steady && p->still_ms >= busy_limit_ms(p, limit_ns);
 }
 
 /* While all wait and nothing moves, a rank that sleeps among ranks that poll hangs within its call: one library waits
@@ -116,6 +130,9 @@ ebb_watch_cause_t ebb_watch_judge(const ebb_watch_peer_t *peer, int ranks, int64
 {
     int waiting = 0, working = 0, stuck = -1, lowest = -1, silent = -1;
     bool long_wait = true;
+    *rank_p = 0;
+    if (ranks == 1)
+        return is_stalled(peer, limit_ns) ? EBB_WATCH_STALLED : EBB_WATCH_FINE;
     for (int r = 0; r < ranks; r++) {
         const ebb_watch_peer_t *p = &peer[r];
         *rank_p = r;
@@ -161,6 +178,8 @@ int ebb_watch_sentence(ebb_watch_cause_t cause, int rank, const char *host, cons
         snprintf(why, sizeof why, "does not answer for %.0f s: stopped, or its host or link is down", limit);
     else if (cause == EBB_WATCH_STUCK)
         snprintf(why, sizeof why, "is stuck: no progress for %.0f s or more while others wait", limit);
+    else if (cause == EBB_WATCH_STALLED)
+        snprintf(why, sizeof why, "is stuck: no progress for %.0f s or more within a step", limit * peer->patience);
     else
         snprintf(why, sizeof why, "and all others wait for one another for %.0f s", limit * EBB_WATCH_PATIENT);
     int n = snprintf(text, size, "rank %d on %s %s; last seen at step %lld, %s", rank, host, why, (long long)peer->step,

@@ -6,7 +6,7 @@
 
 #define EBB_WATCH_TEXT    48
 #define EBB_WATCH_MESSAGE 80 /* bytes of every message */
-#define EBB_WATCH_PATIENT 30 /* times the limit for what is busy but shows no progress, unless it spins */
+#define EBB_WATCH_PATIENT 30 /* times the limit, at most, for what is busy but shows no progress */
 
 typedef enum ebb_watch_type {
     EBB_WATCH_HELLO = 1, /* rank to hub; text: the job's token */
@@ -22,6 +22,7 @@ typedef enum ebb_watch_cause {
     EBB_WATCH_SILENT,   /* its connection stands, but nothing comes */
     EBB_WATCH_STUCK,    /* it answers, but does nothing while others wait */
     EBB_WATCH_DEADLOCK, /* all wait for one another */
+    EBB_WATCH_STALLED,  /* the only rank makes no progress in a step */
 } ebb_watch_cause_t;
 
 typedef struct ebb_watch_message {
@@ -29,7 +30,8 @@ typedef struct ebb_watch_message {
     ebb_watch_cause_t cause;
     int32_t rank;
     bool waiting;
-    bool spins; /* uses its processor, but does not get on with what it has often done in a fraction of the limit */
+    bool steady;      /* within a step */
+    int32_t patience; /* times the limit that it may be busy without progress: 1 to EBB_WATCH_PATIENT */
     int64_t step;
     uint32_t idle_ms, still_ms; /* since it was last busy; since it last made progress */
     char text[EBB_WATCH_TEXT];
@@ -43,7 +45,8 @@ bool ebb_watch_unpack(const uint8_t bytes[EBB_WATCH_MESSAGE], int ranks, ebb_wat
 typedef struct ebb_watch_peer {
     bool lost, left;
     int64_t heard_ns; /* 0: not yet */
-    bool waiting, spins;
+    bool waiting, steady;
+    int32_t patience;
     int64_t step;
     uint32_t idle_ms, still_ms;
     char stage[EBB_WATCH_TEXT];

@@ -12,6 +12,7 @@
 #define SECOND      ((int64_t)1000000000)
 #define BUSY_PPM    20000 /* 2 % of a core: far above what watching takes */
 #define STEPS_KNOWN 3     /* steps after which it is known how long they take */
+#define LEARNT      10    /* times the longest standstill so far is no delay any more */
 
 static int64_t cpu_used(void)
 {
@@ -55,8 +56,7 @@ void ebb_watch_self_begin(ebb_watch_self_t *self, int64_t now_ns)
                                .spin_cpu_ns = cpu,
                                .looked_ns = now_ns,
                                .busy_ns = now_ns,
-                               .progress_ns = now_ns,
-                               .first_step = pulse.step};
+                               .progress_ns = now_ns};
 }
 
 void ebb_watch_self_excuse(ebb_watch_self_t *self, int64_t ns)
@@ -71,13 +71,15 @@ static uint32_t milliseconds(int64_t ns)
     return ns > 0 ? (uint32_t)(ns / 1000000) : 0;
 }
 
-/* Only what was quick before may be held against a rank, and only processor time: disks and crowded machines are slow
- * when they please. */
-static bool spins(const ebb_watch_self_t *self, const ebb_pulse_t *pulse, int64_t limit_ns)
+/* How many times the limit this rank may be busy without progress: as earlier steps teach, once it has used so much
+ * processor time. Nothing else is held against it: disks and crowded machines are slow when they please. */
+static int32_t patience(const ebb_watch_self_t *self, const ebb_pulse_t *pulse, int64_t limit_ns)
 {
-    int64_t still = self->looked_ns - self->progress_ns;
-    return pulse->steady && !pulse->waiting && pulse->step - self->first_step >= STEPS_KNOWN && !self->disk &&
-           self->longest_ns < limit_ns / 10 && self->cpu_ns - self->spin_cpu_ns > still / 2;
+    int64_t times = (LEARNT * self->longest_ns + limit_ns - 1) / limit_ns;
+    bool known = pulse->steady && !pulse->waiting && !self->disk && pulse->done >= STEPS_KNOWN;
+    times = times > 1 ? times : 1;
+    bool spins = known && times < EBB_WATCH_PATIENT && self->cpu_ns - self->spin_cpu_ns >= times * limit_ns;
+    return spins ? (int32_t)times : EBB_WATCH_PATIENT;
 }
 
 static void note_progress(ebb_watch_self_t *self, int64_t now_ns)
@@ -108,7 +110,8 @@ void ebb_watch_self_look(ebb_watch_self_t *self, int rank, int64_t now_ns, int64
     *beat = (ebb_watch_message_t){.type = EBB_WATCH_BEAT,
                                   .rank = rank,
                                   .waiting = pulse.waiting,
-                                  .spins = spins(self, &pulse, limit_ns),
+                                  .steady = pulse.steady,
+                                  .patience = patience(self, &pulse, limit_ns),
                                   .step = pulse.step,
                                   .idle_ms = milliseconds(now_ns - self->busy_ns),
                                   .still_ms = milliseconds(now_ns - self->progress_ns)};

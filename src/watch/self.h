@@ -7,10 +7,10 @@
 typedef struct ebb_watch_self {
     uint64_t ticks;
     int64_t cpu_ns, looked_ns, busy_ns, progress_ns;
-    int64_t first_step, longest_ns; /* of the first look; the longest standstill in a step */
-    int64_t spin_cpu_ns;            /* cpu_ns when the standstill began */
-    bool disk;                      /* a thread waited for a disk meanwhile */
-    bool steady;                    /* at the last look: within a step */
+    int64_t longest_ns;  /* the longest standstill in a step */
+    int64_t spin_cpu_ns; /* cpu_ns when the standstill began */
+    bool disk;           /* a thread waited for a disk meanwhile */
+    bool steady;         /* at the last look: within a step */
 } ebb_watch_self_t;
 
 void ebb_watch_self_begin(ebb_watch_self_t *self, int64_t now_ns);

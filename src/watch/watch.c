@@ -4,7 +4,8 @@
  * each sends how it is, and rank 0 how it is itself. Rank 0 judges all, tells the verdict to all, says it once and
  * aborts; when rank 0 itself is lost or silent, every rank sees so, and the lowest one whose listener still accepts
  * says it. Then each process ends by itself within two seconds, whether or not the launcher helps; a rank that was
- * stopped is killed by a rank of its host, a launcher that waits for a lost host by a helper (launcher.c). Only the
+ * stopped is killed by a rank of its host, a launcher that waits for a lost host by a helper (launcher.c). The only
+ * rank of a job has the thread without connections. Only the
  * watching thread touches connections; the rest is atomics and one lock around the advice. */
 #include <ebb/watch.h>
 #include "base/alloc.h"
@@ -493,21 +494,31 @@ static ebb_status_t join(ebb_watch_t *w, int64_t *joined_p)
     return EBB_OK;
 }
 
+/* The only rank has nobody to talk to: its thread looks at itself. */
+static ebb_status_t stay_alone(ebb_watch_t *w, int64_t *joined_p)
+{
+    ebb_watch_card_fill(&w->card[0], &w->listener);
+    if (w->listener >= 0)
+        close(w->listener);
+    w->listener = -1;
+    *joined_p = w->wake >= 0 && run_thread(w);
+    return EBB_OK;
+}
+
 ebb_status_t ebb_watch_start(ebb_comm_t *comm, ebb_watch_t **watch_p)
 {
     ebb_watch_t *w = NULL;
     int64_t joined;
+    bool alone = ebb_comm_size(comm) == 1;
     *watch_p = NULL;
-    if (ebb_comm_size(comm) == 1)
-        return EBB_OK;
     EBB_TRY(ebb_comm_agree(comm, watch_new(comm, &w)));
-    ebb_status_t status = join(w, &joined);
+    ebb_status_t status = alone ? stay_alone(w, &joined) : join(w, &joined);
     if (status == EBB_OK && joined) {
         *watch_p = w;
         return EBB_OK;
     }
     ebb_watch_stop(w);
-    if (status == EBB_OK && ebb_comm_rank(comm) == 0)
+    if (status == EBB_OK && !alone && ebb_comm_rank(comm) == 0)
         EBB_WARN("watch", "the ranks' hosts cannot reach each other by TCP: a rank that dies may leave the others "
                           "waiting, unless the launcher ends them");
     return status;

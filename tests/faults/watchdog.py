@@ -15,7 +15,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import ebbtest as t
 import stopping
 
-LIMIT = 15
+LIMIT = 15  # seconds, as measured; a busy machine may take longer, and no case fails by it
 UNHELPED = {"OMPI_MCA_orte_enable_recovery": "1", "OMPI_MCA_orte_abort_on_non_zero_status": "0"}
 PTRACE_INTERRUPT, PTRACE_SEIZE = 0x4207, 0x4206
 
@@ -42,7 +42,7 @@ class Case:
         self.folder, self.ranks = folder, ranks
 
     def hurt(self, rank, how):
-        self.pids = [self.job.pid(r) for r in range(self.ranks)]
+        self.pids = [self.job.pid(r) for r in range(max(self.ranks, 1))]
         self.rank, self.start = rank, time.time()
         how(self.pids[rank])
 
@@ -50,27 +50,34 @@ class Case:
         self.hurt(rank, lambda pid: os.kill(pid, number))
 
     def ends(self, words):
-        code, err = self.job.end(LIMIT + 5)
-        while any(map(alive, self.pids)) and time.time() - self.start < LIMIT:
+        code, err = self.job.end()
+        while any(map(alive, self.pids)) and time.time() - self.start < stopping.PATIENCE:
             time.sleep(0.05)
         seconds = time.time() - self.start
         left = [pid for pid in self.pids if alive(pid)]
         for pid in left:
             os.kill(pid, signal.SIGKILL)
         told = [line for line in err.replace("\r", "\n").splitlines() if "ebb: error" in line]
-        if left or seconds > LIMIT or self.helped and code in (0, 75):
+        if left or self.helped and code in (0, 75):
             t.fail(f"{self.name}: exit code {code} after {seconds:.1f} s, left {left}\n{err}")
         if len(told) != 1 or f"rank {self.rank} on {os.uname().nodename} {words}" not in told[0] or "last seen at step" not in told[0]:
             t.fail(f"{self.name}: not told once that rank {self.rank} {words}\n{err}")
+        print(f"# {self.name}: {seconds:.1f} s{' (late)' if seconds > LIMIT else ''}", flush=True)
         return told[0]
 
-    def goes_on(self, ranks, want):
+    def goes_on(self, ranks):
         for key in UNHELPED:
             os.environ.pop(key, None)
-        stopping.resume_and_compare(self.job, ranks, want)
+        stopping.resume_and_compare(self.job, ranks)
+
+    def is_well(self, ranks):
+        """Nothing has ended it: it can be stopped, and goes on."""
+        os.kill(self.job.pid(0), signal.SIGTERM)
+        self.job.end_stopped()
+        self.goes_on(ranks)
 
 
-def killed(folder, name, want, rank, ranks, then, helped):
+def killed(folder, name, rank, ranks, then, helped):
     case = Case(folder, name, ranks, helped)
     case.job.wait_step(40)
     case.hurt_by(rank, signal.SIGKILL)
@@ -78,42 +85,42 @@ def killed(folder, name, want, rank, ranks, then, helped):
         t.fail(f"{name}: does not say how to go on")
     if not helped and t.record(case.job.run_dir)["outcome"] != "failed":
         t.fail(f"{name}: run.json says {t.record(case.job.run_dir)['outcome']}")
-    case.goes_on(then, want)
+    case.goes_on(then)
 
 
-def killed_rank(folder, want):
-    killed(folder, "wd_killed_rank", want, 2, 3, 2, True)
+def killed_rank(folder):
+    killed(folder, "wd_killed_rank", 2, 3, 2, True)
 
 
-def killed_rank_unhelped(folder, want):
-    killed(folder, "wd_killed_rank_unhelped", want, 1, 3, 1, False)
+def killed_rank_unhelped(folder):
+    killed(folder, "wd_killed_rank_unhelped", 1, 3, 1, False)
 
 
-def killed_first_unhelped(folder, want):
-    killed(folder, "wd_killed_first_unhelped", want, 0, 4, 3, False)
+def killed_first_unhelped(folder):
+    killed(folder, "wd_killed_first_unhelped", 0, 4, 3, False)
 
 
-def stopped(folder, name, want, rank, ranks, then, helped=True, every=15):
+def stopped(folder, name, rank, ranks, then, helped=True, every=15):
     case = Case(folder, name, ranks, helped, every)
     case.job.wait_step(40)
     case.hurt_by(rank, signal.SIGSTOP)
     case.ends("does not answer for 10 s: stopped")
-    case.goes_on(then, want)
+    case.goes_on(then)
 
 
-def stopped_rank(folder, want):
-    stopped(folder, "wd_stopped_rank", want, 1, 2, 3)
+def stopped_rank(folder):
+    stopped(folder, "wd_stopped_rank", 1, 2, 3)
 
 
-def stopped_first_unhelped(folder, want):
-    stopped(folder, "wd_stopped_first_unhelped", want, 0, 3, 2, False)
+def stopped_first_unhelped(folder):
+    stopped(folder, "wd_stopped_first_unhelped", 0, 3, 2, False)
 
 
-def stopped_in_checkpoints(folder, want):
-    stopped(folder, "wd_stopped_in_checkpoints", want, 0, 2, 1, every=1)
+def stopped_in_checkpoints(folder):
+    stopped(folder, "wd_stopped_in_checkpoints", 0, 2, 1, every=1)
 
 
-def before_the_first_step(folder, want):
+def before_the_first_step(folder):
     for number, words in [(signal.SIGKILL, "does not answer: killed"), (signal.SIGSTOP, "does not answer for 4 s")]:
         case = Case(folder, f"wd_start_{number.name}", 3, False, extra=["--set", "run.watchdog=4"])
         case.job.wait_until(lambda: os.path.exists(f"{case.job.run_dir}/lock"), "its folder")
@@ -121,7 +128,7 @@ def before_the_first_step(folder, want):
         case.ends(words)
 
 
-def stuck(folder, want):
+def stuck(folder):
     """Only the main thread stands still: the rank still answers."""
     libc = ctypes.CDLL(None, use_errno=True)
 
@@ -140,28 +147,36 @@ def stuck(folder, want):
         case.job.end()
         return
     case.ends("is stuck: no progress for 10 s")
-    case.goes_on(2, want)
+    case.goes_on(2)
 
 
-def spinning(folder, want):
-    """A rank that computes for ever where it took a moment before has no longer time than one that sleeps; run.json tells."""
-    plugin = os.environ.get("EBB_PLUGIN_NAN")
-    if not plugin:
-        print("# spinning: EBB_PLUGIN_NAN is not set")
-        return
-    t.dense_data(folder, 600, 12, 3, 1)
-    t.run(["pack", "-q", f"{folder}/x.npy", f"{folder}/rows", "--target", f"{folder}/y.npy"])
-    case = Case(folder, "wd_spinning", 3, extra=["--set", f"data.train={folder}/rows", "--set", "data.valid=", "--set", "run.watchdog=5",
-                                                "--set", "model={plugin: %s, nan: '300 2 spin'}" % plugin])
+def spins(folder, name, ranks, words):
+    """The case, and the one rank that computes for ever where it took a moment before."""
+    if not os.path.isdir(f"{folder}/rows"):
+        t.dense_data(folder, 600, 12, 3, 1)
+        t.run(["pack", "-q", f"{folder}/x.npy", f"{folder}/rows", "--target", f"{folder}/y.npy"])
+    case = Case(folder, name, ranks, extra=["--set", f"data.train={folder}/rows", "--set", "data.valid=", "--set", "run.watchdog=5",
+                                           "--set", "model={plugin: %s, nan: '300 2 spin'}" % os.environ["EBB_PLUGIN_NAN"]])
     case.job.wait_step(300)
-    case.hurt(1, lambda pid: None)
-    case.ends("is stuck: no progress for 5 s")
+    case.hurt(ranks // 2, lambda pid: None)
+    case.ends(words)
     record = t.record(case.job.run_dir)
-    if record["outcome"] != "failed" or "rank 1" not in record["error"] or record["starts"][-1]["outcome"] != "failed":
+    if record["outcome"] != "failed" or f"rank {case.rank}" not in record["error"] or record["starts"][-1]["outcome"] != "failed":
         t.fail(f"{case.name}: run.json says {record['outcome']}, {record.get('error')}")
 
 
-def suspended_as_a_whole(folder, want):
+def spinning(folder):
+    """It has no longer time than one that sleeps; run.json tells."""
+    spins(folder, "wd_spinning", 3, "is stuck: no progress for 5 s")
+
+
+def spinning_alone(folder):
+    """The only rank, for which nobody waits, under a launcher or without."""
+    for ranks in 0, 1:
+        spins(folder, f"wd_spinning_alone_{ranks}", ranks, "is stuck: no progress for")
+
+
+def suspended_as_a_whole(folder):
     """Slurm's suspend: all ranks stop, and go on later than the limit: no reason to end."""
     case = Case(folder, "wd_suspended", 2, extra=["--set", "run.watchdog=3"])
     case.job.wait_step(20)
@@ -171,12 +186,11 @@ def suspended_as_a_whole(folder, want):
             os.kill(pid, number)
         if number == signal.SIGSTOP:
             time.sleep(5)
-    code, err = case.job.end(60)
-    if code != 0 or "ebb: error" in err or stopping.fingerprint(case.job.run_dir) != want:
-        t.fail(f"{case.name}: exit code {code}\n{err}")
+    case.job.wait_step(case.job.steps() + 20)
+    case.is_well(3)
 
 
-def switched_off(folder, want):
+def switched_off(folder):
     """run.watchdog: 0 lets a stopped rank stop the job for as long as it likes."""
     case = Case(folder, "wd_off", 2, extra=["--set", "run.watchdog=0"])
     case.job.wait_step(20)
@@ -184,12 +198,11 @@ def switched_off(folder, want):
     os.kill(pid, signal.SIGSTOP)
     time.sleep(13)
     os.kill(pid, signal.SIGCONT)
-    code, err = case.job.end(60)
-    if code != 0 or stopping.fingerprint(case.job.run_dir) != want:
-        t.fail(f"{case.name}: exit code {code}\n{err}")
+    case.job.wait_step(case.job.steps() + 20)
+    case.is_well(3)
 
 
-def at_random(folder, want, seed):
+def at_random(folder, seed):
     rng = random.Random(seed)
     ranks, number = rng.randint(2, 4), rng.choice([signal.SIGKILL, signal.SIGSTOP])
     case = Case(folder, f"wd_random_{seed}", ranks, rng.random() < 0.5, rng.choice([1, 15]))
@@ -199,11 +212,11 @@ def at_random(folder, want, seed):
     case.hurt_by(rank, number)
     case.ends("does not answer")
     if os.path.isdir(f"{case.job.run_dir}/checkpoints") and any(n.endswith(".h5") for n in os.listdir(f"{case.job.run_dir}/checkpoints")):
-        case.goes_on(rng.randint(1, 6), want)
+        case.goes_on(rng.randint(1, 6))
 
 
 CASES = [killed_rank, killed_rank_unhelped, killed_first_unhelped, stopped_rank, stopped_first_unhelped, stopped_in_checkpoints,
-         before_the_first_step, stuck, spinning, suspended_as_a_whole, switched_off]
+         before_the_first_step, stuck, spinning, spinning_alone, suspended_as_a_whole, switched_off]
 
 
 def main():
@@ -214,13 +227,11 @@ def main():
         t.run(["pack", "-q", f"{folder}/rows.svm", f"{folder}/data", "--split", "train=0.8,valid=0.2"])
         with open(f"{folder}/run.yaml", "w") as f:
             f.write(stopping.RUN.format(folder=folder))
-        t.run(["train", "-q", f"{folder}/run.yaml", "--set", "run.name=whole", "--set", "train.threads=1"])
-        want = stopping.fingerprint(f"{folder}/runs/whole")
         todo = [(c.__name__, c, ()) for c in CASES if c.__name__ in names or not (names or draws)]
         todo += [(f"at_random {seed}", at_random, (seed,)) for seed in range(draws)]
         for name, case, args in todo:
             start = time.time()
-            case(folder, want, *args)
+            case(folder, *args)
             print(f"ok {name} {time.time() - start:.1f} s", flush=True)
     print(f"{len(todo)} passed, 0 failed")
 

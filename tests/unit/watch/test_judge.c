@@ -28,7 +28,8 @@ static void a_message_comes_back_as_it_was(void **state)
                                    .rank = 3,
                                    .cause = EBB_WATCH_STUCK,
                                    .waiting = true,
-                                   .spins = true,
+                                   .steady = true,
+                                   .patience = 17,
                                    .step = INT64_MAX - 5,
                                    .idle_ms = 12345,
                                    .still_ms = UINT32_MAX,
@@ -40,7 +41,7 @@ static void a_message_comes_back_as_it_was(void **state)
     assert_int_equal(got.type, m.type);
     assert_int_equal(got.rank, 3);
     assert_int_equal(got.cause, m.cause);
-    assert_true(got.waiting && got.spins);
+    assert_true(got.waiting && got.steady && got.patience == 17);
     assert_true(got.step == m.step && got.idle_ms == m.idle_ms && got.still_ms == m.still_ms);
     assert_string_equal(got.text, m.text);
 }
@@ -114,20 +115,35 @@ static void a_rank_is_stuck_only_while_another_waits(void **state)
     assert_int_equal(judge(peer, &rank), EBB_WATCH_STUCK);
 }
 
-static void a_rank_that_spins_where_it_never_took_long_has_no_longer_time_than_an_idle_one(void **state)
+static void a_busy_rank_has_as_many_times_the_limit_as_it_learnt(void **state)
 {
     ebb_watch_peer_t peer[RANKS];
     int rank;
     all_well(peer);
     peer[0].waiting = true;
-    peer[2].spins = true;
-    peer[2].still_ms = 9999;
-    assert_int_equal(judge(peer, &rank), EBB_WATCH_FINE);
-    peer[2].still_ms = 10000;
-    assert_int_equal(judge(peer, &rank), EBB_WATCH_STUCK);
-    assert_int_equal(rank, 2);
-    peer[2].spins = false;
-    assert_int_equal(judge(peer, &rank), EBB_WATCH_FINE);
+    for (int times = 1; times <= 3; times++) {
+        peer[2].patience = times;
+        peer[2].still_ms = (uint32_t)times * 10000 - 1;
+        assert_int_equal(judge(peer, &rank), EBB_WATCH_FINE);
+        peer[2].still_ms++;
+        assert_int_equal(judge(peer, &rank), EBB_WATCH_STUCK);
+        assert_int_equal(rank, 2);
+    }
+}
+
+static void the_only_rank_is_stalled_when_a_step_does_not_end(void **state)
+{
+    ebb_watch_peer_t peer = {.heard_ns = NOW, .steady = true, .patience = 2, .still_ms = 19999};
+    char line[400];
+    int rank;
+    assert_int_equal(ebb_watch_judge(&peer, 1, NOW, LIMIT, &rank), EBB_WATCH_FINE);
+    peer.still_ms = 20000;
+    assert_int_equal(ebb_watch_judge(&peer, 1, NOW, LIMIT, &rank), EBB_WATCH_STALLED);
+    assert_int_equal(rank, 0);
+    ebb_watch_sentence(EBB_WATCH_STALLED, 0, "node7", &peer, 10, line, sizeof line);
+    assert_non_null(strstr(line, "rank 0 on node7 is stuck: no progress for 20 s or more within a step"));
+    peer.steady = false; /* it evaluates, or opens its data */
+    assert_int_equal(ebb_watch_judge(&peer, 1, NOW, LIMIT, &rank), EBB_WATCH_FINE);
 }
 
 static void ranks_that_all_wait_for_one_another_are_ended_late(void **state)
@@ -189,7 +205,8 @@ int main(void)
         cmocka_unit_test(healthy_ranks_are_left_alone),
         cmocka_unit_test(a_lost_rank_comes_before_a_silent_and_that_before_a_stuck_one),
         cmocka_unit_test(a_rank_is_stuck_only_while_another_waits),
-        cmocka_unit_test(a_rank_that_spins_where_it_never_took_long_has_no_longer_time_than_an_idle_one),
+        cmocka_unit_test(a_busy_rank_has_as_many_times_the_limit_as_it_learnt),
+        cmocka_unit_test(the_only_rank_is_stalled_when_a_step_does_not_end),
         cmocka_unit_test(ranks_that_all_wait_for_one_another_are_ended_late),
         cmocka_unit_test(a_sleeper_among_pollers_hangs_in_its_call),
         cmocka_unit_test(the_line_names_rank_host_step_and_stage),
