@@ -2,7 +2,7 @@
 find_package(Python3 REQUIRED COMPONENTS Interpreter)
 foreach(fault books stopping watchdog supervise two_hosts)
   add_test(NAME faults.${fault} COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/${fault}.py)
-  set_tests_properties(faults.${fault} PROPERTIES LABELS faults TIMEOUT 600 SKIP_RETURN_CODE 77 PROCESSORS 2
+  set_tests_properties(faults.${fault} PROPERTIES LABELS faults TIMEOUT 1800 SKIP_RETURN_CODE 77 PROCESSORS 2
     ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>;EBB_PLUGIN_NAN=$<TARGET_FILE:plugin_nan>")
 endforeach()
 add_test(NAME faults.slurm_run COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/slurm_run.py)
@@ -11,7 +11,7 @@ set_tests_properties(faults.slurm_run PROPERTIES LABELS faults TIMEOUT 600 SKIP_
 
 # In full: EBB=build/release/apps/ebb tests/faults/campaign.py kills:200 hurts:100 schedules:20 overhead:3
 add_test(NAME faults.campaign COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/campaign.py kills:5 hurts:2 schedules:1 seed:1)
-set_tests_properties(faults.campaign PROPERTIES LABELS faults TIMEOUT 600 PROCESSORS 2 ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>")
+set_tests_properties(faults.campaign PROPERTIES LABELS faults TIMEOUT 1800 PROCESSORS 2 ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>")
 
 # A wall clock that goes back, to be preloaded; without sanitizers, which would have to come first.
 add_library(clock_back MODULE ${CMAKE_CURRENT_LIST_DIR}/clock_back.c)

@@ -1,7 +1,9 @@
 """What the tests that run the real command share: making data, running ebb alone or under mpirun, reading run records."""
+import ctypes
 import json
 import os
 import random
+import signal
 import struct
 import subprocess
 import sys
@@ -29,6 +31,41 @@ def run(args, ranks=0, ok=True, env=None, timeout=300, cwd=None):
     if ok and done.returncode != 0:
         fail(f"{' '.join(command(args, ranks))}\nexit {done.returncode}\n{done.stdout}{done.stderr}")
     return done
+
+
+def newest(run_dir):
+    """Step of the newest checkpoint; 0: none."""
+    folder = os.path.join(run_dir, "checkpoints")
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    return max((int(name[5:-3]) for name in names if name.startswith("step-") and name.endswith(".h5")), default=0)
+
+
+def an_end(run_dir):
+    """A number of steps that lies before a run that was stopped; runs of about equal length share it, and what they are compared with."""
+    return (newest(run_dir) // 100 + 1) * 100
+
+
+def rank_pid(launcher, rank):
+    """Process id of a rank of the job that the process of mpirun has started on this machine; None if there is none."""
+    try:
+        with open(f"/proc/{launcher}/task/{launcher}/children") as f:
+            children = f.read().split()
+    except OSError:
+        return None
+    for child in children:
+        try:
+            with open(f"/proc/{child}/environ") as env:
+                if f"OMPI_COMM_WORLD_RANK={rank}\0" in env.read():
+                    return int(child)
+        except OSError:
+            pass
+    return None
+
+
+def with_us(number=signal.SIGTERM):
+    """For preexec_fn: the process gets the signal when this one ends, however it ends, so that none without an end of its own is left."""
+    libc, pr_set_pdeathsig = ctypes.CDLL(None), 1
+    return lambda: libc.prctl(pr_set_pdeathsig, int(number))
 
 
 def fail(message):
