@@ -49,7 +49,7 @@ def is_writing(job):
 
 def moment(job, rng):
     """A random moment: its name, and a function that says when it has come."""
-    before, newest = last_start(job), t.newest(job.run_dir)
+    before, newest = last_start(job), t.newest_step(job.run_dir)
     what = rng.choice(["starting", "stepping", "writing"])
     if what == "starting":
         until = []
@@ -259,7 +259,7 @@ def schedules(folder, count, rng):
             else:
                 job.pause()
         job.goes_to_an_end(rng.randint(1, 8))
-        last += t.newest(job.run_dir)
+        last += t.newest_step(job.run_dir)
         print(f"# schedule {i + 1} of {count}: {' '.join(told)}", flush=True)
     return f"{count} schedules with {each * count} events, {last} steps: all models equal"
 

@@ -244,7 +244,7 @@ def killed_ranks(folder):
     for kind in "sparse", "dense":
         job = Supervised(folder, f"killed-{kind}", kind)
         for number, ranks in (1, 3), (2, 2):
-            job.wait_step(t.newest(job.run_dir) + 40)
+            job.wait_step(t.newest_step(job.run_dir) + 40)
             os.kill(job.wait_ranks(ranks)[0], signal.SIGKILL)
             job.wait_restart(number)
         job.wait_ranks(1)

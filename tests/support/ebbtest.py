@@ -33,16 +33,9 @@ def run(args, ranks=0, ok=True, env=None, timeout=300, cwd=None):
     return done
 
 
-def newest(run_dir):
-    """Step of the newest checkpoint; 0: none."""
-    folder = os.path.join(run_dir, "checkpoints")
-    names = os.listdir(folder) if os.path.isdir(folder) else []
-    return max((int(name[5:-3]) for name in names if name.startswith("step-") and name.endswith(".h5")), default=0)
-
-
 def an_end(run_dir):
     """A number of steps that lies before a run that was stopped; runs of about equal length share it, and what they are compared with."""
-    return (newest(run_dir) // 100 + 1) * 100
+    return (max(0, newest_step(run_dir)) // 100 + 1) * 100
 
 
 def rank_pid(launcher, rank):
