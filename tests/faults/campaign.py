@@ -175,11 +175,14 @@ class Memory:
             with open(f"{self.group}/cgroup.procs", "w") as f:
                 f.write(str(pid))
         while time.time() < deadline:
-            if not s.stat(pid) or s.stat(pid)[0] in "ZX":
+            if not s.lives(pid):
                 self.killed += 1
                 return
             time.sleep(0.001)
-        os.kill(pid, signal.SIGKILL)
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            self.killed += 1
 
     def close(self):
         if self.group and os.path.isdir(self.group):

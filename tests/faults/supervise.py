@@ -65,6 +65,11 @@ def stat(pid):
         return None
 
 
+def lives(pid):
+    fields = stat(pid)
+    return fields is not None and fields[0] not in "ZX"
+
+
 def descendants(root):
     children = {}
     for name in os.listdir("/proc"):
@@ -90,9 +95,8 @@ def runs_here(folder):
     """Processes that have to do with the folder: named in their command line, or working in it."""
     found = []
     for name in os.listdir("/proc"):
-        if name.isdigit() and int(name) != os.getpid() and stat(name) and stat(name)[0] not in "ZX":
-            if any(folder in word for word in command_of(name)):
-                found.append(int(name))
+        if name.isdigit() and int(name) != os.getpid() and lives(name) and any(folder in word for word in command_of(name)):
+            found.append(int(name))
     return found
 
 
