@@ -42,6 +42,10 @@ const ebb_command_t *const ebb_commands[] = {
     &cmd_hold,
     &cmd_release,
     &cmd_carbon_export,
+    &cmd_logs,
+    &cmd_why,
+    &cmd_agent,
+    &cmd_keep_job,
     &cmd_generate_docs,
     NULL,
 };

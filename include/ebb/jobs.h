@@ -202,6 +202,26 @@ EBB_API void ebb_queue_estimate_free(ebb_queue_estimate_t *estimate);
  * day after the job would end if it began at submission. */
 EBB_API double ebb_queue_latest_end(const ebb_queue_job_t *job, const ebb_queue_estimate_t *estimate);
 
+/* ---- carrying it out ---- */
+
+typedef struct ebb_agent_options {
+    const char *folder; /* state folder; NULL: the user's */
+    const char *self;   /* the program `ebb`, absolute: keepers and runs are started with it */
+    int64_t slots;      /* ranks x cpus that run at once */
+    int64_t gpus;       /* devices 0 to gpus - 1 */
+    bool until_idle;    /* return when no job is left that could still run */
+    bool quiet;         /* tell of failures alone */
+} ebb_agent_options_t;
+
+/* Carry out the jobs of this machine until SIGTERM or SIGINT; jobs that run go on then, and the next agent takes them
+ * over. EBB_EUSAGE: another agent is at work on this queue. Blocks signals of the calling thread. */
+EBB_API ebb_status_t ebb_agent_run(const ebb_agent_options_t *options) EBB_MUST_CHECK;
+/* Whether an agent is at work on the queue in that state folder. */
+EBB_API bool ebb_agent_lives(const char *folder);
+
+/* Be the keeper of one start of a job: what `ebb keep-job STATE/jobs/ID ATTEMPT` does. */
+EBB_API ebb_status_t ebb_keep_job(const char *folder, int64_t attempt) EBB_MUST_CHECK;
+
 #ifdef __cplusplus
 }
 #endif

@@ -70,3 +70,7 @@ set_tests_properties(faults.finite PROPERTIES LABELS faults TIMEOUT 600 PROCESSO
 add_test(NAME faults.carbon COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/carbon.py)
 set_tests_properties(faults.carbon PROPERTIES LABELS faults TIMEOUT 600 SKIP_RETURN_CODE 77
   ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>")
+
+# The queue's agent, killed again and again. In full: EBB=build/release/apps/ebb tests/faults/agent.py kills:100 keepers:20
+add_test(NAME faults.agent COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/agent.py kills:6 keepers:2)
+set_tests_properties(faults.agent PROPERTIES LABELS faults TIMEOUT 600 ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>")

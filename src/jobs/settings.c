@@ -1,0 +1,104 @@
+/* The source of intensities that an environment names. */
+#include "jobs/settings.h"
+#include "base/alloc.h"
+#include "base/text.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BUDGET_S 6.0 /* for all tries together */
+
+static const char *variable(char *const *environment, const char *name)
+{
+    size_t n = strlen(name);
+    for (; environment && *environment; environment++)
+        if (strncmp(*environment, name, n) == 0 && (*environment)[n] == '=' && (*environment)[n + 1])
+            return *environment + n + 1;
+    const char *own = getenv(name);
+    return own && *own ? own : NULL;
+}
+
+static ebb_status_t copy(char *const *environment, const char *name, char **text_p)
+{
+    const char *value = variable(environment, name);
+    *text_p = value ? ebb_strdup(value) : NULL;
+    return value && !*text_p ? EBB_FAIL(EBB_ENOMEM, "out of memory: %s", name) : EBB_OK;
+}
+
+static ebb_carbon_source_t kind_of(const ebb_carbon_settings_t *s)
+{
+    const char *const *known = ebb_carbon_source_names();
+    for (int k = 0; s->source && known[k]; k++)
+        if (strcmp(s->source, known[k]) == 0)
+            return (ebb_carbon_source_t)k;
+    return s->file ? EBB_CARBON_FILE : EBB_CARBON_TYPICAL_DAY;
+}
+
+static ebb_status_t find_cache(char *const *environment, ebb_carbon_settings_t *s)
+{
+    const char *own = variable(environment, "EBB_CARBON_CACHE"), *cache = variable(environment, "XDG_CACHE_HOME"),
+               *home = variable(environment, "HOME");
+    ebb_text_t path = {0};
+    ebb_text_add(&path, "%s%s",
+                 own     ? own
+                 : cache ? cache
+                 : home  ? home
+                         : ".",
+                 own     ? ""
+                 : cache ? "/ebb/carbon"
+                         : "/.cache/ebb/carbon");
+    s->cache = path.s;
+    return path.failed ? EBB_FAIL(EBB_ENOMEM, "out of memory: EBB_CARBON_CACHE") : EBB_OK;
+}
+
+static ebb_status_t make_key(ebb_carbon_settings_t *s)
+{
+    ebb_text_t key = {0};
+    ebb_text_add(&key, "%s %s%s%s%s%s", ebb_carbon_source_names()[s->options.kind], s->zone ? s->zone : "-",
+                 s->file ? " " : "", s->file ? s->file : "", s->url ? " " : "", s->url ? s->url : "");
+    s->key = key.s;
+    return key.failed ? EBB_FAIL(EBB_ENOMEM, "out of memory: source") : EBB_OK;
+}
+
+static ebb_status_t fill(char *const *environment, ebb_carbon_settings_t *s)
+{
+    EBB_TRY(copy(environment, "EBB_CARBON_SOURCE", &s->source));
+    EBB_TRY(copy(environment, "EBB_CARBON_ZONE", &s->zone));
+    EBB_TRY(copy(environment, "EBB_CARBON_FILE", &s->file));
+    EBB_TRY(copy(environment, "EBB_CARBON_URL", &s->url));
+    EBB_TRY(find_cache(environment, s));
+    if (ebb_carbon_token("EBB_CARBON_TOKEN", &s->token) != EBB_OK) {
+        EBB_WARN("agent", "%s", ebb_error()->message);
+        ebb_error_clear();
+    }
+    s->options = (ebb_carbon_source_options_t){.kind = kind_of(s),
+                                               .zone = s->zone,
+                                               .file = s->file,
+                                               .url = s->url,
+                                               .token = s->token,
+                                               .cache_dir = s->cache,
+                                               .budget_s = BUDGET_S};
+    return make_key(s);
+}
+
+ebb_status_t ebb_carbon_settings_of(char *const *environment, ebb_carbon_settings_t *s)
+{
+    *s = (ebb_carbon_settings_t){0};
+    ebb_status_t status = fill(environment, s);
+    if (status != EBB_OK)
+        ebb_carbon_settings_free(s);
+    return status;
+}
+
+void ebb_carbon_settings_free(ebb_carbon_settings_t *s)
+{
+    ebb_free(s->source);
+    ebb_free(s->zone);
+    ebb_free(s->file);
+    ebb_free(s->url);
+    ebb_free(s->cache);
+    ebb_free(s->key);
+    ebb_carbon_token_free(s->token);
+    *s = (ebb_carbon_settings_t){0};
+}
