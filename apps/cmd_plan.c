@@ -56,7 +56,8 @@ static const ebb_option_t options[] = {
      .unit = "ranks:rate:watts",
      .help = "A rank count, the work per second it does, and what it draws"},
     TEXT(profile, "profile", "file", NULL,
-         "CSV of sizes: columns ranks (or nodes), throughput, power_w, perhaps workload"),
+         "Sizes as `ebb profile` writes them, or a CSV file: columns ranks (or nodes), throughput, power_w, perhaps "
+         "workload"),
     TEXT(workload, "workload", "name", NULL, "Rows of the profile to take"),
     {.name = "ranks",
      .letter = 'r',
@@ -164,12 +165,37 @@ static ebb_status_t read_row(problem_t *p, const char *path, int line, char *row
     return add_size(p, ranks, rate, power);
 }
 
+/* As `ebb profile` writes it; its work is rows. */
+static ebb_status_t read_profile_json(problem_t *p, const char *path)
+{
+    json_t *profile, *size;
+    size_t i;
+    EBB_TRY(ebb_json_load(path, &profile));
+    ebb_status_t status = EBB_OK;
+    json_array_foreach(json_object_get(profile, "sizes"), i, size)
+    {
+        double rate = json_number_value(json_object_get(size, "rows_per_s"));
+        double power = json_number_value(json_object_get(size, "watts"));
+        int64_t ranks = json_integer_value(json_object_get(size, "ranks"));
+        if (status == EBB_OK && ranks > 0 && rate > 0 && power > 0)
+            status = add_size(p, ranks, rate, power);
+    }
+    json_decref(profile);
+    if (status == EBB_OK && p->job.n_sizes == 0)
+        return EBB_FAIL(EBB_EDATA, "%s: no size: wanted {\"sizes\": [{ranks, rows_per_s, watts}, ...]}", path);
+    return status;
+}
+
 static ebb_status_t read_profile(problem_t *p, const char *path)
 {
     char *text;
     size_t bytes;
     profile_columns_t c = {-1, -1, -1, -1};
     EBB_TRY(ebb_file_read_all(path, &text, &bytes));
+    if (text[strspn(text, " \t\r\n")] == '{') {
+        ebb_free(text);
+        return read_profile_json(p, path);
+    }
     char *rest = text, *row;
     ebb_status_t status = EBB_OK;
     for (int line = 1; status == EBB_OK && (row = strsep(&rest, "\n")); line++) {

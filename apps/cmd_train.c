@@ -1,5 +1,6 @@
 /* ebb train: a run from its run file, or resumed from its checkpoints. Rank 0 shows and records; all ranks compute. */
 #include "commands.h"
+#include "profile.h"
 #include "run_books.h"
 #include "train_show.h"
 #include "base/clock.h"
@@ -85,7 +86,9 @@ typedef struct watch {
     ebb_record_t *record; /* NULL on other ranks than 0, where recording does nothing */
     ebb_status_t status;  /* of the record: told when the run is over */
     int64_t epochs, last_log_ns, lost_lines;
-    int64_t step, epoch_steps, batch, rows; /* done; of an epoch; of a step; of the data */
+    int64_t step, steps, epoch_steps, batch, rows; /* done; in all; of an epoch; of a step; of the data */
+    int64_t rows_done;                             /* since this start, in */
+    double seconds;
     ebb_epoch_report_t last_epoch;
     bool have_epoch;
 } watch_t;
@@ -170,6 +173,9 @@ static void on_step(void *user, const ebb_step_report_t *r)
     watch_t *s = user;
     int64_t now = ebb_now_ns(), every = s->options->log_every;
     s->step = r->step;
+    s->steps = r->steps;
+    s->rows_done = r->rows_done;
+    s->seconds = r->seconds;
     if (!s->record)
         return;
     if (!s->options->quiet)
@@ -379,18 +385,39 @@ static void on_watchdog(void *user, const char *why)
         ebb_error_clear();
 }
 
+static int64_t rows_of(const watch_t *s, int64_t steps)
+{
+    int64_t epochs = s->epoch_steps > 0 ? steps / s->epoch_steps : 0;
+    return epochs * s->rows + (steps - epochs * s->epoch_steps) * s->batch;
+}
+
 /* Rows that have come to count, for figures per row. */
 static ebb_status_t record_work(watch_t *s)
 {
-    int64_t epochs = s->epoch_steps > 0 ? s->step / s->epoch_steps : 0;
     if (s->step == 0)
         return EBB_OK;
     EBB_TRY(ebb_record_set_i64(s->record, "work.steps", s->step));
-    return ebb_record_set_i64(s->record, "work.rows",
-                              epochs * s->rows + (s->step - epochs * s->epoch_steps) * s->batch);
+    return ebb_record_set_i64(s->record, "work.rows", rows_of(s, s->step));
 }
 
-/* The run is over, whatever comes of its page. */
+#define LASTED_S 20 /* from which a start tells what its number of ranks does and draws */
+
+/* For plans of what is left, and of the next such run. */
+static ebb_status_t write_profile(const watch_t *s, const ebb_report_t *report)
+{
+    char path[PATH_MAX], key[65];
+    int64_t n;
+    profile_size_t size = {.seconds = s->seconds};
+    const ebb_ledger_row_t *rows = ebb_report_rows(report, &n);
+    if (s->seconds < LASTED_S || !profile_power(rows, n, ebb_comm_size(s->comm), &size))
+        return EBB_OK;
+    size.rows_per_s = (double)s->rows_done / s->seconds;
+    snprintf(path, sizeof path, "%s/profile.json", ebb_record_folder(s->record));
+    EBB_TRY(ebb_run_config_key(s->config, key));
+    return profile_put(path, key, (double)rows_of(s, s->steps), &size);
+}
+
+/* The run is over, whatever comes of its page and profile. */
 static void write_page(const watch_t *s)
 {
     char path[PATH_MAX];
@@ -403,6 +430,8 @@ static void write_page(const watch_t *s)
     ebb_status_t status = ebb_report_open(ebb_record_folder(s->record), &report);
     if (status == EBB_OK)
         status = ebb_report_html(report, path);
+    if (status == EBB_OK)
+        status = write_profile(s, report);
     if (status != EBB_OK)
         EBB_WARN("report", "%s", ebb_error()->message);
     ebb_report_close(report);

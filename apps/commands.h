@@ -44,6 +44,7 @@ extern const ebb_command_t cmd_train;
 extern const ebb_command_t cmd_run;
 extern const ebb_command_t cmd_scale;
 extern const ebb_command_t cmd_meter;
+extern const ebb_command_t cmd_profile;
 extern const ebb_command_t cmd_report;
 extern const ebb_command_t cmd_compare;
 extern const ebb_command_t cmd_eval;

@@ -21,6 +21,7 @@ const ebb_command_t *const ebb_commands[] = {
     &cmd_run,
     &cmd_scale,
     &cmd_meter,
+    &cmd_profile,
     &cmd_report,
     &cmd_compare,
     &cmd_eval,

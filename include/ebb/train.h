@@ -37,6 +37,9 @@ EBB_API const char *ebb_run_config_dir(const ebb_run_config_t *config);  /* run.
 EBB_API int64_t ebb_run_config_epochs(const ebb_run_config_t *config);
 EBB_API const char *ebb_run_config_backend(const ebb_run_config_t *config);
 EBB_API double ebb_run_config_watchdog(const ebb_run_config_t *config); /* seconds; 0: no watchdog */
+/* SHA-256 over what decides how fast it runs and what it draws: data, model, batch, optimiser, threads, backend; not
+ * how long it runs, nor where and how it is recorded. Not collective. */
+EBB_API ebb_status_t ebb_run_config_key(const ebb_run_config_t *config, char key[65]);
 /* What its books of energy and carbon go by; texts may be NULL. */
 typedef struct ebb_run_carbon {
     char *source, *zone, *file, *column, *url; /* as in <ebb/carbon.h> */

@@ -2,6 +2,7 @@
  * The tables feed the checks, the record of the run and `ebb train --help-run`. */
 #include "train/config.h"
 #include "base/alloc.h"
+#include "base/hash.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -603,6 +604,31 @@ const char *ebb_run_config_backend(const ebb_run_config_t *config)
 double ebb_run_config_watchdog(const ebb_run_config_t *config)
 {
     return config->watchdog;
+}
+
+ebb_status_t ebb_run_config_key(const ebb_run_config_t *config, char key[65])
+{
+    static const char *const sections[] = {"run", "carbon", "checkpoint", "eval"},
+                             *const settings[] = {"epochs",   "max_steps",      "seed",
+                                                  "schedule", "early_stopping", "on_nonfinite"};
+    json_t *json;
+    ebb_sha256_t *sha;
+    EBB_TRY(ebb_json_parse(config->json, strlen(config->json), "the run's configuration", &json));
+    for (size_t i = 0; i < sizeof sections / sizeof *sections; i++)
+        json_object_del(json, sections[i]);
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++)
+        json_object_del(json_object_get(json, "train"), settings[i]);
+    json_object_del(json_object_get(json, "data"), "valid");
+    char *text = ebb_json_dump(json);
+    json_decref(json);
+    ebb_status_t status = text ? ebb_sha256_create(&sha) : EBB_FAIL(EBB_ENOMEM, "out of memory for a configuration");
+    if (status == EBB_OK) {
+        ebb_sha256_update(sha, text, strlen(text));
+        ebb_sha256_final(sha, key);
+        ebb_sha256_destroy(sha);
+    }
+    free(text);
+    return status;
 }
 
 const ebb_run_carbon_t *ebb_run_config_carbon(const ebb_run_config_t *config)

@@ -55,7 +55,10 @@ class Counter(threading.Thread):
 
     def run(self):
         while not self.ended:
-            self.tick()
+            try:
+                self.tick()
+            except FileNotFoundError:  # the folder goes when a test has failed
+                return
             time.sleep(0.005)
 
     def lose(self):
@@ -159,6 +162,28 @@ def changed_rows_are_found(run, told, folder):
     audit(run, f"{folder}/wrong.json", ok=False)
 
 
+def a_profile_is_measured_and_planned_by(folder, env):
+    """Ranks that the counters say draw some power; the plan takes both sizes."""
+    path = f"{folder}/runs/run/profile.json"
+    mpi = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "ASAN_OPTIONS": "detect_leaks=0:" + os.environ.get("ASAN_OPTIONS", ""),
+           "OMPI_MCA_btl_vader_single_copy_mechanism": "none", "HWLOC_COMPONENTS": "-gl"}
+    t.run(["profile", f"{folder}/run.yaml", "--ranks", "2,1", "--seconds", "1", "-o", path], env={**env, **mpi})
+    with open(path) as f:
+        profile = json.load(f)
+    if [s["ranks"] for s in profile["sizes"]] != [1, 2] or not all(s["rows_per_s"] > 0 and s["watts"] > 0 and s["measured"] for s in profile["sizes"]):
+        t.fail(f"profile: {profile}")
+    plan = json.loads(t.run(["plan", "--policy", "elastic", "--work", profile["sizes"][0]["rows_per_s"] * 7200, "--profile", path, "--zone", "DE",
+                             "--json"]).stdout)
+    if not plan:
+        t.fail("no plan by the profile")
+    failed = t.run(["profile", f"{folder}/run.yaml", "--set", "data.train=/nowhere", "-o", path], ok=False, env={**env, **mpi})
+    if failed.returncode != 66 or "/nowhere" not in failed.stderr:
+        t.fail(f"data that is not there: {failed.returncode} {failed.stderr}")
+    failed = t.run(["profile", f"{folder}/run.yaml", "--set", "eval.metrics=auc_of_nothing", "-o", path], ok=False, env={**env, **mpi})
+    if failed.returncode != 69 or "auc_of_nothing" not in failed.stderr:
+        t.fail(f"a trial that ends by itself: {failed.returncode} {failed.stderr}")
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         t.sparse_data(f"{folder}/d.svm", 600, 200, 8, 3, 1)
@@ -192,8 +217,6 @@ def main():
         job = Job(["train", "--resume", run, "-q"], 2, env, other)
         job.wait_rows(ledger, first + 3)
         job.stop()
-        counter.ended = True
-        counter.join()
 
         rows = query(ledger, "SELECT host, ranks, seconds, node_j, job_j, others_j, idle_j, measured_j, intensity, begin, end "
                              "FROM interval ORDER BY seq")
@@ -233,6 +256,9 @@ def main():
             t.fail("nothing for Prometheus")
         t.run(["compare", run, run])
         changed_rows_are_found(run, path, folder)
+        a_profile_is_measured_and_planned_by(folder, env)
+        counter.ended = True
+        counter.join()
     print("books: ok")
 
 
