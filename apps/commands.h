@@ -73,7 +73,6 @@ extern const ebb_command_t cmd_logs;
 extern const ebb_command_t cmd_why;
 extern const ebb_command_t cmd_agent;
 extern const ebb_command_t cmd_keep_job;
-extern const ebb_command_t cmd_carbon_export;
 extern const ebb_command_t cmd_generate_docs;
 
 /* Exit status of a command that succeeded: 0 unless it answers a question with no. */

@@ -47,7 +47,6 @@ const ebb_command_t *const ebb_commands[] = {
     &cmd_why,
     &cmd_agent,
     &cmd_keep_job,
-    &cmd_carbon_export,
     &cmd_generate_docs,
     NULL,
 };

@@ -185,7 +185,7 @@ def a_profile_is_measured_and_planned_by(folder, env):
 
 
 def main():
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         t.sparse_data(f"{folder}/d.svm", 600, 200, 8, 3, 1)
         t.run(["pack", f"{folder}/d.svm", f"{folder}/data", "--split", "train=0.8,valid=0.2"])
         with open(f"{folder}/run.yaml", "w") as f:
@@ -226,12 +226,12 @@ def main():
         for host, ranks, seconds, node, mine, others, idle, measured, intensity, start, end in work:
             if abs(mine + others + idle - node) > 1e-9 * node:
                 t.fail(f"job {mine} + others {others} + idle {idle} is not the node {node}")
-            if measured > 1.01 * WATTS * (seconds + 0.1):  # the reading is up to some ticks old
+            if measured - WATTS * seconds > 0.9 * WRAP:  # a wrap too many; less is a file that is late on a busy machine
                 t.fail(f"spurious joules: {measured} in {seconds} s")
         # Wholly measured intervals hold what the counter rose by.
         whole = [r for r in work if r[7] == r[3]]
         drawn, told = WATTS * sum(r[2] for r in whole), sum(r[3] for r in whole)
-        if len(whole) < 5 or abs(told - drawn) > 0.01 * drawn + 0.3 * WATTS:  # the file may be late at both ends
+        if len(whole) < 5 or abs(told - drawn) > 0.01 * drawn + 0.5 * WATTS:  # the file may be late at both ends
             t.fail(f"{told} J told, {drawn} J drawn, {len(whole)} intervals")
         if len(whole) == len(work):
             t.fail("the time without a counter was told as measured")
