@@ -3,6 +3,7 @@
  * for the last worker alike. Nobody looks out where there are more threads than cores. */
 #include "base/threads.h"
 #include "base/alloc.h"
+#include "base/signals.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -80,6 +81,7 @@ static void *worker_main(void *arg)
     worker_t *me = arg;
     ebb_pool_t *pool = me->pool;
     uint64_t seen = 0;
+    ebb_signals_hold();
     pthread_mutex_lock(&pool->lock);
     for (;;) {
         while (!pool->quit && pool->run == seen)

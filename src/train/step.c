@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/pulse.h"
 #include "base/rng.h"
+#include "base/signals.h"
 
 #include <math.h>
 #include <string.h>
@@ -113,10 +114,8 @@ static bool is_whole(const ebb_run_t *run, int64_t rows)
     return rows == run->whole_rows[0] || rows == run->whole_rows[1];
 }
 
-static ebb_status_t compute_lane(void *user, int thread, int64_t turn)
+static ebb_status_t pass_lane(ebb_run_t *run, int thread, const ebb_lane_rows_t *lane)
 {
-    ebb_run_t *run = user;
-    const ebb_lane_rows_t *lane = &run->batch->lanes[lane_of_turn(turn, run->batch->n_lanes, run->workers.threads)];
     ebb_exec_t *exec = run->workers.exec[thread];
     ebb_grads_t *grads;
     int64_t pieces = run->config->accumulate;
@@ -134,6 +133,17 @@ static ebb_status_t compute_lane(void *user, int thread, int64_t turn)
             EBB_TRY(ebb_sync_lane_piece(run->sync, lane->lane, exec));
     }
     return ebb_sync_lane_done(run->sync, lane->lane, true, exec);
+}
+
+/* Products hold signals back; once a lane is cheaper. */
+static ebb_status_t compute_lane(void *user, int thread, int64_t turn)
+{
+    ebb_run_t *run = user;
+    const ebb_lane_rows_t *lane = &run->batch->lanes[lane_of_turn(turn, run->batch->n_lanes, run->workers.threads)];
+    ebb_signals_hold();
+    ebb_status_t status = pass_lane(run, thread, lane);
+    ebb_signals_release();
+    return status;
 }
 
 /* Add this rank's words up, then all ranks'. A failure anywhere is everybody's. */

@@ -4,12 +4,12 @@
  * setting is not touched.
  *
  * oneDNN's AVX-512 kernels use the stack pointer as one more register (seen in 2.6.3): a signal delivered meanwhile has
- * its frame written over whatever that points to, the heap included. Signals wait until the product is done. */
+ * its frame written over whatever that points to, the heap included. Signals wait until the product is done; threads
+ * that hold them back anyway, and callers that hold them for several products, pay nothing for that. */
+#include "base/signals.h"
 #include "compute/cpu/cpu.h"
 
 #include <oneapi/dnnl/dnnl.h>
-#include <pthread.h>
-#include <signal.h>
 #include <string.h>
 
 /* From OpenMP's runtime; <omp.h> does not come with every compiler. */
@@ -37,11 +37,9 @@ ebb_status_t ebb_cpu_gemm(ebb_exec_t *x, bool ta, bool tb, int64_t M, int64_t N,
         int threads = omp_get_max_threads();
         if (threads != 1)
             omp_set_num_threads(1);
-        sigset_t all, before;
-        sigfillset(&all);
-        pthread_sigmask(SIG_BLOCK, &all, &before);
+        ebb_signals_hold();
         dnnl_status_t s = dnnl_sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', M, N, K, 1.0f, A, lda, B, ldb, beta, C, ldc);
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        ebb_signals_release();
         if (threads != 1)
             omp_set_num_threads(threads);
         if (s != dnnl_success)

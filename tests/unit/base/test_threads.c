@@ -1,7 +1,10 @@
-/* The thread pool: every task once, errors of the lowest task, runs that follow each other at any distance. */
+/* The thread pool: every task once, errors of the lowest task, runs that follow each other at any distance; and who
+ * takes signals meanwhile. */
 #include "support.h"
+#include "base/signals.h"
 #include "base/threads.h"
 
+#include <signal.h>
 #include <stdatomic.h>
 #include <time.h>
 
@@ -50,11 +53,68 @@ static void the_error_is_that_of_the_lowest_failing_task(void **state)
     ebb_pool_destroy(pool);
 }
 
+static bool holds_signals(void)
+{
+    sigset_t now;
+    assert_int_equal(pthread_sigmask(SIG_BLOCK, NULL, &now), 0);
+    return sigismember(&now, SIGTERM) && sigismember(&now, SIGALRM);
+}
+
+static volatile sig_atomic_t taken;
+
+static void take(int number)
+{
+    taken = number;
+}
+
+static void signals_wait_until_the_outermost_hold_ends(void **state)
+{
+    sigset_t before, after;
+    signal(SIGUSR2, take);
+    sigemptyset(&before);
+    sigaddset(&before, SIGHUP);
+    assert_int_equal(pthread_sigmask(SIG_SETMASK, &before, NULL), 0);
+    ebb_signals_hold();
+    ebb_signals_hold();
+    raise(SIGUSR2);
+    assert_true(holds_signals());
+    ebb_signals_release();
+    assert_true(holds_signals());
+    assert_int_equal(taken, 0);
+    ebb_signals_release();
+    assert_int_equal(taken, SIGUSR2);
+    assert_int_equal(pthread_sigmask(SIG_BLOCK, NULL, &after), 0);
+    assert_true(sigismember(&after, SIGHUP));
+    assert_false(holds_signals());
+    sigemptyset(&before);
+    assert_int_equal(pthread_sigmask(SIG_SETMASK, &before, NULL), 0);
+}
+
+static ebb_status_t note_mask(void *user, int thread, int64_t index)
+{
+    atomic_int *wrong = user;
+    atomic_fetch_add(wrong, holds_signals() != (thread > 0));
+    nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL); /* the others get some too */
+    return EBB_OK;
+}
+
+static void all_threads_of_a_pool_but_the_caller_hold_signals_back(void **state)
+{
+    ebb_pool_t *pool;
+    atomic_int wrong = 0;
+    assert_ok(ebb_pool_create(3, &pool));
+    assert_ok(ebb_pool_run(pool, 30, note_mask, &wrong));
+    assert_int_equal(atomic_load(&wrong), 0);
+    ebb_pool_destroy(pool);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_task_runs_once_however_close_runs_follow),
         cmocka_unit_test(the_error_is_that_of_the_lowest_failing_task),
+        cmocka_unit_test(signals_wait_until_the_outermost_hold_ends),
+        cmocka_unit_test(all_threads_of_a_pool_but_the_caller_hold_signals_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
