@@ -18,7 +18,8 @@
 struct merge_thread {
     uint64_t *mask;      /* (WINDOW, words) */
     int64_t *cursor;     /* (lists) */
-    float *stack;        /* (lists, width): partial sums */
+    int64_t *end;        /* (lists) */
+    float *stack;        /* (lists, width): partial sums; the first is the sum itself */
     const float **value; /* (lists): what lies on the stack */
     uint8_t *depth;      /* (lists): at which it meets what lies below */
 };
@@ -43,13 +44,14 @@ ebb_status_t ebb_merge_init(ebb_merge_t *m, ebb_pool_t *pool, ebb_merge_compute_
     EBB_TRY(EBB_NEW_ARRAY("row merge", lists, &m->list));
     EBB_TRY(EBB_NEW_ARRAY("row merge", owners * parts, &m->out));
     EBB_TRY(EBB_NEW_ARRAY("row merge", MAX_RANGES + 1, &m->bound));
-    EBB_TRY(EBB_NEW_ARRAY("row merge", (MAX_RANGES + 1) * (int64_t)lists, &m->start));
+    EBB_TRY(EBB_NEW_ARRAY("row merge", MAX_RANGES * (int64_t)lists, &m->start));
     EBB_TRY(EBB_NEW_ARRAY("row merge", MAX_RANGES, &m->found));
     EBB_TRY(EBB_NEW_ARRAY("row merge", MAX_RANGES * (int64_t)owners * parts, &m->share));
     EBB_TRY(EBB_NEW_ARRAY("row merge", threads, &m->thread));
     for (int i = 0; i < threads; i++) {
         EBB_TRY(EBB_NEW_ARRAY("row merge", WINDOW * m->words, &m->thread[i].mask));
         EBB_TRY(EBB_NEW_ARRAY("row merge", lists, &m->thread[i].cursor));
+        EBB_TRY(EBB_NEW_ARRAY("row merge", lists, &m->thread[i].end));
         EBB_TRY(EBB_NEW_ARRAY("row merge", lists * width, &m->thread[i].stack));
         EBB_TRY(EBB_NEW_ARRAY("row merge", lists, &m->thread[i].value));
         EBB_TRY(EBB_NEW_ARRAY("row merge", lists, &m->thread[i].depth));
@@ -62,6 +64,7 @@ void ebb_merge_cleanup(ebb_merge_t *m)
     for (int i = 0; m->thread && i < ebb_pool_threads(m->pool); i++) {
         ebb_free(m->thread[i].mask);
         ebb_free(m->thread[i].cursor);
+        ebb_free(m->thread[i].end);
         ebb_free(m->thread[i].stack);
         ebb_free(m->thread[i].value);
         ebb_free(m->thread[i].depth);
@@ -115,9 +118,6 @@ static void cut_ranges(ebb_merge_t *m, int64_t entries)
     for (int g = 1; g < m->ranges; g++)
         m->bound[g] = longest->n > 0 ? longest->idx[longest->n * g / ranges] & ~63 : 0;
     m->bound[m->ranges] = INT32_MAX;
-    for (int g = 0; g <= m->ranges; g++)
-        for (int k = 0; k < m->lists; k++)
-            m->start[g * m->lists + k] = g < m->ranges ? lower_bound(&m->list[k], m->bound[g]) : m->list[k].n;
 }
 
 /* Where a range keeps the rows it finds: behind as many as the ranges before it can have. */
@@ -130,14 +130,13 @@ static int64_t range_base(const ebb_merge_t *m, int64_t g)
 }
 
 /* Mark the rows of [lo, lo + WINDOW) in mask and bits; advances the cursors. */
-static void mark_window(const ebb_merge_t *m, merge_thread_t *t, const int64_t *end, int64_t lo,
-                        uint64_t bits[WINDOW / 64])
+static void mark_window(const ebb_merge_t *m, merge_thread_t *t, int64_t lo, uint64_t bits[WINDOW / 64])
 {
     for (int k = 0; k < m->lists; k++) {
         const int32_t *idx = m->list[k].idx;
         int64_t c = t->cursor[k];
         uint64_t *mask = t->mask + k / 64;
-        for (; c < end[k] && idx[c] < lo + WINDOW; c++) {
+        for (; c < t->end[k] && idx[c] < lo + WINDOW; c++) {
             int64_t o = idx[c] - lo;
             mask[o * m->words] |= (uint64_t)1 << (k % 64);
             bits[o / 64] |= (uint64_t)1 << (o % 64);
@@ -173,27 +172,35 @@ static void count_row(const ebb_merge_t *m, int32_t row, const uint64_t *mask, i
 }
 
 /* First row that any cursor stands at, rounded down to a block; -1 when all are through. */
-static int64_t next_block(const ebb_merge_t *m, const merge_thread_t *t, const int64_t *end)
+static int64_t next_block(const ebb_merge_t *m, const merge_thread_t *t)
 {
     int64_t lo = INT64_MAX;
     for (int k = 0; k < m->lists; k++)
-        if (t->cursor[k] < end[k] && m->list[k].idx[t->cursor[k]] < lo)
+        if (t->cursor[k] < t->end[k] && m->list[k].idx[t->cursor[k]] < lo)
             lo = m->list[k].idx[t->cursor[k]];
     return lo == INT64_MAX ? -1 : lo & ~(int64_t)63;
+}
+
+/* A range's entries of each list; the cursors stand at the first. */
+static void find_entries(ebb_merge_t *m, merge_thread_t *t, int64_t g)
+{
+    for (int k = 0; k < m->lists; k++) {
+        t->cursor[k] = m->start[g * m->lists + k] = lower_bound(&m->list[k], m->bound[g]);
+        t->end[k] = g + 1 < m->ranges ? lower_bound(&m->list[k], m->bound[g + 1]) : m->list[k].n;
+    }
 }
 
 static ebb_status_t find_range(void *user, int thread, int64_t g)
 {
     ebb_merge_t *m = user;
     merge_thread_t *t = &m->thread[thread];
-    const int64_t *end = m->start + (g + 1) * m->lists;
     int64_t *share = m->share + g * m->owners * m->parts;
+    find_entries(m, t, g);
     int64_t base = range_base(m, g), n = base;
     memset(share, 0, (size_t)(m->owners * m->parts) * sizeof *share);
-    memcpy(t->cursor, m->start + g * m->lists, (size_t)m->lists * sizeof *t->cursor);
-    for (int64_t lo = next_block(m, t, end); lo >= 0; lo = next_block(m, t, end)) {
+    for (int64_t lo = next_block(m, t); lo >= 0; lo = next_block(m, t)) {
         uint64_t bits[WINDOW / 64] = {0};
-        mark_window(m, t, end, lo, bits);
+        mark_window(m, t, lo, bits);
         for (int w = 0; w < WINDOW / 64; w++)
             for (uint64_t left = bits[w]; left; left &= left - 1) {
                 int64_t o = w * 64 + __builtin_ctzll(left);
@@ -247,12 +254,17 @@ static ebb_status_t add_top(const ebb_merge_t *m, int thread, int top, float *ou
     return EBB_OK;
 }
 
+/* Where the i-th of a row's partial sums may be formed; the lowest becomes the row's sum. */
+static float *place(const ebb_merge_t *m, int thread, int i, float *out)
+{
+    return i == 0 ? out : m->thread[thread].stack + i * m->width;
+}
+
 /* Sum of a row over lists [first, end) of its mask; moves their cursors on. */
 static ebb_status_t sum_row(const ebb_merge_t *m, int thread, const uint64_t *mask, int32_t first, int32_t end,
                             float *out)
 {
     merge_thread_t *t = &m->thread[thread];
-    int64_t w = m->width;
     int top = -1, last = 0;
     for (int32_t word = first / 64; word * 64 < end; word++) {
         for (uint64_t left = mask[word]; left; left &= left - 1) {
@@ -263,19 +275,20 @@ static ebb_status_t sum_row(const ebb_merge_t *m, int thread, const uint64_t *ma
                 break;
             uint8_t depth = top < 0 ? 0 : m->meet[last * m->lists + k];
             for (; top > 0 && t->depth[top] > depth; top--)
-                EBB_TRY(add_top(m, thread, top, t->stack + (top - 1) * w));
+                EBB_TRY(add_top(m, thread, top, place(m, thread, top - 1, out)));
             top++;
-            EBB_TRY(next_values(m, thread, k, t->stack + top * w, &t->value[top]));
+            EBB_TRY(next_values(m, thread, k, place(m, thread, top, out), &t->value[top]));
             t->depth[top] = depth;
             last = k;
         }
     }
-    for (; top > 1; top--)
-        EBB_TRY(add_top(m, thread, top, t->stack + (top - 1) * w));
-    if (top == 1)
-        EBB_TRY(add_top(m, thread, 1, out));
-    for (int64_t i = 0; i < w; i++)
-        out[i] = m->canonical ? t->value[0][i] + 0.0f : t->value[0][i];
+    for (; top > 0; top--)
+        EBB_TRY(add_top(m, thread, top, place(m, thread, top - 1, out)));
+    const float *sum = t->value[0];
+    if (!m->canonical && sum == out)
+        return EBB_OK;
+    for (int64_t i = 0; i < m->width; i++)
+        out[i] = m->canonical ? sum[i] + 0.0f : sum[i];
     return EBB_OK;
 }
 

@@ -48,7 +48,7 @@ typedef struct ebb_merge {
     int words;      /* of 64 lists */
     int ranges;     /* row ranges, one task each */
     int32_t *bound; /* (ranges + 1): first row of each */
-    int64_t *start; /* (ranges + 1, lists): first entry of each list */
+    int64_t *start; /* (ranges, lists): first entry of each list */
     int64_t *found; /* (ranges): rows */
     int64_t *share; /* (ranges, owners * parts): rows, then offsets */
     int32_t *row;   /* rows found, range after range with gaps */
