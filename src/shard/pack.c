@@ -14,7 +14,7 @@
 
 #include <string.h>
 
-enum { MIN_PIECE = 64 * 1024, MAX_PIECE = 8 * 1024 * 1024, MAX_THREADS = 512 };
+enum { MIN_PIECE = 64 * 1024, MAX_TEXT_PIECE = 1024 * 1024, MAX_PIECE = 8 * 1024 * 1024, MAX_THREADS = 512 };
 
 static ebb_status_t set_defaults(ebb_pack_t *p, const ebb_pack_options_t *options)
 {
@@ -41,13 +41,14 @@ static ebb_status_t set_defaults(ebb_pack_t *p, const ebb_pack_options_t *option
 }
 
 /* Pieces have one size on all ranks, from the smallest budget and the largest number of threads. A piece costs its text
- * and up to some four times that in parsed form; buffers grow by doubling, and the ring is longer than the crew. */
+ * and up to some four times that in parsed form; buffers grow by doubling, and the ring is longer than the crew. Text
+ * is cut so small that it is still in the cache when it has been parsed; rows of arrays should be whole chunks. */
 static ebb_status_t choose_piece_bytes(ebb_pack_t *p)
 {
     int64_t share = p->o.memory_bytes / p->threads;
     EBB_TRY(ebb_comm_allreduce(p->comm, &share, 1, EBB_COMM_I64, EBB_MIN));
-    int64_t bytes = share / 32;
-    p->piece_bytes = bytes < MIN_PIECE ? MIN_PIECE : bytes > MAX_PIECE ? MAX_PIECE : bytes;
+    int64_t bytes = share / 32, most = p->importer.format->text ? MAX_TEXT_PIECE : MAX_PIECE;
+    p->piece_bytes = bytes < MIN_PIECE ? MIN_PIECE : bytes > most ? most : bytes;
     p->line_limit = share / 4 > 4 * p->piece_bytes ? share / 4 : 4 * p->piece_bytes;
     return EBB_OK;
 }
