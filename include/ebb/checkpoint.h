@@ -55,6 +55,10 @@ EBB_API ebb_status_t ebb_checkpoint_hash(const ebb_checkpoint_state_t *state, ch
 EBB_API ebb_status_t ebb_checkpoint_save(const ebb_checkpoint_state_t *state, const char *path,
                                          ebb_checkpoint_meta_t *meta);
 
+/* Whether save takes all values from where they lie (one rank, memory of the host): it is then the fastest way and
+ * needs no memory, where nobody has to go on meanwhile. */
+EBB_API bool ebb_checkpoint_in_place(const ebb_checkpoint_state_t *state);
+
 /* ---- saving while training goes on ---- */
 
 /* A snapshot of the state is copied into memory of rank 0, as the file will be, while training waits; a thread of rank

@@ -6,6 +6,7 @@
 
 #include "base/alloc.h"
 #include "base/finite.h"
+#include "base/pulse.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -78,6 +79,9 @@ static ebb_status_t take(void *user, ebb_ckpt_array_t *array, int64_t first, int
 static ebb_status_t take_and_write(void *user, ebb_ckpt_array_t *array, int64_t first, int64_t n, float *values)
 {
     passage_t *p = user;
+    ebb_pulse_tick();
+    if (first == 0 && p->in_place)
+        array->values = values;
     EBB_TRY(ebb_ckpt_check_finite(p->index, array, p->step, values, n));
     EBB_TRY(ebb_ckpt_digest_add(p->digest, values, n));
     ebb_status_t status = ebb_ckpt_write(p->writer, array, first, n, values);
@@ -148,7 +152,7 @@ ebb_status_t ebb_checkpoint_save(const ebb_checkpoint_state_t *state, const char
     ebb_ckpt_index_t index = {0};
     ebb_ckpt_writer_t writer = {.file = H5I_INVALID_HID, .fd = -1};
     passage_t p = {.index = &index, .writer = &writer, .path = path, .fd = -1, .step = meta->step};
-    p.in_place = ebb_ckpt_in_place(state);
+    p.in_place = ebb_checkpoint_in_place(state);
     ebb_ckpt_visitor_t visitor = {begin, take_and_write, took, &p};
     ebb_status_t status = ebb_ckpt_describe(state, &index);
     const char *known = state->weights_sha256;

@@ -14,6 +14,8 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#define PIECE ((int64_t)1 << 20) /* bytes read at once */
+
 const char ebb_ckpt_magic[8] = "EBBCKPT";
 const char *const ebb_ckpt_text_names[N_TEXTS] = {"config", "progress", "dataset"};
 
@@ -170,21 +172,37 @@ hid_t ebb_ckpt_file_access(ebb_ckpt_device_t info)
     return fapl;
 }
 
-ebb_status_t ebb_ckpt_hash_body(int fd, const char *path, int64_t end, uint64_t *hash_p)
+/* Bytes [at, end) of a file, through a buffer of PIECE bytes. */
+static ebb_status_t hash_file(XXH3_state_t *x, int fd, const char *path, int64_t at, int64_t end, void *buf)
 {
-    int64_t piece = end - HEAD < 1 << 20 ? end - HEAD : 1 << 20;
+    for (; at < end; at += PIECE) {
+        size_t n = (size_t)(end - at < PIECE ? end - at : PIECE);
+        EBB_TRY(ebb_file_pread(fd, path, buf, n, at));
+        XXH3_64bits_update(x, buf, n);
+    }
+    return EBB_OK;
+}
+
+ebb_status_t ebb_ckpt_hash_body(int fd, const char *path, int64_t end, const ebb_ckpt_index_t *index, uint64_t *hash_p)
+{
+    int64_t at = HEAD;
     void *buf = NULL;
     ebb_status_t status = EBB_OK;
     XXH3_state_t *x = XXH3_createState();
     if (!x)
         return EBB_FAIL(EBB_ENOMEM, "out of memory for a digest");
     XXH3_64bits_reset(x);
-    EBB_TRY_GOTO(status, ebb_alloc("checkpoint block", (size_t)piece, &buf), done);
-    for (int64_t at = HEAD; at < end; at += piece) {
-        size_t n = (size_t)(end - at < piece ? end - at : piece);
-        EBB_TRY_GOTO(status, ebb_file_pread(fd, path, buf, n, at), done);
-        XXH3_64bits_update(x, buf, n);
+    EBB_TRY_GOTO(status, ebb_alloc("checkpoint block", (size_t)PIECE, &buf), done);
+    for (int i = 0; index && i < ebb_ckpt_arrays(index); i++) {
+        const ebb_ckpt_array_t *array = &index->array[i];
+        int64_t bytes = ebb_ckpt_floats(array) * (int64_t)sizeof *array->values;
+        if (!array->values || array->offset < at)
+            continue;
+        EBB_TRY_GOTO(status, hash_file(x, fd, path, at, array->offset, buf), done);
+        XXH3_64bits_update(x, array->values, (size_t)bytes);
+        at = array->offset + bytes;
     }
+    EBB_TRY_GOTO(status, hash_file(x, fd, path, at, end, buf), done);
     *hash_p = XXH3_64bits_digest(x);
 done:
     ebb_free(buf);

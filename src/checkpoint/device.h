@@ -44,7 +44,7 @@ typedef struct device_info {
 hid_t ebb_ckpt_file_access(ebb_ckpt_device_t info);
 
 /* XXH3 of bytes HEAD .. end. */
-ebb_status_t ebb_ckpt_hash_body(int fd, const char *path, int64_t end, uint64_t *hash_p);
+ebb_status_t ebb_ckpt_hash_body(int fd, const char *path, int64_t end, const ebb_ckpt_index_t *index, uint64_t *hash_p);
 ebb_status_t ebb_ckpt_file_bytes(int fd, const char *path, int64_t *bytes_p);
 
 #endif

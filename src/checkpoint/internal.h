@@ -14,6 +14,7 @@ typedef struct ebb_ckpt_array {
     int64_t rows, cols;
     int64_t offset; /* of the values in the file; 0 when there are none */
     uint64_t xxh3;
+    const float *values; /* while saving: where all of them lie, unchanged, until the file is sealed; or NULL */
 } ebb_ckpt_array_t;
 
 /* All arrays, in file order: the weights, then state by state. */
@@ -119,9 +120,6 @@ typedef struct ebb_ckpt_visitor {
 
 /* Bring every array to rank 0 (gather), or give weights to all and states to their owners (scatter), piece by piece in
  * file order. An error of one rank is agreed upon at the end. */
-/* Whether gathered pieces are the state's own memory, which stays as it is until the state changes, and not a buffer.
- */
-bool ebb_ckpt_in_place(const ebb_checkpoint_state_t *state);
 ebb_status_t ebb_ckpt_walk(const ebb_checkpoint_state_t *state, ebb_ckpt_index_t *index, bool scatter,
                            const ebb_ckpt_visitor_t *visitor);
 /* Floats per piece, and bytes that the saver writes at once; tests make them small. */

@@ -184,7 +184,7 @@ static int64_t piece_rows(int64_t cols)
     return power;
 }
 
-bool ebb_ckpt_in_place(const ebb_checkpoint_state_t *state)
+bool ebb_checkpoint_in_place(const ebb_checkpoint_state_t *state)
 {
     return ebb_comm_size(state->comm) == 1 && state->backend->ops->caps & EBB_CAP_HOST_MEMORY;
 }
@@ -223,7 +223,7 @@ static ebb_status_t walk_array(walk_t *w, ebb_ckpt_array_t *array, int param, co
     if (array->state >= 0 && w->layout->params[param].kind == EBB_PARAM_ROWS && floats > 0)
         step = piece_rows(array->cols) * array->cols;
     VISIT(w, v->begin(v->user, array));
-    bool in_place = !w->scatter && ebb_ckpt_in_place(w->state);
+    bool in_place = !w->scatter && ebb_checkpoint_in_place(w->state);
     for (int64_t first = 0; first < floats; first += step) {
         int64_t n = floats - first < step ? floats - first : step;
         if (in_place) {

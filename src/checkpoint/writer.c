@@ -332,12 +332,12 @@ static ebb_ckpt_head_t make_head(int64_t bytes, uint64_t xxh3)
     return head;
 }
 
-static ebb_status_t seal(ebb_ckpt_writer_t *w)
+static ebb_status_t seal(ebb_ckpt_writer_t *w, const ebb_ckpt_index_t *index)
 {
     uint64_t xxh3;
     if (!w->image) {
         EBB_TRY(ebb_ckpt_file_bytes(w->fd, w->tmp, &w->bytes));
-        EBB_TRY(ebb_ckpt_hash_body(w->fd, w->tmp, w->bytes, &xxh3));
+        EBB_TRY(ebb_ckpt_hash_body(w->fd, w->tmp, w->bytes, index, &xxh3));
     } else {
         xxh3 = XXH3_64bits(w->image + HEAD, (size_t)w->bytes - HEAD);
     }
@@ -362,14 +362,14 @@ ebb_status_t ebb_ckpt_writer_commit(ebb_ckpt_writer_t *w, const ebb_ckpt_index_t
                                     const ebb_checkpoint_meta_t *meta)
 {
     EBB_TRY(finish_hdf5(w, index, meta));
-    EBB_TRY(seal(w));
+    EBB_TRY(seal(w, index));
     return into_place(w);
 }
 
 ebb_status_t ebb_ckpt_image_seal(ebb_ckpt_writer_t *w, const ebb_ckpt_index_t *index, const ebb_checkpoint_meta_t *meta)
 {
     EBB_TRY(finish_hdf5(w, index, meta));
-    return seal(w);
+    return seal(w, index);
 }
 
 static bool set_direct(int fd, bool on)

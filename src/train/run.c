@@ -188,7 +188,9 @@ ebb_status_t ebb_run_init(ebb_run_t *run, ebb_comm_t *comm, const ebb_run_config
     ebb_sync_place(run->sync, &owner, &owners);
     EBB_TRY(ebb_comm_agree(comm, ebb_optim_create(&run->optim_options, w->backend, w->pool, w->exec, run->layout, owner,
                                                   owners, &run->optim)));
-    EBB_TRY(ebb_comm_agree(comm, ebb_saver_create(comm, run->layout, ebb_optim_state_count(run->optim), &run->saver)));
+    /* A run that saves by time alone may well end before it does, and then needs no snapshot. */
+    const ebb_layout_t *soon = config->checkpoint_steps > 0 ? run->layout : NULL;
+    EBB_TRY(ebb_comm_agree(comm, ebb_saver_create(comm, soon, ebb_optim_state_count(run->optim), &run->saver)));
     run->start_ns = run->last_save_ns = ebb_now_ns();
     return ebb_comm_agree(comm, ebb_workers_fit(w, run->model, piece_rows(run)));
 }

@@ -78,7 +78,8 @@ static ebb_status_t fill_meta(ebb_run_t *run, ebb_checkpoint_meta_t *meta)
                                                            : EBB_FAIL(EBB_ENOMEM, "out of memory for a checkpoint");
 }
 
-/* A model, or a checkpoint that does not fit into memory beside the run, is written while all wait. */
+/* A model, a checkpoint that is waited for anyway or that does not fit into memory beside the run: written while all
+ * wait. */
 static ebb_status_t save_now(ebb_run_t *run, const char *path, bool with_optim, const char *weights_sha256,
                              ebb_checkpoint_meta_t *meta)
 {
@@ -136,17 +137,21 @@ ebb_status_t ebb_run_saved(ebb_run_t *run, bool last)
     return EBB_OK;
 }
 
-/* Where there is no memory for a snapshot. */
+static void tell_no_room(ebb_run_t *run)
+{
+    if (ebb_comm_rank(run->comm) == 0 && !run->told_no_room)
+        EBB_WARN("train", "%s: training waits while checkpoints are written", ebb_error()->message);
+    run->told_no_room = true;
+    ebb_error_clear();
+}
+
+/* Without a snapshot. */
 static ebb_status_t save_in_place(ebb_run_t *run, const char *path, ebb_checkpoint_meta_t *meta, bool last)
 {
     char folder[PATH_MAX];
     ebb_saved_t saved = {.step = run->step};
     int64_t start = ebb_now_ns();
     bool first = ebb_comm_rank(run->comm) == 0;
-    if (first && !run->told_no_room)
-        EBB_WARN("train", "%s: training waits while checkpoints are written", ebb_error()->message);
-    run->told_no_room = true;
-    ebb_error_clear();
     snprintf(saved.path, sizeof saved.path, "%s", path);
     snprintf(folder, sizeof folder, "%s/checkpoints", run->config->dir);
     ebb_status_t status = ebb_comm_agree(run->comm, first ? ebb_file_mkdirs(folder) : EBB_OK);
@@ -175,10 +180,14 @@ static ebb_status_t begin_save(ebb_run_t *run, bool wait)
     ebb_pulse_stage("writing a checkpoint");
     EBB_TRY(ebb_finite_weights(run));
     ebb_status_t status = ebb_comm_agree(run->comm, fill_meta(run, &meta));
-    if (status == EBB_OK) {
+    if (status == EBB_OK && wait && ebb_checkpoint_in_place(&state)) {
+        status = save_in_place(run, path, &meta, wait);
+    } else if (status == EBB_OK) {
         status = ebb_saver_begin(run->saver, &state, path, (int)run->config->checkpoint_keep, &meta);
-        if (status == EBB_ENOMEM)
+        if (status == EBB_ENOMEM) {
+            tell_no_room(run);
             status = save_in_place(run, path, &meta, wait);
+        }
     }
     ebb_checkpoint_meta_free(&meta);
     run->last_save_ns = ebb_now_ns();

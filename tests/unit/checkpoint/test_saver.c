@@ -253,9 +253,36 @@ static void what_was_begun_is_completed_at_the_end_and_the_callers_error_stays(v
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+static void a_save_takes_values_from_where_they_lie_and_refuses_what_is_not_finite(void **p)
+{
+    fixture_t *f = *p;
+    char path[4200], want[4200];
+    ebb_backend_ops_t ops = fake_ops;
+    ebb_backend_t host = {&ops, NULL};
+    ebb_checkpoint_state_t state = f->state;
+    ebb_checkpoint_meta_t meta = some_meta(7);
+    ops.caps = EBB_CAP_HOST_MEMORY;
+    state.backend = &host;
+    assert_true(ebb_checkpoint_in_place(&state));
+    assert_false(ebb_checkpoint_in_place(&f->state));
+    snprintf(want, sizeof want, "%s/want.h5", f->dir);
+    snprintf(path, sizeof path, "%s/in_place.h5", f->dir);
+    fake_visit(&f->state, 7, true);
+    assert_ok(ebb_checkpoint_save(&f->state, want, &meta));
+    assert_ok(ebb_checkpoint_save(&state, path, &meta));
+    assert_same_file(path, want);
+    assert_ok(ebb_checkpoint_verify(path));
+    assert_int_equal(unlink(path), 0);
+    f->state.optim->table[1][0][2999] = NAN;
+    assert_fails(ebb_checkpoint_save(&state, path, &meta), EBB_ENONFINITE,
+                 "optimiser's state \"v\" of 0.linear.weight are not finite after step 7");
+    assert_int_not_equal(access(path, F_OK), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(a_save_takes_values_from_where_they_lie_and_refuses_what_is_not_finite),
         TEST(the_file_is_that_of_the_snapshot_whatever_training_does_meanwhile),
         TEST(a_model_without_states_is_saved_as_well),
         TEST(many_parameters_with_long_names_fit_the_image),
