@@ -116,6 +116,7 @@ EBB_API ebb_status_t ebb_reader_targets(ebb_reader_t *reader, int64_t row0, int6
 typedef struct ebb_dataset_plan {
     const char *name;
     int64_t rows, cols;
+    int64_t nnz; /* sparse: about how many entries there are, for the length of chunks; 0: not known, short ones */
     bool sparse;
     ebb_value_type_t value_type;
     ebb_target_kind_t target;

@@ -21,6 +21,7 @@
 #include "base/alloc.h"
 #include "base/hash.h"
 #include "base/rng.h"
+#include "shard/stored.h"
 
 #include <endian.h>
 
@@ -87,10 +88,19 @@ static ebb_status_t check_ranges(const ebb_order_t *order)
     return EBB_OK;
 }
 
+/* Bytes of an entry, and of a dense value, as windows hold them. */
+static double held_bytes(const ebb_order_t *order, const ebb_dataset_info_t *info)
+{
+    double column = !info->sparse ? 0 : info->cols <= 65536 ? 2 : 4;
+    if (order->blocks && ebb_stored_is_near(info))
+        return column + (double)ebb_value_type_size(info->value_type);
+    return info->sparse ? 8 : 4;
+}
+
 /* As many blocks as mix well, if they are small enough. */
 static int32_t default_window(const ebb_order_t *order, const ebb_dataset_info_t *info)
 {
-    double row = info->sparse ? (double)info->nnz / (double)info->rows * 8 + 8 : (double)info->cols * 4;
+    double row = (double)info->nnz / (double)info->rows * held_bytes(order, info) + (info->sparse ? 8 : 0);
     double block = row * (double)ebb_order_usual_rows(order) * order->lanes, fit = WINDOW_BYTES / block;
     return fit < LEAST_WINDOW ? LEAST_WINDOW : fit > MOST_WINDOW ? MOST_WINDOW : (int32_t)fit;
 }

@@ -1,6 +1,7 @@
 /* Names, shapes and the index block of shards. The index is what readers trust least: every count is checked against
  * the manifest before it sizes anything, every offset against the file. */
 #include "shard/layout.h"
+#include "shard/stored.h"
 #include "base/alloc.h"
 #include "base/file.h"
 #include "base/hash.h"
@@ -87,6 +88,24 @@ int64_t ebb_array_chunk_bytes(const ebb_array_t *array, int64_t chunk)
         cols = array->cols - col < cols ? array->cols - col : cols;
     }
     return rows * cols * (int64_t)ebb_elem_size(array->elem);
+}
+
+int64_t ebb_chunk_elements(const ebb_dataset_plan_t *plan)
+{
+    enum { CHUNK_BYTES = 65536, LEAST_CHUNKS = 4096 };
+    int64_t value = (int64_t)ebb_value_type_size(plan->value_type), column = plan->cols <= 65536 ? 2 : 4;
+    int64_t elements = CHUNK_BYTES / (plan->sparse && column > value ? column : value);
+    double entries = plan->sparse ? (double)plan->nnz : (double)plan->rows * (double)plan->cols;
+    while (elements > EBB_CHUNK_ELEMENTS && entries < (double)elements * LEAST_CHUNKS)
+        elements /= 2;
+    return elements;
+}
+
+bool ebb_stored_is_near(const ebb_dataset_info_t *info)
+{
+    double n = (double)info->nnz / (double)info->rows;
+    double planes = (double)ebb_value_type_size(info->value_type) + (info->cols <= 65536 ? 2 : 4);
+    return !info->sparse || planes * (1 + n / 64) <= 2 * (1 + n / 16);
 }
 
 static ebb_elem_t code_elem(int64_t classes)

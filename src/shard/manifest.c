@@ -116,7 +116,7 @@ static ebb_status_t build(json_t *root, const ebb_dataset_plan_t *plan, int n_sh
     json_object_set_new(root, "target", json_string(target_names[plan->target]));
     json_object_set_new(root, "target_cols", json_integer(plan->target == EBB_TARGET_CLASS ? 1 : plan->target_cols));
     json_object_set_new(root, "weighted", json_boolean(plan->weighted));
-    json_object_set_new(root, "chunk_elements", json_integer(EBB_CHUNK_ELEMENTS));
+    json_object_set_new(root, "chunk_elements", json_integer(ebb_chunk_elements(plan)));
     json_object_set_new(root, "level", json_integer(plan->level ? plan->level : 9));
     if (plan->target == EBB_TARGET_CLASS)
         EBB_TRY(add_classes(root, plan, class_rows));

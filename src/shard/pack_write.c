@@ -148,6 +148,7 @@ ebb_status_t ebb_pack_divide(ebb_pack_t *p)
             .name = part->title,
             .rows = part->rows,
             .cols = p->scan.cols,
+            .nnz = (int64_t)((double)p->scan.stats.nnz / (double)p->scan.stats.rows * (double)part->rows),
             .sparse = p->scan.sparse,
             .value_type = p->scan.value_type,
             .target = p->target.kind,

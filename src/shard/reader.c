@@ -589,14 +589,6 @@ ebb_status_t ebb_reader_dense(ebb_reader_t *r, int64_t row0, int64_t n, float *x
 
 /* ---- rows as they are stored ---- */
 
-/* A row in memory is as many cache lines as its parts touch: short rows have fewer in two wide arrays. */
-static bool planes_are_near(const ebb_dataset_info_t *info, const ebb_array_t *col, const ebb_array_t *val)
-{
-    double n = (double)info->nnz / (double)info->rows;
-    double planes = (double)(ebb_elem_size(col->elem) + ebb_elem_size(val->elem));
-    return planes * (1 + n / 64) <= 2 * (1 + n / 16);
-}
-
 void ebb_stored_form(const ebb_dataset_t *ds, ebb_stored_t *form)
 {
     const ebb_dataset_info_t *info = &ds->info;
@@ -613,7 +605,7 @@ void ebb_stored_form(const ebb_dataset_t *ds, ebb_stored_t *form)
     form->band_bytes = form->val_at + form->elements * (int64_t)ebb_elem_size(val->elem);
     form->band_bytes = (form->band_bytes + 63) / 64 * 64;
     form->possible = val->grid_cols == 1 && ebb_widen_possible(val->elem, false) &&
-                     (!info->sparse || (ebb_widen_possible(col->elem, true) && planes_are_near(info, col, val)));
+                     (!info->sparse || ebb_widen_possible(col->elem, true)) && ebb_stored_is_near(info);
     int64_t usual = 2 * (blocks->bands / blocks->n + 1), longest = form->elements / 8;
     form->bands = (int)(blocks->most_bands < usual ? blocks->most_bands : usual);
     form->tail = !info->sparse ? 0 : blocks->most_tail < longest ? blocks->most_tail : longest;

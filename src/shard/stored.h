@@ -36,6 +36,8 @@ typedef struct ebb_stored_room {
 
 enum { EBB_STORED_SLACK = 64 };
 
+/* Do rows as stored touch fewer cache lines than widened ones? Short rows have fewer in two wide arrays. */
+bool ebb_stored_is_near(const ebb_dataset_info_t *info);
 /* For blocks that are the data set's own. */
 void ebb_stored_form(const ebb_dataset_t *ds, ebb_stored_t *form);
 /* Rows of one block, decoded and checked; rowptr: (n + 1), of sparse data. *segments_p: 0 if they must be read widened.

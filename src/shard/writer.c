@@ -28,7 +28,7 @@
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "shards are written in little-endian order");
 
 enum {
-    CHUNK_BYTES = EBB_CHUNK_ELEMENTS * 8,
+    CHUNK_BYTES = EBB_CHUNK_ELEMENTS * 8, /* the most that a chunk has; longer ones are of narrower types */
     RESERVE_AHEAD = 16 << 20,
     RESERVE_METADATA = 256 << 10,
     ASKED_CHUNKS = 2048,
@@ -560,7 +560,7 @@ static void take_plan(ebb_shard_writer_t *w, const ebb_dataset_plan_t *plan, int
                                    .target = plan->target,
                                    .target_cols = plan->target == EBB_TARGET_CLASS ? 1 : plan->target_cols,
                                    .classes = plan->classes,
-                                   .chunk_elements = EBB_CHUNK_ELEMENTS,
+                                   .chunk_elements = ebb_chunk_elements(plan),
                                    .class_names = plan->class_names,
                                    .weighted = plan->weighted};
     w->shard.row0 = (int64_t)index * plan->shard_rows;

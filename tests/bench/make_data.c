@@ -64,8 +64,9 @@ static void make(const char *kind, int64_t rows, const char *dir)
     ebb_dataset_plan_t plan = {.name = kind,
                                .rows = rows,
                                .cols = cols,
+                               .nnz = rows * mean, /* somewhat more than there are, as columns repeat */
                                .sparse = !dense,
-                               .value_type = dense ? EBB_U8 : EBB_F32,
+                               .value_type = EBB_U8, /* the narrowest that holds them, as pack chooses */
                                .target = EBB_TARGET_CLASS,
                                .target_cols = 1,
                                .classes = 10,

@@ -139,6 +139,29 @@ static void portable_and_vector_code_agree(void **state)
     }
 }
 
+static void chunks_are_64_kib_where_there_is_much_data(void **state)
+{
+    ebb_dataset_plan_t dense = made_plan(false, EBB_U8, 1000000, 784), sparse = made_plan(true, EBB_U8, 1000, 3000);
+    assert_int_equal(ebb_chunk_elements(&dense), 65536);
+    dense.value_type = EBB_F32;
+    assert_int_equal(ebb_chunk_elements(&dense), 16384);
+    dense = made_plan(false, EBB_U8, 60000, 784); /* few blocks would mix badly */
+    assert_int_equal(ebb_chunk_elements(&dense), 16384);
+    assert_int_equal(ebb_chunk_elements(&sparse), 16384);
+    sparse.nnz = 1000000000;
+    assert_int_equal(ebb_chunk_elements(&sparse), 32768);
+    sparse.cols = 70000; /* columns of four bytes */
+    assert_int_equal(ebb_chunk_elements(&sparse), 16384);
+}
+
+static void long_chunks_read_back(void **state)
+{
+    ebb_dataset_plan_t plan = made_plan(true, EBB_U8, 30000, 3000);
+    plan.nnz = 1000000000; /* as if there were as many */
+    plan.shard_rows = 17000;
+    round_trip(&plan);
+}
+
 static void file_hash(const char *dir, const char *name, char hex[65])
 {
     char path[5000];
@@ -184,10 +207,15 @@ static void one_small_cache_serves_all_pieces(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_type_reads_back_sparse),      cmocka_unit_test(every_type_reads_back_dense),
-        cmocka_unit_test(rows_wider_than_a_chunk_read_back), cmocka_unit_test(targets_of_every_kind_read_back),
-        cmocka_unit_test(portable_and_vector_code_agree),    cmocka_unit_test(equal_rows_give_equal_bytes),
+        cmocka_unit_test(every_type_reads_back_sparse),
+        cmocka_unit_test(every_type_reads_back_dense),
+        cmocka_unit_test(rows_wider_than_a_chunk_read_back),
+        cmocka_unit_test(targets_of_every_kind_read_back),
+        cmocka_unit_test(portable_and_vector_code_agree),
+        cmocka_unit_test(equal_rows_give_equal_bytes),
         cmocka_unit_test(one_small_cache_serves_all_pieces),
+        cmocka_unit_test(chunks_are_64_kib_where_there_is_much_data),
+        cmocka_unit_test(long_chunks_read_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
