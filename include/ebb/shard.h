@@ -99,6 +99,10 @@ EBB_API ebb_status_t ebb_dataset_shard(const ebb_dataset_t *ds, int shard, const
 EBB_API ebb_status_t ebb_reader_create(const ebb_dataset_t *ds, size_t cache_bytes,
                                        ebb_reader_t **reader_p) EBB_MUST_CHECK;
 EBB_API void ebb_reader_destroy(ebb_reader_t *reader);
+/* Did reads of late wait for a device? Then whoever knows which rows come next should say so: the kernel is asked to
+ * fetch their chunks meanwhile. Costs a microsecond a chunk; never fails. */
+EBB_API bool ebb_reader_waits(const ebb_reader_t *reader);
+EBB_API void ebb_reader_hint(ebb_reader_t *reader, int64_t row0, int64_t n);
 /* Row pointers of rows [row0, row0 + n): (n + 1) values, out[0] = base. */
 EBB_API ebb_status_t ebb_reader_rowptr(ebb_reader_t *reader, int64_t row0, int64_t n, int64_t base, int64_t *rowptr);
 /* Entries of rows [row0, row0 + n) in storage order, as many as their row pointers say, as int32 and float32. */

@@ -24,12 +24,17 @@
 #include <string.h>
 
 enum { DEFAULT_DEPTH = 3, MAX_THREADS = 256, KEPT_FAULTS = 32 };
+enum { HINTS_AHEAD = 64, HINTS_A_TASK = 8 }; /* blocks that the kernel is told of before they are read */
 #define DEFAULT_MEMORY ((int64_t)1 << 30)
 
 typedef struct task {
     ebb_block_t *block;
     ebb_slot_t *slot;
     ebb_plan_deal_t deal; /* team NULL: none */
+    struct {
+        int64_t row0, rows;
+    } hint[HINTS_A_TASK]; /* rows that are decoded soon */
+    int hints;
 } task_t;
 
 typedef struct worker {
@@ -73,8 +78,20 @@ static ebb_slot_t *find_slot(ebb_loader_t *l, ebb_slot_state_t state, int64_t se
     return NULL;
 }
 
+/* Where reads wait for a device: blocks further on in the queue, which the kernel may fetch meanwhile. They have their
+ * buffers already, so the loader's memory bounds how far this goes. */
+static void take_hints(ebb_loader_t *l, const worker_t *me, task_t *task)
+{
+    const ebb_block_t *block;
+    while (ebb_reader_waits(me->reader) && task->hints < HINTS_A_TASK &&
+           (block = ebb_plan_next_hint(&l->plan, HINTS_AHEAD))) {
+        task->hint[task->hints].row0 = block->row0;
+        task->hint[task->hints++].rows = block->rows;
+    }
+}
+
 /* Under the lock. gather: a batch may be gathered too; else only a block decoded. */
-static bool take_task(ebb_loader_t *l, bool gather, task_t *task)
+static bool take_task(ebb_loader_t *l, const worker_t *me, bool gather, task_t *task)
 {
     *task = (task_t){0};
     if (l->paused || l->quit)
@@ -92,6 +109,8 @@ static bool take_task(ebb_loader_t *l, bool gather, task_t *task)
     } else if (!ebb_plan_next_deal(&l->plan, &task->deal)) {
         task->deal.team = NULL;
         task->block = ebb_plan_next_block(&l->plan);
+        if (task->block)
+            take_hints(l, me, task);
     }
     if (!task->slot && !task->block && !task->deal.team)
         return false;
@@ -262,6 +281,8 @@ static void run_task(ebb_loader_t *l, worker_t *me, const task_t *task)
     if (task->deal.team)
         begin_deal(l, &me->dealer, &task->deal);
     pthread_mutex_unlock(&l->lock);
+    for (int i = 0; i < task->hints; i++)
+        ebb_reader_hint(me->reader, task->hint[i].row0, task->hint[i].rows);
     if (task->slot)
         ebb_slot_fill(&l->batches, task->slot);
     else if (task->deal.team)
@@ -287,7 +308,7 @@ static void *worker_main(void *arg)
     task_t task;
     pthread_mutex_lock(&l->lock);
     while (!l->quit) {
-        if (take_task(l, true, &task))
+        if (take_task(l, me, true, &task))
             run_task(l, me, &task);
         else
             pthread_cond_wait(&l->work, &l->lock);
@@ -489,7 +510,7 @@ static ebb_status_t wait_for_batch(ebb_loader_t *l, ebb_slot_t **slot_p)
         if (*slot_p)
             return EBB_OK;
         bool soon = find_slot(l, EBB_SLOT_FILLING, l->next_deliver) != NULL; /* a block meanwhile: they are small */
-        if (take_task(l, !soon, &task)) {
+        if (take_task(l, &l->worker[l->threads], !soon, &task)) {
             run_task(l, &l->worker[l->threads], &task);
             continue;
         }

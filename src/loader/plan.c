@@ -95,7 +95,8 @@ void ebb_plan_reset(ebb_plan_t *p, int64_t epoch, int64_t step)
     p->base = epoch * p->steps + step;
     p->seq = 0;
     p->at_lane = 0;
-    p->queue = NULL;
+    p->queue = p->unhinted = NULL;
+    p->hinted = 0;
     ebb_order_epoch_init(p->order, ebb_plan_epoch(p, 0), &p->epoch);
     for (int32_t l = 0; l < p->n_lanes; l++) {
         ebb_plan_lane_t *lane = &p->lane[l];
@@ -134,6 +135,8 @@ static void enqueue(ebb_plan_t *p, ebb_block_t *block)
     else
         p->queue = block;
     p->queue_end = block;
+    if (!p->unhinted)
+        p->unhinted = block;
 }
 
 /* Pin what the window still lacks; *done_p: all of it. */
@@ -210,8 +213,23 @@ ebb_status_t ebb_plan_advance(ebb_plan_t *p, bool beyond)
 ebb_block_t *ebb_plan_next_block(ebb_plan_t *p)
 {
     ebb_block_t *block = p->queue;
-    if (block)
-        p->queue = block->queued;
+    if (!block)
+        return NULL;
+    p->queue = block->queued;
+    if (p->unhinted == block)
+        p->unhinted = block->queued;
+    else
+        p->hinted--;
+    return block;
+}
+
+ebb_block_t *ebb_plan_next_hint(ebb_plan_t *p, int ahead)
+{
+    ebb_block_t *block = p->unhinted;
+    if (!block || p->hinted >= ahead)
+        return NULL;
+    p->unhinted = block->queued;
+    p->hinted++;
     return block;
 }
 

@@ -58,6 +58,8 @@ typedef struct ebb_plan {
     int32_t at_lane; /* and the lane */
     ebb_order_epoch_t epoch;
     ebb_block_t *queue, *queue_end; /* blocks to decode */
+    ebb_block_t *unhinted;          /* the first of them that the kernel was not told of; NULL: none */
+    int hinted;                     /* how many stand before it */
 } ebb_plan_t;
 
 /* Windows of a team that hold step seq. */
@@ -77,6 +79,8 @@ void ebb_plan_reset(ebb_plan_t *p, int64_t epoch, int64_t step);
 ebb_status_t ebb_plan_advance(ebb_plan_t *p, bool beyond);
 /* Next block to decode, or NULL. */
 ebb_block_t *ebb_plan_next_block(ebb_plan_t *p);
+/* The first block of the queue that was not told of before, if less than `ahead` were that still wait; or NULL. */
+ebb_block_t *ebb_plan_next_hint(ebb_plan_t *p, int ahead);
 /* A team whose windows can be dealt, earliest first; false: none. They are then in the state EBB_DEAL_RUNS. */
 bool ebb_plan_next_deal(ebb_plan_t *p, ebb_plan_deal_t *deal);
 /* The window of a lane that holds a step; NULL: it is not held, or has no rows. */

@@ -2,12 +2,17 @@
  * slot of a small cache (still as byte planes), and any part of it is then unshuffled and widened straight into the
  * caller's buffer.
  *
+ * The two chunks of a band lie together in the file, as the writer closes them together, and are read at once. Where a
+ * read has waited for a device, the kernel is told what comes next (ebb_reader_hint), so that devices have many reads
+ * to serve at a time; measured on a cold cache beside io_uring, tests/bench/RESULTS.md.
+ *
  * Invariants: after create nothing is allocated but slots on their first use; no count from a file is used before it
  * was checked; libhdf5 is entered for EBB_CODEC_HDF5 arrays only. Thread rules: a reader belongs to one thread, the
  * data set is only read. */
 #include "shard/layout.h"
 #include "base/pulse.h"
 #include "base/alloc.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/hash.h"
 #include "shard/bands.h"
@@ -22,7 +27,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-enum { OPEN_FILES = 32, DEFAULT_CACHE = 8 << 20, TARGET_BLOCK = 512 };
+enum { OPEN_FILES = 32, DEFAULT_CACHE = 8 << 20, TARGET_BLOCK = 512, NEAR_BYTES = 4096 };
+enum { SLOW_READ_NS = 50000, WAITS_FOR = 256 }; /* copies from the page cache take a few microseconds */
 
 typedef struct slot {
     int shard;
@@ -43,9 +49,12 @@ struct ebb_reader {
     cache_t cache[EBB_ROLES];
     uint64_t clock;
     ebb_unpack_t *unpack;
-    bool checksum; /* of zstd frames; XXH3 has spoken already, so only verify wants both */
-    uint8_t *packed;
-    int64_t packed_bytes;
+    bool checksum;        /* of zstd frames; XXH3 has spoken already, so only verify wants both */
+    uint8_t *packed;      /* bytes [packed_at, packed_end) of file packed_shard */
+    int64_t packed_bytes; /* room */
+    int64_t packed_at, packed_end;
+    int packed_shard;
+    int waits;       /* reads still to go until a device is taken to be as fast as memory */
     slot_t hot;      /* the chunk of a band; always the same memory, so that it stays in the CPU's cache */
     uint8_t *record; /* of the band read last */
     int64_t hot_bytes, record_bytes, record_band;
@@ -75,14 +84,17 @@ static void close_file(ebb_reader_t *r, int at)
 static void plan_cache(ebb_reader_t *r, ebb_role_t role, int64_t budget, int most)
 {
     cache_t *cache = &r->cache[role];
+    int64_t most_packed = 0;
     for (int i = 0; i < r->ds->info.n_shards; i++) {
         const ebb_array_t *a = &r->ds->shard[i].array[role];
         int64_t n = a->present ? a->grid_rows * a->grid_cols : 0;
         int64_t bytes = n > 0 ? ebb_array_chunk_bytes(a, 0) : 0;
         cache->bytes = bytes > cache->bytes ? bytes : cache->bytes;
         for (int64_t c = 0; a->chunk && c < n; c++)
-            r->packed_bytes = a->chunk[c].bytes > r->packed_bytes ? a->chunk[c].bytes : r->packed_bytes;
+            most_packed = a->chunk[c].bytes > most_packed ? a->chunk[c].bytes : most_packed;
     }
+    most_packed *= role == EBB_ROLE_DATA || role == EBB_ROLE_INDICES ? 2 : 1; /* both chunks of a band */
+    r->packed_bytes = most_packed + NEAR_BYTES > r->packed_bytes ? most_packed + NEAR_BYTES : r->packed_bytes;
     int64_t fit = cache->bytes > 0 ? budget / cache->bytes : 0;
     cache->n = cache->bytes == 0 ? 0 : fit < 2 ? 2 : fit > most ? most : (int)fit;
     if (cache->bytes > budget)
@@ -193,6 +205,57 @@ static ebb_status_t check_hash(const ebb_array_t *a, const ebb_chunk_t *chunk, c
     return EBB_OK;
 }
 
+static ebb_status_t read_file(ebb_reader_t *r, int shard, void *buf, int64_t bytes, int64_t offset)
+{
+    int fd;
+    EBB_TRY(shard_fd(r, shard, &fd));
+    int64_t began = ebb_now_ns();
+    EBB_TRY(ebb_file_pread(fd, r->ds->shard[shard].path, buf, (size_t)bytes, offset));
+    if (ebb_now_ns() - began > SLOW_READ_NS)
+        r->waits = WAITS_FOR;
+    else if (r->waits > 0)
+        r->waits--;
+    return EBB_OK;
+}
+
+static ebb_status_t read_packed(ebb_reader_t *r, int shard, int64_t offset, int64_t end)
+{
+    r->packed_end = 0;
+    EBB_TRY(read_file(r, shard, r->packed, end - offset, offset));
+    r->packed_shard = shard;
+    r->packed_at = offset;
+    r->packed_end = end;
+    return EBB_OK;
+}
+
+/* The other chunk of a band of sparse rows, which is asked for next; NULL: none. */
+static const ebb_chunk_t *other_chunk(const ebb_array_t *all, const ebb_array_t *a, int64_t c)
+{
+    const ebb_array_t *other = a == &all[EBB_ROLE_INDICES] ? &all[EBB_ROLE_DATA] : NULL;
+    other = a == &all[EBB_ROLE_DATA] ? &all[EBB_ROLE_INDICES] : other;
+    return other && other->chunk && c < other->grid_rows ? &other->chunk[c] : NULL;
+}
+
+/* Compressed bytes of chunk c, and of the other of its band where that is the next in the file. */
+static ebb_status_t find_packed(ebb_reader_t *r, int shard, const ebb_array_t *a, int64_t c, const uint8_t **stored_p)
+{
+    const ebb_chunk_t *chunk = &a->chunk[c], *other = other_chunk(r->ds->shard[shard].array, a, c);
+    int64_t from = chunk->offset, end = from + chunk->bytes, first = from, last = end;
+    if (r->packed_shard != shard || from < r->packed_at || end > r->packed_end) {
+        if (other) {
+            first = other->offset < from ? other->offset : from;
+            last = other->offset + other->bytes > end ? other->offset + other->bytes : end;
+        }
+        bool both = other && last - first <= (int64_t)chunk->bytes + other->bytes + NEAR_BYTES;
+        if (both && read_packed(r, shard, first, last) != EBB_OK)
+            ebb_error_clear(); /* if it is this chunk that cannot be read, the next line says so */
+        if (r->packed_end == 0 || !both)
+            EBB_TRY(read_packed(r, shard, from, end));
+    }
+    *stored_p = r->packed + (from - r->packed_at);
+    return EBB_OK;
+}
+
 static ebb_status_t decode(ebb_reader_t *r, int shard, const ebb_array_t *a, int64_t c, slot_t *slot)
 {
     const ebb_shard_t *s = &r->ds->shard[shard];
@@ -207,13 +270,14 @@ static ebb_status_t decode(ebb_reader_t *r, int shard, const ebb_array_t *a, int
         return EBB_OK;
     }
     bool plain = a->codec == EBB_CODEC_NONE || (chunk->mask & a->codec_bit);
-    uint8_t *stored = plain ? slot->buf : r->packed;
-    int fd;
+    const uint8_t *stored = slot->buf;
     slot->shuffled = a->shuffled && !(chunk->mask & a->shuffle_bit);
     if (plain && chunk->bytes != bytes)
         return EBB_FAIL(EBB_ECORRUPT, "%u bytes where %lld were expected", chunk->bytes, (long long)bytes);
-    EBB_TRY(shard_fd(r, shard, &fd));
-    EBB_TRY(ebb_file_pread(fd, s->path, stored, chunk->bytes, chunk->offset));
+    if (plain)
+        EBB_TRY(read_file(r, shard, slot->buf, chunk->bytes, chunk->offset));
+    else
+        EBB_TRY(find_packed(r, shard, a, c, &stored));
     EBB_TRY(check_hash(a, chunk, stored));
     if (plain)
         return EBB_OK;
@@ -344,14 +408,12 @@ static ebb_status_t load_record(ebb_reader_t *r, int shard, int64_t b, ebb_band_
 {
     const ebb_shard_t *s = &r->ds->shard[shard];
     const ebb_band_t *band = &s->band[b];
-    int fd;
     if (!ebb_band_parts(s, &r->ds->info, b, parts))
         return EBB_FAIL(EBB_EBUG, "band %lld of %s was not checked", (long long)b, s->file);
     if ((r->record_band == b && r->record_shard == shard) || band->bytes == 0)
         return EBB_OK;
     r->record_band = -1;
-    EBB_TRY(shard_fd(r, shard, &fd));
-    ebb_status_t status = ebb_file_pread(fd, s->path, r->record, band->bytes, band->offset);
+    ebb_status_t status = read_file(r, shard, r->record, band->bytes, band->offset);
 #ifndef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION
     if (status == EBB_OK && ebb_xxh3(r->record, band->bytes) != band->xxh3)
         status = EBB_FAIL(EBB_ECORRUPT,
@@ -661,6 +723,36 @@ static ebb_status_t stored_values(ebb_reader_t *r, int shard, int64_t b, const e
     (void)widen(&r->ds->shard[shard].array[EBB_ROLE_DATA], &slot, p->tail, 0, p->tail, EBB_ELEM_F32, tail, 0);
     return EBB_OK;
 }
+
+/* ---- what comes next ---- */
+
+bool ebb_reader_waits(const ebb_reader_t *r)
+{
+    return r->waits > 0;
+}
+
+void ebb_reader_hint(ebb_reader_t *r, int64_t row0, int64_t n)
+{
+    int shard, fd;
+    int64_t first, b;
+    if (find_piece(r, row0, row0 + n, &shard, &first) < n || !whole_bands(r, shard, first, n, &b))
+        return;
+    if (shard_fd(r, shard, &fd) != EBB_OK) {
+        ebb_error_clear(); /* whoever reads it says so */
+        return;
+    }
+    const ebb_shard_t *s = &r->ds->shard[shard];
+    for (; b < s->bands && s->band[b].row < first + n; b++) {
+        (void)posix_fadvise(fd, s->band[b].offset, s->band[b].bytes, POSIX_FADV_WILLNEED);
+        for (int role = EBB_ROLE_DATA; role <= EBB_ROLE_X; role++) {
+            const ebb_array_t *a = &s->array[role];
+            for (int64_t c = b * a->grid_cols; role != EBB_ROLE_INDPTR && a->chunk && c < (b + 1) * a->grid_cols; c++)
+                (void)posix_fadvise(fd, a->chunk[c].offset, a->chunk[c].bytes, POSIX_FADV_WILLNEED);
+        }
+    }
+}
+
+/* ---- parts of stored blocks ---- */
 
 /* The k-th segment of a block, whose rows begin at `row` of it: band b. */
 static ebb_status_t stored_segment(ebb_reader_t *r, const ebb_stored_t *form, int shard, int64_t b,

@@ -10,9 +10,9 @@
 
 struct ebb_dataset {
     ebb_dataset_info_t info;
-    int skew;             /* 0: up to 9 entries a row; else rows at the end have this many times more */
-    int64_t bad_row;      /* reading it fails; -1: none */
-    atomic_llong decoded; /* rows read */
+    int skew;                     /* 0: up to 9 entries a row; else rows at the end have this many times more */
+    int64_t bad_row;              /* reading it fails; -1: none */
+    atomic_llong decoded, hinted; /* rows read; rows asked for ahead */
 };
 
 struct ebb_reader {
@@ -68,6 +68,18 @@ ebb_status_t ebb_reader_create(const ebb_dataset_t *ds, size_t cache_bytes, ebb_
 void ebb_reader_destroy(ebb_reader_t *reader)
 {
     free(reader);
+}
+
+bool ebb_reader_waits(const ebb_reader_t *reader)
+{
+    return true;
+}
+
+/* Only rows that there are, and whole blocks, are asked for ahead. */
+void ebb_reader_hint(ebb_reader_t *reader, int64_t row0, int64_t n)
+{
+    assert_true(row0 >= 0 && n > 0 && row0 + n <= reader->ds->info.rows);
+    atomic_fetch_add(&reader->ds->hinted, n);
 }
 
 static inline ebb_status_t fake_read(ebb_reader_t *reader, int64_t row0, int64_t n)

@@ -174,6 +174,16 @@ static void a_data_set_that_fits_is_decoded_once(void **state)
     assert_int_equal(atomic_load(&ds.decoded), 3000);
 }
 
+/* The fake reader says that its device is slow. Each block is told of at most once before it is decoded. */
+static void a_slow_device_is_told_what_comes_next(void **state)
+{
+    ebb_dataset_t ds = fake(20000, true);
+    ebb_loader_options_t options = options_of(5, 100, 16, 8);
+    options.memory_bytes = least_memory(&ds, options) * 5 / 4;
+    check_epochs(&ds, &options, 2);
+    assert_in_range(atomic_load(&ds.hinted), 5000, atomic_load(&ds.decoded) + 64 * 16);
+}
+
 static void one_that_does_not_fit_is_decoded_about_once_an_epoch(void **state)
 {
     ebb_dataset_t ds = fake(20000, true);
@@ -552,6 +562,7 @@ int main(void)
         cmocka_unit_test(a_part_of_the_lanes_gets_the_same_rows),
         cmocka_unit_test(the_least_memory_that_is_named_is_enough),
         cmocka_unit_test(a_data_set_that_fits_is_decoded_once),
+        cmocka_unit_test(a_slow_device_is_told_what_comes_next),
         cmocka_unit_test(one_that_does_not_fit_is_decoded_about_once_an_epoch),
         cmocka_unit_test(killed_and_restored_the_sequence_of_rows_is_the_same),
         cmocka_unit_test(seeking_goes_anywhere_even_while_threads_work),
