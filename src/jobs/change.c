@@ -44,7 +44,7 @@ static void keep_time(ebb_queue_job_t *job, ebb_queue_state_t to, double now)
         job->running_s += fmax(0, now - job->running_since);
         job->running_since = 0;
     }
-    if (to == EBB_PAUSED && job->state != EBB_PAUSED)
+    if ((to == EBB_PAUSED || to == EBB_HELD) && has_processes(job->state))
         job->pauses++;
     if (is_in(EBB_QUEUE_OVER, to))
         job->ended = now;

@@ -22,7 +22,9 @@ class Queue:
         self.folder = os.path.join(os.path.abspath(folder), "state")
         self.begin, self.rate, self.origin = begin, rate, time.time()
         self.env = {**os.environ, "EBB_STATE_DIR": self.folder, "EBB_CARBON_CACHE": os.path.join(self.folder, "cache"),
-                    **(env or {})}
+                    "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+                    "OMPI_MCA_rmaps_base_oversubscribe": "1", "OMPI_MCA_btl_vader_single_copy_mechanism": "none",
+                    "ASAN_OPTIONS": "detect_leaks=0:" + os.environ.get("ASAN_OPTIONS", ""), **(env or {})}
         for name in ("EBB_CARBON_SOURCE", "EBB_CARBON_ZONE", "EBB_CARBON_FILE", "EBB_CARBON_URL"):
             if name not in (env or {}):
                 self.env.pop(name, None)
