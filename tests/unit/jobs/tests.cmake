@@ -1,1 +1,2 @@
 ebb_unit_test(jobs queue)
+ebb_unit_test(jobs decide)
