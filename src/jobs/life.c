@@ -109,6 +109,7 @@ static void ended(ebb_agent_t *a, ebb_task_t *t, int code)
     char why[128];
     bool stopped = j->spec.pause == EBB_PAUSE_CHECKPOINT && code == EXIT_PAUSED;
     bool killed_run = j->spec.run && j->state == EBB_PAUSING && code > 128; /* goes on from its last checkpoint */
+    bool shut_down = j->state == EBB_RUNNING && code == 128 + SIGTERM && (j->spec.run || j->spec.rerun); /* not by us */
     ebb_queue_change_t c = {.exit_code = code, .gpu = "", .reason = why};
     describe_end(code, why, sizeof why);
     if (code == 0) {
@@ -119,10 +120,14 @@ static void ended(ebb_agent_t *a, ebb_task_t *t, int code)
     } else if (stopped || killed_run) {
         c.to = j->wish == EBB_WISH_HOLD ? EBB_HELD : EBB_PAUSED;
         c.reason = j->state == EBB_PAUSING ? "paused" : "stopped by itself (exit code 75)";
+    } else if (shut_down) {
+        c.to = EBB_QUEUED;
+        c.reason = "ended from outside (SIGTERM); to be started again";
     } else {
         c.to = EBB_FAILED;
     }
-    t->not_before_ns = c.to == EBB_PAUSED && j->state != EBB_PAUSING ? ebb_now_ns() + AGAIN_NS : 0;
+    t->not_before_ns =
+        (c.to == EBB_PAUSED || c.to == EBB_QUEUED) && j->state != EBB_PAUSING ? ebb_now_ns() + AGAIN_NS : 0;
     t->asked_ns = 0;
     t->killed = false;
     ebb_agent_say(a, t, "%s: %s", ebb_queue_state_name(c.to), c.reason);

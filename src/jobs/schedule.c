@@ -358,7 +358,7 @@ static bool start_if_it_fits(ebb_agent_t *a, room_t *r, ebb_task_t *t)
         return t->demand.urgent || a->now - t->job.changed > PATIENT_S;
     }
     if (!ebb_task_is_frozen(t) && !find_gpus(a, r, t, ranks, gpu, sizeof gpu)) {
-        set_why(t, "waits for GPUs: %lld needed of %lld", (long long)(ranks * t->job.spec.gpus),
+        set_why(t, "waits for GPUs: %lld needed of %lld", (long long)ranks * (long long)t->job.spec.gpus,
                 (long long)a->options->gpus);
         return false;
     }

@@ -120,6 +120,49 @@ def kill_keepers(folder, rng, n):
     queue.end()
 
 
+def process_states(queue, job):
+    """Of the processes of a job that are not its keeper."""
+    found = []
+    for pid in queue.processes():
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as f, open(f"/proc/{pid}/stat") as stat:
+                if f"EBB_JOB_ID={job}".encode() in f.read().split(b"\0"):
+                    found.append(stat.read().rpartition(")")[2].split()[0])
+        except OSError:
+            pass
+    return found
+
+
+def wishes(folder):
+    """Held, a command stands still with all its processes, until it is released; cancelled, nothing is left of it, also
+    where it does not listen."""
+    queue = Queue(folder)
+    job = queue.submit("--name", "wished", "--", "sh", "-c", "sleep 600 & setsid sleep 600 & wait")
+    other = queue.submit("--name", "other", "--gpus", "1", "--", "sh", "-c", 'echo $CUDA_VISIBLE_DEVICES; sleep 600')
+    queue.submit("--name", "third", "--gpus", "1", "--", "true")
+    try:
+        queue.agent("--slots", "3", "--gpus", "1")
+        wait_for("jobs to run", lambda: [queue.jobs()[j]["state"] for j in (job, other)] == ["running"] * 2)
+        wait_for("its processes", lambda: len(process_states(queue, job)) == 3)
+        wait_for("the third's reason", lambda: "waits for GPUs" in queue.jobs()[3]["reason"])
+        queue.ebb("hold", "wished")
+        wait_for("the job to be held", lambda: queue.jobs()[job]["state"] == "held")
+        wait_for("all to stand still", lambda: process_states(queue, job) == ["T"] * 3)
+        queue.ebb("release", "wished")
+        wait_for("it to go on", lambda: queue.jobs()[job]["state"] == "running" and "T" not in process_states(queue, job))
+        queue.ebb("hold", "wished")
+        wait_for("the job to be held", lambda: queue.jobs()[job]["state"] == "held")
+        queue.ebb("cancel", "wished", "other")
+        wait_for("both to be cancelled", lambda: [queue.jobs()[j]["state"] for j in (job, other)] == ["cancelled"] * 2)
+        wait_for("the third", lambda: queue.jobs()[3]["state"] == "done")
+        if process_states(queue, job) or process_states(queue, other):
+            ebbtest.fail("a cancelled job has processes")
+        if queue.ebb("logs", "other").stdout.strip() != "0":
+            ebbtest.fail("the job did not get its GPU")
+    finally:
+        queue.end()
+
+
 def main():
     options = {"kills": 6, "keepers": 2, "seed": 1}
     for word in sys.argv[1:]:
@@ -136,6 +179,8 @@ def main():
     pauses = sum(j["pauses"] for j in jobs.values())
     print(f"{options['kills']} agents killed, {len(jobs)} jobs done, each once; {pauses} pauses, "
           f"{sum(j['starts'] for j in jobs.values())} starts")
+    with tempfile.TemporaryDirectory() as folder:
+        wishes(folder)
     if options["keepers"]:
         with tempfile.TemporaryDirectory() as folder:
             kill_keepers(folder, rng, options["keepers"])

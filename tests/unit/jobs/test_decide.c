@@ -149,7 +149,7 @@ static void many_jobs_on_few_slots_miss_no_deadline(void **state)
         double total = 0, now = 0;
         for (int i = 0; i < JOBS; i++) {
             demand[i] = (ebb_demand_t){
-                .length = 60 * floor(10 + 83 * ebb_rng_uniform(seed, EBB_RNG_TEST, (uint64_t)i, 0)), .slots = 1};
+                .length = 60.0 * (int)(10 + 83 * ebb_rng_uniform(seed, EBB_RNG_TEST, (uint64_t)i, 0)), .slots = 1};
             total += demand[i].length;
             /* feasible by the bound: all before it, shared, and the longest one */
             demand[i].latest_end = total / SLOTS + 5600 + 60 + 7200 * ebb_rng_uniform(seed, EBB_RNG_TEST, 1, 0);
