@@ -1,7 +1,8 @@
 /* Byte shuffle, and its inverse fused with widening to what readers give: int32 columns, float32 values. Planes are
  * taken from anywhere inside a chunk, so the boundary pieces of a cached chunk cost no second pass. AVX-512 and AVX2
- * versions are chosen at run time; the portable loops are plain enough for the compiler's vectoriser. Every version
- * gives the same bits: integers up to 2^24 and halves are exact in float32, floats are copied. */
+ * versions are chosen at run time, NEON is part of every 64-bit ARM; the portable loops are plain enough for the
+ * compiler's vectoriser. Every version gives the same bits: integers up to 2^24 and halves are exact in float32, floats
+ * are copied. */
 #include "shard/layout.h"
 #include "shard/planes.h"
 
@@ -32,6 +33,8 @@ static int cpu_level(void)
         return 2;
     if (__builtin_cpu_supports("avx2") && has_f16c())
         return 1;
+#elif defined(__aarch64__)
+    return 1;
 #endif
     return 0;
 }
@@ -211,6 +214,42 @@ static AVX512 int64_t planes2_avx512(ebb_elem_t elem, const uint8_t *a, const ui
     }
     return i;
 }
+#elif defined(__aarch64__)
+static int64_t plane1_neon(bool is_signed, const uint8_t *a, int64_t n, float *out)
+{
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        if (is_signed)
+            put8_signed(vmovl_s8(vreinterpret_s8_u8(vld1_u8(a + i))), out + i);
+        else
+            put8_unsigned(vmovl_u8(vld1_u8(a + i)), out + i);
+    return i;
+}
+
+static int64_t planes4_neon(const uint8_t *p, int64_t stride, int64_t n, uint32_t *out)
+{
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        put8_four(p + i, stride, out + i);
+    return i;
+}
+
+static int64_t planes2_neon(ebb_elem_t elem, const uint8_t *a, const uint8_t *b, int64_t n, bool to_float, void *out)
+{
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        uint16x8_t v = pair8(a + i, b + i);
+        if (!to_float)
+            put8(v, (int32_t *)out + i);
+        else if (elem == EBB_ELEM_F16)
+            put8_half(v, (float *)out + i);
+        else if (elem == EBB_ELEM_I16)
+            put8_signed(vreinterpretq_s16_u16(v), (float *)out + i);
+        else
+            put8_unsigned(v, (float *)out + i);
+    }
+    return i;
+}
 #endif
 
 static void take_plane1(bool is_signed, const uint8_t *a, int64_t n, float *out)
@@ -219,6 +258,8 @@ static void take_plane1(bool is_signed, const uint8_t *a, int64_t n, float *out)
 #if defined(__x86_64__)
     int level = ebb_codec_level_now();
     done = level == 2 ? plane1_avx512(is_signed, a, n, out) : level == 1 ? plane1_avx2(is_signed, a, n, out) : 0;
+#elif defined(__aarch64__)
+    done = ebb_codec_level_now() > 0 ? plane1_neon(is_signed, a, n, out) : 0;
 #endif
     if (is_signed)
         plane_i8f((const int8_t *)a + done, n - done, out + done);
@@ -232,6 +273,8 @@ static void take_planes4(const uint8_t *p, int64_t stride, int64_t n, uint32_t *
 #if defined(__x86_64__)
     int level = ebb_codec_level_now();
     done = level == 2 ? planes4_avx512(p, stride, n, out) : level == 1 ? planes4_avx2(p, stride, n, out) : 0;
+#elif defined(__aarch64__)
+    done = ebb_codec_level_now() > 0 ? planes4_neon(p, stride, n, out) : 0;
 #endif
     planes4(p + done, stride, n - done, out + done);
 }
@@ -244,6 +287,8 @@ static void take_planes2(ebb_elem_t elem, const uint8_t *a, const uint8_t *b, in
     done = level == 2   ? planes2_avx512(elem, a, b, n, to_float, out)
            : level == 1 ? planes2_avx2(elem, a, b, n, to_float, out)
                         : 0;
+#elif defined(__aarch64__)
+    done = ebb_codec_level_now() > 0 ? planes2_neon(elem, a, b, n, to_float, out) : 0;
 #endif
     a += done;
     b += done;

@@ -146,7 +146,7 @@ bool ebb_take_i64(ebb_elem_t elem, bool shuffled, const void *in, int64_t n, int
                   int64_t *out);
 /* float32 to a stored type; index of the first value it cannot hold exactly (NaN and infinities included), or -1. */
 int64_t ebb_put_f32(ebb_elem_t elem, const float *in, int64_t n, void *out);
-/* For tests: 0 portable, 1 AVX2, 2 AVX-512; not above what the CPU has. Returns the level in force. */
+/* For tests: 0 portable, 1 AVX2 or NEON, 2 AVX-512; not above what the CPU has. Returns the level in force. */
 int ebb_codec_level(int level);
 /* The level in force. */
 int ebb_codec_level_now(void);

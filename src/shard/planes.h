@@ -49,6 +49,46 @@ static AVX512 inline __m512i pair16(const uint8_t *a, const uint8_t *b)
     return _mm512_or_si512(load16(a), _mm512_slli_epi32(load16(b), 8));
 }
 
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+
+/* Eight elements of two planes, and of four, where they are wanted; NEON is part of every 64-bit ARM. */
+static inline uint16x8_t pair8(const uint8_t *a, const uint8_t *b)
+{
+    return vorrq_u16(vmovl_u8(vld1_u8(a)), vshll_n_u8(vld1_u8(b), 8));
+}
+
+static inline void put8(uint16x8_t v, void *out)
+{
+    vst1q_u32(out, vmovl_u16(vget_low_u16(v)));
+    vst1q_u32((uint32_t *)out + 4, vmovl_high_u16(v));
+}
+
+static inline void put8_unsigned(uint16x8_t v, float *out)
+{
+    vst1q_f32(out, vcvtq_f32_u32(vmovl_u16(vget_low_u16(v))));
+    vst1q_f32(out + 4, vcvtq_f32_u32(vmovl_high_u16(v)));
+}
+
+static inline void put8_signed(int16x8_t v, float *out)
+{
+    vst1q_f32(out, vcvtq_f32_s32(vmovl_s16(vget_low_s16(v))));
+    vst1q_f32(out + 4, vcvtq_f32_s32(vmovl_high_s16(v)));
+}
+
+static inline void put8_half(uint16x8_t v, float *out)
+{
+    vst1q_f32(out, vcvt_f32_f16(vreinterpret_f16_u16(vget_low_u16(v))));
+    vst1q_f32(out + 4, vcvt_f32_f16(vreinterpret_f16_u16(vget_high_u16(v))));
+}
+
+static inline void put8_four(const uint8_t *p, int64_t stride, uint32_t *out)
+{
+    uint16x8_t low = pair8(p, p + stride), high = pair8(p + 2 * stride, p + 3 * stride);
+    vst1q_u32(out, vorrq_u32(vmovl_u16(vget_low_u16(low)), vshll_n_u16(vget_low_u16(high), 16)));
+    vst1q_u32(out + 4, vorrq_u32(vmovl_high_u16(low), vshll_high_n_u16(high, 16)));
+}
+
 #endif
 
 #endif

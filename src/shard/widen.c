@@ -1,6 +1,6 @@
 /* Rows out of byte planes: columns to int32, values to float32. Rows are short and begin anywhere, so each is done in
- * steps of 16 (AVX-512) or 8 (AVX2) that run past its end into what the next row overwrites; the lines of rows to come
- * are fetched meanwhile, into the second-level cache (see loader/copy.c). Every version gives the same bits. */
+ * steps of 16 (AVX-512) or 8 (AVX2, NEON) that run past its end into what the next row overwrites; the lines of rows to
+ * come are fetched meanwhile, into the second-level cache (see loader/copy.c). Every version gives the same bits. */
 #include "shard/layout.h"
 #include "shard/planes.h"
 #include "shard/stored.h"
@@ -143,6 +143,24 @@ static AVX512 void rows_avx512(const ebb_widen_t *w, int64_t first, int64_t end)
     else
         ROWS(4, uint32_t, 16, PUT16(quad16(p + i, s)));
 }
+#elif defined(__aarch64__)
+static void rows_neon(const ebb_widen_t *w, int64_t first, int64_t end)
+{
+    if (w->integer && w->elem == EBB_ELEM_U16)
+        ROWS(2, int32_t, 8, put8(pair8(p + i, p + i + s), out + i));
+    else if (w->elem == EBB_ELEM_U8)
+        ROWS(1, float, 8, (void)s; put8_unsigned(vmovl_u8(vld1_u8(p + i)), out + i));
+    else if (w->elem == EBB_ELEM_I8)
+        ROWS(1, float, 8, (void)s; put8_signed(vmovl_s8(vreinterpret_s8_u8(vld1_u8(p + i))), out + i));
+    else if (w->elem == EBB_ELEM_U16)
+        ROWS(2, float, 8, put8_unsigned(pair8(p + i, p + i + s), out + i));
+    else if (w->elem == EBB_ELEM_I16)
+        ROWS(2, float, 8, put8_signed(vreinterpretq_s16_u16(pair8(p + i, p + i + s)), out + i));
+    else if (w->elem == EBB_ELEM_F16)
+        ROWS(2, float, 8, put8_half(pair8(p + i, p + i + s), out + i));
+    else
+        ROWS(4, uint32_t, 8, put8_four(p + i, s, out + i));
+}
 #endif
 
 bool ebb_widen_possible(ebb_elem_t elem, bool integer)
@@ -161,6 +179,10 @@ void ebb_widen_rows(const ebb_widen_t *w, int64_t first, int64_t end)
         rows_avx512(w, first, end);
     else if (level == 1)
         rows_avx2(w, first, end);
+    else
+#elif defined(__aarch64__)
+    if (ebb_codec_level_now() > 0)
+        rows_neon(w, first, end);
     else
 #endif
         rows_portable(w, first, end);

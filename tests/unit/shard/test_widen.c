@@ -1,5 +1,5 @@
-/* Rows out of byte planes: every type, level and length gives what ebb_take_i32 and ebb_take_f32 give, and columns out
- * of range are found wherever they stand. */
+/* Rows out of byte planes: every type, level and length gives what the portable ebb_take_i32 and ebb_take_f32 give, and
+ * columns out of range are found wherever they stand. */
 #include "support.h"
 #include "base/rng.h"
 #include "shard/layout.h"
@@ -19,13 +19,22 @@ static void fill(uint8_t *planes, size_t bytes)
         planes[i] = (uint8_t)ebb_rng_u64(5, EBB_RNG_TEST, i, 0);
 }
 
+static void take(ebb_elem_t elem, bool integer, int level, const uint8_t *planes, int64_t at, int64_t n, void *out)
+{
+    ebb_codec_level(level);
+    if (integer)
+        assert_true(ebb_take_i32(elem, true, planes, ELEMENTS, at, n, out));
+    else
+        assert_true(ebb_take_f32(elem, true, planes, ELEMENTS, at, n, out));
+}
+
 static void check_kind(ebb_elem_t elem, bool integer, int level)
 {
     size_t bytes = ELEMENTS * ebb_elem_size(elem);
     uint8_t *planes = malloc(bytes + EBB_STORED_SLACK);
     const uint8_t *from[ROWS];
     int64_t to[ROWS + 1] = {0}, at[ROWS];
-    uint32_t want[ELEMENTS];
+    uint32_t want[ELEMENTS], taken[ELEMENTS];
     fill(planes, bytes + EBB_STORED_SLACK);
     for (int64_t r = 0; r < ROWS; r++) {
         int64_t n = r < 70 ? r : (r * 37) % 200;
@@ -38,15 +47,13 @@ static void check_kind(ebb_elem_t elem, bool integer, int level)
     ebb_codec_level(level);
     for (int64_t r = 0; r < ROWS; r += 40)
         ebb_widen_rows(&w, r, r + 40);
-    ebb_codec_level(0);
     for (int64_t r = 0; r < ROWS; r++) {
         int64_t n = to[r + 1] - to[r];
         if (!from[r])
             continue;
-        if (integer)
-            assert_true(ebb_take_i32(elem, true, planes, ELEMENTS, at[r], n, (int32_t *)want));
-        else
-            assert_true(ebb_take_f32(elem, true, planes, ELEMENTS, at[r], n, (float *)want));
+        take(elem, integer, 0, planes, at[r], n, want);
+        take(elem, integer, level, planes, at[r], n, taken);
+        assert_memory_equal(taken, want, (size_t)n * 4);
         assert_memory_equal(out + to[r], want, (size_t)n * 4);
     }
     ebb_codec_level(2);
