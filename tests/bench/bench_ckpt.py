@@ -75,6 +75,8 @@ def main():
     p.add_argument("--ranks", type=int, default=0)
     p.add_argument("--json", help="write the figures here")
     o = p.parse_args()
+    if o.cycles < 2:
+        p.error("--cycles: at least 2, the first of which is not counted")
     o.build, o.work = os.path.abspath(o.build), os.path.abspath(o.work)
     t.EBB = f"{o.build}/apps/ebb"
     prepare(o)
