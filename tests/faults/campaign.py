@@ -12,7 +12,6 @@ In full: EBB=build/release/apps/ebb campaign.py kills:200 hurts:100 schedules:20
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -95,10 +94,7 @@ def by_hand(folder, name, kind, rng):
     job = s.Supervised(folder, name, kind, rng.randint(1, 8), ["--max-restarts", "0", *settings(rng)])
     what, reached = moment(job, rng)
     killed = kill_one(job, rng, reached)
-    try:
-        code = job.process.wait(s.PATIENCE)
-    except subprocess.TimeoutExpired:
-        job.fail("hangs")
+    code = job.wait_end()
     if code not in (0, 69) or (code != 0 and not killed):
         job.fail(f"exit code {code}")
     return what if killed else None, code == 0
@@ -191,9 +187,11 @@ class Memory:
 
 
 def goes_on(job, start, since):
-    """Seconds until the run made a step after its restart."""
+    """Seconds until the supervisor took notice, and until the run made a step after its restart: between them, ranks start and read."""
+    job.wait_until(lambda: "; restart 1 on " in job.text(), "its restart")
+    noticed = time.time() - since
     job.wait_until(lambda: last_start(job) not in (None, start) and job.steps() > 0, "a step after its restart")
-    return time.time() - since
+    return max(0.0, noticed), time.time() - since
 
 
 def hurts(folder, count, rng):
@@ -213,16 +211,16 @@ def hurts(folder, count, rng):
             since, start = time.time(), last_start(job) if len(job.text().split("restart ")) == deaths else start
         else:
             os.kill(victim, signal.SIGKILL if what == "kill" else signal.SIGSTOP)
-        seconds = goes_on(job, start, since)
-        took.setdefault(what, []).append(seconds)
+        noticed, seconds = goes_on(job, start, since)
+        took.setdefault(what, []).append((noticed, seconds))
         if seconds > LIMIT:
             late += 1
             print(f"# hurt-{i} is late\n{job.text()[-3000:]}", flush=True)
         job.pause()
-        print(f"# hurts {i + 1} of {count}: {what} of one of {len(ranks)}, went on after {seconds:.1f} s", flush=True)
+        print(f"# hurts {i + 1} of {count}: {what} of one of {len(ranks)}, noticed after {noticed:.1f} s, went on after {seconds:.1f} s", flush=True)
     memory.close()
-    slowest = ", ".join(f"{what} {max(all_):.1f} s" for what, all_ in took.items())
-    return f"{count} hurts, {count - late} of them over within {LIMIT} s, slowest {slowest}; {memory.killed} of the memory ones by the kernel's OOM killer"
+    slowest = ", ".join(f"{what} {max(n for n, _ in all_):.1f} s to notice, {max(s for _, s in all_):.1f} s in all" for what, all_ in took.items())
+    return f"{count} hurts, {count - late} went on within {LIMIT} s, slowest {slowest}; {memory.killed} of the memory ones by the kernel's OOM killer"
 
 
 # ---- schedules ----

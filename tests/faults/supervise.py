@@ -206,11 +206,20 @@ class Supervised:
             self.fail(f"scale to {ranks}: {done.returncode} {done.stdout}{done.stderr}")
         return done
 
+    def wait_end(self):
+        """Its exit code; on a crowded machine a run may take long, but not without getting on."""
+        seen, deadline = None, 0
+        while self.process.poll() is None:
+            now = self.steps(), os.path.getsize(self.log)
+            if now != seen:
+                seen, deadline = now, time.time() + PATIENCE
+            if time.time() > deadline:
+                self.fail(f"hangs at step {now[0]} with {len(self.ranks())} ranks")
+            time.sleep(0.02)
+        return self.process.returncode
+
     def end(self, code):
-        try:
-            self.process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.fail("hangs")
+        self.wait_end()
         if self.process.returncode != code:
             self.fail(f"exit code {self.process.returncode}, not {code}")
         self.leaves_nothing(0)
