@@ -113,7 +113,8 @@ static const ebb_example_t examples[] = {
 typedef struct draft {
     ebb_queue_spec_t spec;
     char **word, **environment;
-    char *added[4]; /* EBB_CARBON_* of the options; owned */
+    char *of_run[4]; /* source, zone, file, url of the run file's carbon section; owned */
+    char *added[4];  /* EBB_CARBON_* of the options, else of the run file; owned */
     int64_t *after;
     char folder[PATH_MAX], path[PATH_MAX], run_folder[PATH_MAX], profile[PATH_MAX], name[256];
     char file[PATH_MAX];
@@ -121,8 +122,10 @@ typedef struct draft {
 
 static void free_draft(draft_t *d)
 {
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 4; i++) {
+        ebb_free(d->of_run[i]);
         ebb_free(d->added[i]);
+    }
     ebb_free(d->word);
     ebb_free(d->environment);
     ebb_free(d->after);
@@ -202,6 +205,16 @@ static bool is_run_file(int n, char **operands)
     return n == 1 && dot && (strcmp(dot, ".yaml") == 0 || strcmp(dot, ".yml") == 0);
 }
 
+static ebb_status_t take_carbon(draft_t *d, const ebb_run_carbon_t *carbon)
+{
+    const char *const text[] = {carbon->source, carbon->zone, carbon->file, carbon->url};
+    for (int i = 0; i < 4; i++)
+        if (text[i] && *text[i] && !(d->of_run[i] = ebb_strdup(text[i])))
+            return EBB_FAIL(EBB_ENOMEM, "out of memory: carbon of a run file");
+    d->spec.pue = carbon->pue;
+    return EBB_OK;
+}
+
 static ebb_status_t read_run(const submit_options_t *o, draft_t *d, const char *file)
 {
     ebb_run_config_t *config;
@@ -219,6 +232,8 @@ static ebb_status_t read_run(const submit_options_t *o, draft_t *d, const char *
     EBB_TRY(ebb_run_config_load(file, n, sets, &config));
     snprintf(d->name, sizeof d->name, "%s", ebb_run_config_name(config));
     ebb_status_t status = absolute(d->folder, ebb_run_config_dir(config), d->run_folder);
+    if (status == EBB_OK)
+        status = take_carbon(d, ebb_run_config_carbon(config));
     ebb_run_config_free(config);
     d->spec.run_folder = d->run_folder;
     return status == EBB_OK ? absolute(d->folder, file, d->path) : status;
@@ -274,17 +289,19 @@ static ebb_status_t add_variable(draft_t *d, int *n_p, const char *name, const c
     return d->added[(*n_p)++] ? EBB_OK : EBB_FAIL(EBB_ENOMEM, "out of memory: environment");
 }
 
+/* The grid's source: as the options say, else the run file, else the environment. */
 static ebb_status_t find_environment(const submit_options_t *o, draft_t *d)
 {
-    const char *file = o->source.file;
+    const source_options_t *s = &o->source;
+    const char *file = s->file ? s->file : d->of_run[2];
     int added = 0;
     int64_t n = 0;
     if (file)
         EBB_TRY(absolute(d->folder, file, d->file));
-    EBB_TRY(add_variable(d, &added, "EBB_CARBON_SOURCE", o->source.source));
-    EBB_TRY(add_variable(d, &added, "EBB_CARBON_ZONE", o->source.zone));
+    EBB_TRY(add_variable(d, &added, "EBB_CARBON_SOURCE", s->source ? s->source : d->of_run[0]));
+    EBB_TRY(add_variable(d, &added, "EBB_CARBON_ZONE", s->zone ? s->zone : d->of_run[1]));
     EBB_TRY(add_variable(d, &added, "EBB_CARBON_FILE", file ? d->file : NULL));
-    EBB_TRY(add_variable(d, &added, "EBB_CARBON_URL", o->source.url));
+    EBB_TRY(add_variable(d, &added, "EBB_CARBON_URL", s->url ? s->url : d->of_run[3]));
     for (char **v = environ; *v; v++)
         n++;
     EBB_TRY(EBB_NEW_ARRAY("environment of a job", n + added + 1, &d->environment));
@@ -330,7 +347,7 @@ static ebb_status_t make_spec(const submit_options_t *o, int n, char **operands,
     s->gpus = o->gpus;
     s->hours = o->hours;
     s->power_w = o->power;
-    s->pue = o->pue;
+    s->pue = o->pue > 0 ? o->pue : s->pue;
     s->rerun = o->rerun || s->run;
     EBB_TRY(find_deadline(o->deadline, &s->deadline));
     EBB_TRY(duration("max-wait", o->max_wait, &s->max_wait_s));
