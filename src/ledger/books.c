@@ -15,7 +15,7 @@
 
 enum { GRID_STEP_S = 1800, MOST_GRID_ROWS = 14 * 48 };
 
-#define SHORTEST_S   1.0 /* intervals at first, while a thirtieth of the run is shorter still */
+#define SHORTEST_S   1.0 /* intervals at first, while a fifteenth of the run is shorter still */
 #define LONGEST_S    10.0
 #define FIRST_WAIT_S 20.0 /* that rows wait for a source's first answer */
 #define LAST_WAIT_S  2.0
@@ -172,11 +172,11 @@ static void flush(ebb_books_t *b, bool last)
 
 /* ---- the thread ---- */
 
-/* A thirtieth of the time so far, from 1 to 10 s, so that a short run has a curve and a long one a small file. */
+/* A fifteenth of the time so far, from 1 to 10 s, so that a short run has a curve and a long one a small file. */
 static double pace(const ebb_books_t *b)
 {
     double elapsed = (double)(ebb_now_ns() - b->start_ns) * 1e-9;
-    return fmin(fmax(elapsed / 30, SHORTEST_S), LONGEST_S);
+    return fmin(fmax(elapsed / 15, SHORTEST_S), LONGEST_S);
 }
 
 static bool rest(ebb_books_t *b)
