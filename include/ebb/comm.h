@@ -88,6 +88,54 @@ EBB_API void ebb_comm_abort(ebb_comm_t *comm, int code);
  * Collective; the way out of every collective function that can fail on one rank alone. */
 EBB_API ebb_status_t ebb_comm_agree(ebb_comm_t *comm, ebb_status_t mine) EBB_MUST_CHECK;
 
+/* ---- wires: messages between the memories of devices ----
+ * Where gradients live on devices, slices of them go from device to device by a wire: through host memory and an
+ * ebb_comm_t (`mpi`), or by NCCL. Pointers are the device's. What is sent must be complete before the call; when a call
+ * returns, everything has arrived. A wire is used by the thread that uses the communicator. */
+
+#define EBB_WIRE_VERSION 1u
+
+/* One message: to a peer, or from it. Between two ranks the n-th one sent is the n-th one received. */
+typedef struct ebb_part {
+    void *ptr;
+    int64_t bytes; /* 0: no message */
+    int peer;
+    bool send;
+} ebb_part_t;
+
+typedef struct ebb_wire_ops {
+    uint32_t version; /* EBB_WIRE_VERSION */
+    const char *name;
+    /* Messages at once, none of which waits for another. Collective, but for ranks without messages. */
+    ebb_status_t (*exchange)(void *state, int64_t n, const ebb_part_t *part);
+    /* Slices of buf, counts[r] bytes at displs[r] being rank r's, to all. In place. Collective. */
+    ebb_status_t (*allgatherv)(void *state, void *buf, const int64_t *counts, const int64_t *displs);
+    /* Sum in the transport's own order, in place: for `sync: fast`. Collective. */
+    ebb_status_t (*allreduce)(void *state, float *buf, int64_t count);
+    void (*destroy)(void *state);
+} ebb_wire_ops_t;
+
+typedef struct ebb_wire {
+    const ebb_wire_ops_t *ops;
+    void *state;
+} ebb_wire_t;
+
+/* What a wire's shared object exports under the name ebb_wire_entry. device: the backend's number of the device; limit:
+ * seconds after which a call without progress gives up (0: never). Collective. */
+typedef ebb_status_t (*ebb_wire_entry_t)(uint32_t version, ebb_comm_t *comm, int device, double limit,
+                                         ebb_wire_t *wire);
+
+/* Load libebb_<name>.so, looked for where backends are, and make a wire. Collective; EBB_EUNAVAILABLE on all ranks if
+ * it is missing on one. */
+EBB_API ebb_status_t ebb_wire_open(const char *name, ebb_comm_t *comm, int device, double limit,
+                                   ebb_wire_t **wire_p) EBB_MUST_CHECK;
+EBB_API void ebb_wire_close(ebb_wire_t *wire);
+/* The operations of the table. */
+EBB_API ebb_status_t ebb_wire_exchange(const ebb_wire_t *wire, int64_t n, const ebb_part_t *part);
+EBB_API ebb_status_t ebb_wire_allgatherv(const ebb_wire_t *wire, void *buf, const int64_t *counts,
+                                         const int64_t *displs);
+EBB_API ebb_status_t ebb_wire_allreduce(const ebb_wire_t *wire, float *buf, int64_t count);
+
 #ifdef __cplusplus
 }
 #endif

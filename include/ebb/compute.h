@@ -20,7 +20,7 @@
 extern "C" {
 #endif
 
-#define EBB_BACKEND_VERSION 1u
+#define EBB_BACKEND_VERSION 2u
 
 typedef struct ebb_exec ebb_exec_t;
 
@@ -81,6 +81,18 @@ typedef struct ebb_terms {
     float *dY;        /* a copy */
     int64_t idx_capacity, begin_capacity, term_capacity, dY_capacity;
 } ebb_terms_t;
+
+/* A sum of row lists of one table along a binary tree, on a device. Neighbours a < b among the lists that have a row
+ * are added at depth meet[a * lists + b], deeper ones first. Sums come out by owner ((row / 64) mod owners), rows
+ * ascending within. canonical: -0 becomes +0. Host arrays, but for what the lists point at. */
+typedef struct ebb_rows_merge {
+    int lists;
+    const ebb_rows_t *list; /* (lists): idx ascending, unique */
+    const uint8_t *meet;    /* (lists, lists) */
+    int64_t rows, width;    /* of the table */
+    int owners;
+    bool canonical;
+} ebb_rows_merge_t;
 
 /* Update rules. g: gradient of the mean loss = scale * g_sum, plus l2 * w except for adamw and ftrl. States: sgd
  * momentum; adagrad sum of squares; adam(w) m, v; ftrl z, n, from which w is recomputed (start from w = 0 or let l1, l2
@@ -228,6 +240,16 @@ typedef struct ebb_backend_ops {
     /* Rows idx[k] of a table become rows k of val (n, width); idx without repetitions. */
     ebb_status_t (*set_rows)(ebb_exec_t *x, int64_t n, int64_t width, const int32_t *idx, const float *val,
                              float *table);
+
+    /* ---- only of backends without EBB_CAP_HOST_MEMORY, whose gradients the host cannot sum ---- */
+    /* Rows idx[k] of a table into rows k of val (n, width). */
+    ebb_status_t (*get_rows)(ebb_exec_t *x, int64_t n, int64_t width, const int32_t *idx, const float *table,
+                             float *val);
+    /* Sum row lists in two calls, between which the caller makes room: rows_find says how many rows each owner gets (n,
+     * host, (owners)); rows_add then gives them on the same context, nothing else of the context coming between: global
+     * row numbers, local ones (row / 64 / owners * 64 + row % 64) and sums. idx or local may be NULL. */
+    ebb_status_t (*rows_find)(ebb_exec_t *x, const ebb_rows_merge_t *merge, int64_t *n);
+    ebb_status_t (*rows_add)(ebb_exec_t *x, const ebb_rows_merge_t *merge, int32_t *idx, int32_t *local, float *val);
 } ebb_backend_ops_t;
 
 /* An opened device. */

@@ -5,7 +5,8 @@
  * is -0 (as if +0 were added to each leaf), so absent lanes and rows of a table equal zeros. A rank holds a contiguous
  * range of lanes, adds the maximal subtrees within it, and sends each slice of them to the slice's owner, which
  * finishes the tree. The owner applies the optimiser to its slice; the new slice is gathered by all. fast:
- * MPI_Allreduce, for comparison only; every rank then owns everything and gather does nothing (see ebb_sync_place).
+ * MPI_Allreduce (or NCCL's), for comparison only; every rank then owns everything and gather does nothing (see
+ * ebb_sync_place).
  *
  * Row-sparse tables travel as rows or, when that is cheaper, as dense slices with a bitmap of touched rows; the choice
  * is made per table and step from the step before, alike on all ranks, and changes no bit.
@@ -44,6 +45,9 @@ EBB_API ebb_status_t ebb_sync_create(ebb_comm_t *comm, ebb_backend_t *backend, s
                                      const ebb_layout_t *layout, int32_t lanes, ebb_sync_mode_t mode,
                                      ebb_rows_mode_t rows_mode, ebb_sync_t **sync_p) EBB_MUST_CHECK;
 EBB_API void ebb_sync_destroy(ebb_sync_t *sync);
+/* Where gradients live on a device (a backend without EBB_CAP_HOST_MEMORY), they go from rank to rank by this wire
+ * instead of through host memory. Before the first step; borrowed until destroy. The bits are the same. */
+EBB_API void ebb_sync_use_wire(ebb_sync_t *sync, const ebb_wire_t *wire);
 
 /* Per step: begin; for each lane of this rank, on any pool thread: lane_grads -> model fills -> lane_done; reduce;
  * optimiser; gather. */
@@ -60,7 +64,7 @@ EBB_API ebb_status_t ebb_sync_lane_piece(ebb_sync_t *sync, int32_t lane, ebb_exe
  * subtrees. */
 EBB_API ebb_status_t ebb_sync_lane_done(ebb_sync_t *sync, int32_t lane, bool has_rows, ebb_exec_t *exec);
 
-/* What this rank owns of the gradient sum, valid until the next begin. */
+/* What this rank owns of the gradient sum, valid until the next begin. In the backend's memory. */
 typedef struct ebb_sums {
     int64_t dense0, dense1; /* floats [dense0, dense1) of the dense vector */
     float *dense;           /* (dense1 - dense0) */
@@ -88,9 +92,6 @@ EBB_API ebb_status_t ebb_sync_form(ebb_sync_t *sync, int table, int thread, int6
 /* After the owner changed weights->dense[dense0..dense1) and the touched rows of its tables in its copy of the weights:
  * give them to all. Collective. */
 EBB_API ebb_status_t ebb_sync_gather(ebb_sync_t *sync, ebb_weights_t *weights);
-/* Rows of a table that the last step changed, by owner after owner (0, 1, ...) until it returns false. After gather;
- * valid until the next reduce. Not collective. */
-EBB_API bool ebb_sync_changed(const ebb_sync_t *sync, int table, int owner, int64_t *n_p, const int32_t **row_p);
 /* Squared Euclidean norm of the whole gradient sum, exact sums, equal for any rank count. After reduce. Collective. */
 EBB_API ebb_status_t ebb_sync_norm2(ebb_sync_t *sync, double *norm2_p);
 

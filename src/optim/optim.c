@@ -11,8 +11,9 @@
 
 #include <math.h>
 
-#define CHUNK ((int64_t)16 << 10) /* floats of one task */
-#define START ((int64_t)1024)     /* floats at a time when states are derived from weights */
+#define CHUNK        ((int64_t)16 << 10) /* floats of one task */
+#define DEVICE_CHUNK ((int64_t)64 << 20) /* on a device, which is one worker */
+#define START        ((int64_t)1024)     /* floats at a time when states are derived from weights */
 
 typedef struct span {
     int64_t begin, end; /* floats of the dense vector */
@@ -28,6 +29,7 @@ struct ebb_optim {
     const ebb_layout_t *layout;
     int rank, ranks;
     int64_t dense0, dense1;
+    int64_t chunk; /* floats of one task */
     int n_states;
     float *dense_state[2];
     float *table_state[2][EBB_MAX_TABLES];
@@ -51,7 +53,7 @@ static const ebb_param_t *table_param(const ebb_layout_t *layout, int table)
 }
 
 /* Walk the chunks of this rank's slice; with span NULL only count them. */
-static int64_t list_spans(const ebb_layout_t *layout, int64_t dense0, int64_t dense1, span_t *span)
+static int64_t list_spans(const ebb_layout_t *layout, int64_t chunk, int64_t dense0, int64_t dense1, span_t *span)
 {
     int64_t n = 0;
     for (int i = 0; i < layout->n_params; i++) {
@@ -59,9 +61,9 @@ static int64_t list_spans(const ebb_layout_t *layout, int64_t dense0, int64_t de
         if (p->kind != EBB_PARAM_DENSE)
             continue;
         int64_t end = p->offset + p->rows * p->cols;
-        for (int64_t at = p->offset; at < end; at += CHUNK) {
+        for (int64_t at = p->offset; at < end; at += chunk) {
             int64_t b = at > dense0 ? at : dense0;
-            int64_t e = at + CHUNK < end ? at + CHUNK : end;
+            int64_t e = at + chunk < end ? at + chunk : end;
             e = e < dense1 ? e : dense1;
             if (b >= e)
                 continue;
@@ -110,11 +112,12 @@ ebb_status_t ebb_optim_create(const ebb_optim_options_t *options, ebb_backend_t 
     optim->layout = layout;
     optim->rank = rank;
     optim->ranks = ranks;
+    optim->chunk = backend->ops->caps & EBB_CAP_HOST_MEMORY ? CHUNK : DEVICE_CHUNK;
     optim->n_states = ebb_optim_states(options->hyper.kind, options->hyper.momentum);
     ebb_sync_dense_range(layout, rank, ranks, &optim->dense0, &optim->dense1);
-    optim->n_spans = list_spans(layout, optim->dense0, optim->dense1, NULL);
+    optim->n_spans = list_spans(layout, optim->chunk, optim->dense0, optim->dense1, NULL);
     EBB_TRY_GOTO(status, EBB_NEW_ARRAY("optimiser chunks", optim->n_spans, &optim->span), fail);
-    list_spans(layout, optim->dense0, optim->dense1, optim->span);
+    list_spans(layout, optim->chunk, optim->dense0, optim->dense1, optim->span);
     EBB_TRY_GOTO(status, make_states(optim), fail);
     *optim_p = optim;
     return EBB_OK;
@@ -254,7 +257,7 @@ static void plan_tables(update_job_t *job)
     const ebb_layout_t *layout = job->optim->layout;
     int64_t next = job->optim->n_spans;
     for (int t = 0; t < layout->n_tables; t++) {
-        int64_t rows = CHUNK / table_param(layout, t)->cols;
+        int64_t rows = job->optim->chunk / table_param(layout, t)->cols;
         rows = rows > 0 ? rows : 1;
         job->rows_per_task[t] = rows;
         job->table_task0[t] = next;

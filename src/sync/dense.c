@@ -35,8 +35,8 @@ static ebb_status_t sum_slab(void *user, int thread, int64_t index)
 {
     const slice_job_t *job = user;
     const ebb_sync_t *s = job->sync;
-    int64_t at = job->begin + index * EBB_SYNC_SLAB;
-    int64_t n = ebb_min64(EBB_SYNC_SLAB, job->end - at);
+    int64_t at = job->begin + index * s->slab;
+    int64_t n = ebb_min64(s->slab, job->end - at);
     float *out = job->out + (at - job->begin);
     ebb_tree_sum_t sum = ebb_sync_tree_sum(s, thread, at, n);
     const float *found;
@@ -48,7 +48,7 @@ static ebb_status_t sum_slab(void *user, int thread, int64_t index)
 static ebb_status_t sum_slice(ebb_sync_t *s, int32_t node, int64_t begin, int64_t end, float *out)
 {
     slice_job_t job = {s, node, begin, end, out};
-    return ebb_pool_run(s->pool, (end - begin + EBB_SYNC_SLAB - 1) / EBB_SYNC_SLAB, sum_slab, &job);
+    return ebb_pool_run(s->pool, (end - begin + s->slab - 1) / s->slab, sum_slab, &job);
 }
 
 static ebb_status_t send_slice(ebb_sync_t *s, int peer)
@@ -56,11 +56,11 @@ static ebb_status_t send_slice(ebb_sync_t *s, int peer)
     int64_t begin, end;
     int pieces = pieces_of(s, s->rank);
     ebb_sync_dense_range(s->layout, peer, s->ranks, &begin, &end);
-    EBB_TRY(ebb_sync_room(&s->send[peer], (end - begin) * pieces * 4));
+    EBB_TRY(ebb_sync_room(s, &s->send[peer], (end - begin) * pieces * 4));
     for (int p = 0; p < pieces; p++) {
         int32_t node = s->piece[s->piece0[s->rank] + p];
         const float *from = (float *)s->send[peer].data + (end - begin) * p;
-        if (s->node_buf[node] && end - begin >= DIRECT)
+        if (s->node_buf[node] && (s->device || end - begin >= DIRECT))
             from = s->node_buf[node]->dense + begin;
         else
             EBB_TRY(sum_slice(s, node, begin, end, (float *)s->send[peer].data + (end - begin) * p));
@@ -72,7 +72,7 @@ static ebb_status_t send_slice(ebb_sync_t *s, int peer)
 static ebb_status_t receive_slices(ebb_sync_t *s, int peer)
 {
     int64_t floats = s->dense1 - s->dense0;
-    EBB_TRY(ebb_sync_room(&s->recv[peer], floats * pieces_of(s, peer) * 4));
+    EBB_TRY(ebb_sync_room(s, &s->recv[peer], floats * pieces_of(s, peer) * 4));
     for (int p = 0; p < pieces_of(s, peer); p++)
         EBB_TRY(ebb_sync_receive(s, (float *)s->recv[peer].data + floats * p, floats * 4, peer, p));
     return EBB_OK;

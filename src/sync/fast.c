@@ -1,6 +1,7 @@
 /* The plain way, for comparison: lanes add into as many buffers as threads, MPI adds the ranks, and every rank owns
  * everything. Bits depend on ranks and threads. Tables that travel as rows are merged per rank and gathered by all.
  */
+#include "sync/device.h"
 #include "sync/lanes.h"
 #include "sync/steps.h"
 
@@ -10,7 +11,7 @@
 static ebb_status_t add_slab(void *user, int thread, int64_t index)
 {
     const ebb_sync_t *s = user;
-    int64_t at = index * EBB_SYNC_SLAB, n = ebb_min64(EBB_SYNC_SLAB, s->layout->dense_floats - at);
+    int64_t at = index * s->slab, n = ebb_min64(s->slab, s->layout->dense_floats - at);
     float *out = s->sums.dense + at;
     const buffer_t *buf = s->partial;
     EBB_TRY(s->backend->ops->copy(s->exec[thread], out, buf ? buf->dense + at : s->zeros, (size_t)n * 4));
@@ -22,8 +23,10 @@ static ebb_status_t add_slab(void *user, int thread, int64_t index)
 static ebb_status_t reduce_dense(ebb_sync_t *s)
 {
     int64_t floats = s->layout->dense_floats;
-    EBB_TRY(ebb_pool_run(s->pool, (floats + EBB_SYNC_SLAB - 1) / EBB_SYNC_SLAB, add_slab, s));
+    EBB_TRY(ebb_pool_run(s->pool, (floats + s->slab - 1) / s->slab, add_slab, s));
     s->stats.bytes_sent += s->ranks > 1 ? floats * 4 : 0;
+    if (s->device && s->ranks > 1)
+        return ebb_wire_allreduce(s->wire, s->sums.dense, floats);
     return s->ranks > 1 ? ebb_comm_allreduce(s->comm, s->sums.dense, floats, EBB_COMM_F32, EBB_SUM) : EBB_OK;
 }
 
@@ -57,7 +60,7 @@ static ebb_status_t gather_rows(ebb_sync_t *s, int t)
         s->gather_displs[r] = total;
         total += s->gather_counts[r];
     }
-    EBB_TRY(ebb_sync_room(&s->recv_rows[0], total));
+    EBB_TRY(ebb_sync_room(s, &s->recv_rows[0], total));
     char *mine = s->recv_rows[0].data + s->gather_displs[s->rank];
     table->lanes.out[0].idx = (int32_t *)mine;
     table->lanes.out[0].val = (float *)(mine + n * 4);
@@ -76,6 +79,8 @@ static ebb_status_t gather_rows(ebb_sync_t *s, int t)
 static ebb_status_t reduce_rows(ebb_sync_t *s, int t)
 {
     table_t *table = &s->table[t];
+    if (s->device)
+        return ebb_sync_device_rows_fast(s, t);
     ebb_merge_t *last = s->ranks > 1 ? &table->pieces : &table->lanes;
     ebb_sync_list_lanes(s, t);
     EBB_TRY(ebb_merge_find(&table->lanes));

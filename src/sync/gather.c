@@ -1,5 +1,6 @@
 /* New weights from their owners to all: the dense slices in place, the touched rows of all tables in one message a
  * rank. */
+#include "sync/device.h"
 #include "sync/steps.h"
 #include "base/clock.h"
 
@@ -75,7 +76,7 @@ static ebb_status_t gather_tables(ebb_sync_t *s, ebb_weights_t *weights)
             total += align64(count_of(s, r, t) * 4) + align64(count_of(s, r, t) * s->table[t].width * 4);
         s->gather_counts[r] = total - s->gather_displs[r];
     }
-    EBB_TRY(ebb_sync_room(&s->gathered, total));
+    EBB_TRY(ebb_sync_room(s, &s->gathered, total));
     EBB_TRY(copy_tables(s, weights, s->rank));
     s->stats.bytes_sent += s->gather_counts[s->rank] * (s->ranks - 1);
     EBB_TRY(ebb_comm_allgatherv(s->comm, s->gathered.data + s->gather_displs[s->rank], s->gather_counts[s->rank],
@@ -95,6 +96,8 @@ static ebb_status_t gather_dense(ebb_sync_t *s, ebb_weights_t *weights)
         s->gather_counts[r] = (end - begin) * 4;
     }
     s->stats.bytes_sent += s->gather_counts[s->rank] * (s->ranks - 1);
+    if (s->device)
+        return ebb_wire_allgatherv(s->wire, weights->dense, s->gather_counts, s->gather_displs);
     return ebb_comm_allgatherv(s->comm, weights->dense + s->dense0, s->gather_counts[s->rank], weights->dense,
                                s->gather_counts, s->gather_displs);
 }
@@ -107,17 +110,7 @@ ebb_status_t ebb_sync_gather(ebb_sync_t *s, ebb_weights_t *weights)
     if (s->layout->dense_floats > 0)
         EBB_TRY(gather_dense(s, weights));
     if (s->n_tables > 0)
-        EBB_TRY(gather_tables(s, weights));
+        EBB_TRY(s->device ? ebb_sync_device_gather_rows(s, weights) : gather_tables(s, weights));
     s->stats.gather_ns += ebb_now_ns() - start;
     return EBB_OK;
-}
-
-bool ebb_sync_changed(const ebb_sync_t *s, int t, int owner, int64_t *n_p, const int32_t **row_p)
-{
-    if (owner >= s->owners)
-        return false;
-    bool alone = s->owners == 1;
-    *n_p = alone ? s->sums.table[t].n : count_of(s, owner, t);
-    *row_p = alone ? s->sums.table[t].row : (const int32_t *)part_at(s, owner, t);
-    return true;
 }

@@ -13,7 +13,7 @@
 #include <pthread.h>
 
 #define EBB_SYNC_BLOCK 64   /* rows owned together */
-#define EBB_SYNC_SLAB  4096 /* floats that one task sums at a time */
+#define EBB_SYNC_SLAB  4096 /* floats that one task sums at a time, on the host */
 #define EBB_SYNC_FORM  4096 /* floats of rows formed at a time, roughly */
 #define EBB_SYNC_TERMS 9    /* tables at least so wide give terms; narrower rows are as small */
 
@@ -63,7 +63,28 @@ typedef struct table {
     int64_t *word_rank;    /* (own_words + 1): touched rows before each word */
 } table_t;
 
-/* Bytes to or from one rank. */
+/* Device memory that grows. */
+typedef struct ebb_device_room {
+    void *ptr;
+    int64_t bytes;
+} ebb_device_room_t;
+
+typedef struct ebb_device_rows {
+    ebb_device_room_t idx, val;
+} ebb_device_rows_t;
+
+/* A table whose gradients live on a device. */
+typedef struct ebb_device_table {
+    ebb_device_rows_t *piece;   /* (own pieces): sums of the own lanes, by owner */
+    int64_t *piece_n;           /* (own pieces, owners): rows */
+    int64_t *own_n;             /* (owners): rows of the finished sum */
+    ebb_device_rows_t received; /* from other ranks */
+    ebb_device_rows_t sums;     /* of the own rows */
+    ebb_device_rows_t gathered; /* new weights of other owners */
+    ebb_device_room_t local, packed;
+} ebb_device_table_t;
+
+/* Bytes to or from one rank; in the backend's memory. */
 typedef struct parcel {
     char *data;
     int64_t bytes, cap;
@@ -116,6 +137,18 @@ struct ebb_sync {
     double *segment;   /* (threads, slab) */
     ebb_sums_t sums;
     ebb_sync_stats_t stats;
+
+    /* where gradients live on a device */
+    bool device;
+    int64_t slab; /* floats that one task sums at a time */
+    ebb_device_table_t device_table[EBB_MAX_TABLES];
+    uint8_t *device_meet; /* (all pieces, all pieces) */
+    uint8_t *lanes_meet;  /* scratch: of the lanes of a sum */
+    ebb_rows_t *list;     /* scratch: lists of a sum */
+    ebb_wire_t staged;    /* our own wire */
+    const ebb_wire_t *wire;
+    ebb_part_t *part; /* messages noted */
+    int64_t n_parts;
 };
 
 static inline int64_t ebb_min64(int64_t a, int64_t b)

@@ -8,6 +8,7 @@
  * mode has no nodes: a buffer with sums is handed to the next lane, which adds to it.
  */
 #include "sync/lanes.h"
+#include "sync/device.h"
 
 #include <string.h>
 
@@ -155,21 +156,21 @@ static ebb_status_t check_width(const ebb_sync_t *s, int t, int64_t n, int64_t w
     return EBB_OK;
 }
 
-static ebb_status_t keep_rows(ebb_sync_t *s, lane_t *lane)
+static ebb_status_t keep_rows(ebb_sync_t *s, lane_t *lane, ebb_exec_t *exec)
 {
     for (int t = 0; t < s->n_tables; t++) {
         if (s->table[t].dense)
             continue;
         EBB_TRY(check_width(s, t, lane->grads.rows[t].n, lane->grads.rows[t].width));
         EBB_TRY(check_width(s, t, lane->terms[t].n, lane->terms[t].width));
-        if (lane->terms[t].n > 0)
+        if (lane->terms[t].n > 0 || s->device)
             continue;
         if (lane->pieces == 0)
             EBB_TRY(keep_first(&lane->rows[t], &lane->grads.rows[t], s->table[t].width));
         else
             EBB_TRY(keep_more(lane, t, s->table[t].width));
     }
-    return EBB_OK;
+    return s->device ? ebb_sync_device_keep(s, lane, exec) : EBB_OK;
 }
 
 /* The first of several pieces: its terms become rows, to which the others are added. */
@@ -261,7 +262,7 @@ ebb_status_t ebb_sync_lane_grads(ebb_sync_t *s, int32_t number, bool whole, ebb_
     lane->grads = (ebb_grads_t){.dense = lane->buf->dense, .accumulate = lane->joined || lane->buf->used};
     for (int t = 0; t < s->n_tables; t++) {
         lane->rows[t].n = lane->terms[t].n = 0;
-        if (!s->table[t].dense && s->table[t].width >= EBB_SYNC_TERMS)
+        if (!s->device && !s->table[t].dense && s->table[t].width >= EBB_SYNC_TERMS)
             lane->grads.terms[t] = &lane->terms[t];
         if (s->table[t].dense) {
             lane->grads.table_dense[t] = lane->buf->table[t];
@@ -301,7 +302,7 @@ ebb_status_t ebb_sync_lane_piece(ebb_sync_t *s, int32_t number, ebb_exec_t *exec
     if (lane->joined)
         return EBB_FAIL(EBB_EBUG, "lane %d was promised in one piece and comes in several", number);
     EBB_TRY(s->backend->ops->exec_sync(exec));
-    EBB_TRY(keep_rows(s, lane));
+    EBB_TRY(keep_rows(s, lane, exec));
     EBB_TRY(form_rows(s, lane, exec));
     EBB_TRY(keep_dense_tables(s, lane, exec));
     memset(lane->grads.rows, 0, sizeof lane->grads.rows);
@@ -325,7 +326,7 @@ static ebb_status_t close_lane(ebb_sync_t *s, lane_t *lane, ebb_exec_t *exec)
 {
     EBB_TRY(s->backend->ops->exec_sync(exec));
     if (lane->pieces == 0)
-        EBB_TRY(keep_rows(s, lane));
+        EBB_TRY(keep_rows(s, lane, exec));
     if (lane->earlier) {
         for (int t = 0; t < s->n_tables; t++)
             if (s->table[t].dense)
@@ -425,8 +426,13 @@ void ebb_sync_release_nodes(ebb_sync_t *s)
     }
 }
 
-static void free_kept(kept_rows_t *kept)
+static void free_kept(const ebb_sync_t *s, kept_rows_t *kept)
 {
+    if (s->device) {
+        s->backend->ops->free(s->backend->dev, kept->idx);
+        s->backend->ops->free(s->backend->dev, kept->val);
+        return;
+    }
     ebb_free(kept->idx);
     ebb_free(kept->val);
 }
@@ -435,8 +441,8 @@ void ebb_sync_free_lanes(ebb_sync_t *s)
 {
     for (int32_t i = 0; s->lane && i < s->n_lanes; i++)
         for (int t = 0; t < EBB_MAX_TABLES; t++) {
-            free_kept(&s->lane[i].rows[t]);
-            free_kept(&s->lane[i].spare[t]);
+            free_kept(s, &s->lane[i].rows[t]);
+            free_kept(s, &s->lane[i].spare[t]);
             s->backend->ops->terms_free(s->backend->dev, &s->lane[i].terms[t]);
         }
     ebb_free(s->lane);

@@ -27,7 +27,9 @@ static ebb_status_t norm_task(void *user, int thread, int64_t index)
 
 static ebb_status_t add_squares(ebb_sync_t *s, const float *val, int64_t n, int64_t segment)
 {
-    int64_t segments = segment < 64 << 10 ? ebb_min64((64 << 10) / segment, EBB_SYNC_SLAB) : 1;
+    int64_t segments = s->device            ? EBB_SYNC_SLAB
+                       : segment < 64 << 10 ? ebb_min64((64 << 10) / segment, EBB_SYNC_SLAB)
+                                            : 1;
     norm_job_t job = {s, val, n, segment, segments * segment};
     return ebb_pool_run(s->pool, (n + job.per - 1) / job.per, norm_task, &job);
 }

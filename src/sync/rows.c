@@ -97,7 +97,7 @@ static ebb_status_t lay_out_parcels(ebb_sync_t *s)
     int pieces = pieces_of(s, s->rank);
     for (int r = 0; r < s->ranks; r++) {
         const int64_t *words = s->words_out + r * s->words_each;
-        EBB_TRY(ebb_sync_room(&s->send_rows[r], parcel_bytes(s, words, pieces)));
+        EBB_TRY(ebb_sync_room(s, &s->send_rows[r], parcel_bytes(s, words, pieces)));
         char *at = s->send_rows[r].data;
         for (int t = 0; t < s->n_tables; t++)
             for (int p = 0; !s->table[t].dense && p < pieces; p++) {
@@ -133,7 +133,7 @@ ebb_status_t ebb_sync_rows_send(ebb_sync_t *s)
     EBB_TRY(lay_out_parcels(s));
     for (int i = 1; i < s->ranks; i++) {
         int peer = (s->rank + s->ranks - i) % s->ranks;
-        EBB_TRY(ebb_sync_room(&s->recv_rows[peer],
+        EBB_TRY(ebb_sync_room(s, &s->recv_rows[peer],
                               parcel_bytes(s, s->words_in + peer * s->words_each, pieces_of(s, peer))));
         EBB_TRY(ebb_sync_receive(s, s->recv_rows[peer].data, s->recv_rows[peer].bytes, peer, EBB_TAG_ROWS));
     }

@@ -17,7 +17,7 @@ ebb_status_t ebb_sync_rows_finish(ebb_sync_t *s);
 ebb_status_t ebb_sync_reduce_fast(ebb_sync_t *s);
 
 /* Shared helpers. */
-ebb_status_t ebb_sync_room(parcel_t *parcel, int64_t bytes);
+ebb_status_t ebb_sync_room(ebb_sync_t *s, parcel_t *parcel, int64_t bytes);
 /* The last merge of a table whose rows are found: sum them, or leave that to ebb_sync_form. */
 ebb_status_t ebb_sync_finish_rows(ebb_sync_t *s, table_t *table, ebb_merge_t *last);
 ebb_status_t ebb_sync_room_for_sums(table_t *table, int64_t n);

@@ -5,6 +5,7 @@
  * fast.c for the other mode); gather hands the new weights round (gather.c). Slices and rows are summed by all pool
  * threads; only the calling thread talks to other ranks.
  */
+#include "sync/device.h"
 #include "sync/lanes.h"
 #include "sync/steps.h"
 #include "base/clock.h"
@@ -14,6 +15,7 @@
 #define SMALL_TABLE ((int64_t)64 << 10)  /* floats; dense until measured otherwise */
 #define DENSE_BYTES ((int64_t)512 << 20) /* a table never travels dense when its lanes could need more */
 #define CACHE_BYTES ((int64_t)8 << 20)   /* lane gradients may lie about until reduce if they fit in here */
+#define DEVICE_SLAB ((int64_t)1 << 20)   /* floats that a device sums at a time */
 
 static ebb_status_t make_pieces(ebb_sync_t *s)
 {
@@ -93,10 +95,12 @@ static ebb_status_t make_tables(ebb_sync_t *s)
         table->own_words = (table->own_rows + 63) / 64;
         table->entries = -1;
         table->may_choose = s->rows_mode == EBB_ROWS_AUTO;
+        if (s->device)
+            continue;
         EBB_TRY(EBB_NEW_ARRAY("sync", table->own_words, &table->own_touched));
         EBB_TRY(EBB_NEW_ARRAY("sync", table->own_words + 1, &table->word_rank));
     }
-    return make_merges(s);
+    return s->device ? ebb_sync_device_init(s) : make_merges(s);
 }
 
 static ebb_status_t make_messages(ebb_sync_t *s)
@@ -116,22 +120,28 @@ static ebb_status_t make_messages(ebb_sync_t *s)
     return EBB_NEW_ARRAY("sync messages", s->max_requests, &s->request);
 }
 
+/* Zeroed floats where the backend computes. */
+static ebb_status_t make_floats(const ebb_sync_t *s, const char *what, int64_t n, float **p)
+{
+    return s->backend->ops->alloc(s->backend->dev, (size_t)n * sizeof **p, what, (void **)p);
+}
+
 static ebb_status_t make_scratch(ebb_sync_t *s)
 {
-    s->slab_stride = EBB_SYNC_SLAB;
-    for (int t = 0; t < s->n_tables; t++)
+    s->slab_stride = s->slab;
+    for (int t = 0; !s->device && t < s->n_tables; t++)
         if (s->table[t].width * EBB_SYNC_BLOCK > s->slab_stride)
             s->slab_stride = s->table[t].width * EBB_SYNC_BLOCK;
     s->scratch_floats = s->slab_stride * (s->tree.depth + 1);
-    EBB_TRY(EBB_NEW_ARRAY("sync scratch", s->scratch_floats * s->threads, &s->scratch));
-    EBB_TRY(EBB_NEW_ARRAY("sync scratch", s->slab_stride, &s->zeros));
+    EBB_TRY(make_floats(s, "sync scratch", s->scratch_floats * s->threads, &s->scratch));
+    EBB_TRY(make_floats(s, "sync scratch", s->slab_stride, &s->zeros));
     s->formed_floats = EBB_SYNC_FORM;
     for (int t = 0; t < s->n_tables; t++)
         s->formed_floats = s->table[t].width > s->formed_floats ? s->table[t].width : s->formed_floats;
     EBB_TRY(EBB_NEW_ARRAY("sync scratch", s->formed_floats * s->threads, &s->formed));
     EBB_TRY(EBB_NEW_ARRAY("sync scratch", s->threads, &s->norm));
     EBB_TRY(EBB_NEW_ARRAY("sync scratch", EBB_SYNC_SLAB * s->threads, &s->segment));
-    return EBB_NEW_ARRAY("gradient sums", s->dense1 - s->dense0, &s->sums.dense);
+    return make_floats(s, "gradient sums", s->dense1 - s->dense0, &s->sums.dense);
 }
 
 static ebb_status_t make_lanes(ebb_sync_t *s, int32_t lanes)
@@ -146,17 +156,13 @@ static ebb_status_t make_lanes(ebb_sync_t *s, int32_t lanes)
     return make_pieces(s);
 }
 
-static ebb_status_t check_arguments(const ebb_comm_t *comm, const ebb_backend_t *backend, int32_t lanes)
+static ebb_status_t check_arguments(const ebb_comm_t *comm, int32_t lanes)
 {
     if (lanes < 1)
         return EBB_FAIL(EBB_EUSAGE, "a run needs at least 1 lane, not %d", lanes);
     if (ebb_comm_size(comm) > lanes)
         return EBB_FAIL(EBB_EUSAGE, "%d ranks but only %d lanes: start at most %d ranks, or set lanes: %d in a new run",
                         ebb_comm_size(comm), lanes, lanes, ebb_comm_size(comm));
-    if (!(backend->ops->caps & EBB_CAP_HOST_MEMORY))
-        return EBB_FAIL(EBB_EUNAVAILABLE,
-                        "backend %s keeps gradients where the host cannot read them, which sync needs",
-                        backend->ops->name);
     return EBB_OK;
 }
 
@@ -167,7 +173,7 @@ ebb_status_t ebb_sync_create(ebb_comm_t *comm, ebb_backend_t *backend, struct eb
     ebb_sync_t *s;
     ebb_status_t status;
     *sync_p = NULL;
-    EBB_TRY(check_arguments(comm, backend, lanes));
+    EBB_TRY(check_arguments(comm, lanes));
     EBB_TRY(EBB_NEW("sync", &s));
     *s = (ebb_sync_t){.comm = comm,
                       .backend = backend,
@@ -188,6 +194,8 @@ ebb_status_t ebb_sync_create(ebb_comm_t *comm, ebb_backend_t *backend, struct eb
     }
     ebb_sync_dense_range(layout, s->owner, s->owners, &s->dense0, &s->dense1);
     s->sums.sync = s;
+    s->device = !(backend->ops->caps & EBB_CAP_HOST_MEMORY);
+    s->slab = s->device ? ebb_min64(DEVICE_SLAB, s->dense1 - s->dense0 + 1) : EBB_SYNC_SLAB;
     s->sums.dense0 = s->dense0;
     s->sums.dense1 = s->dense1;
     EBB_TRY_GOTO(status, make_lanes(s, lanes), fail);
@@ -201,22 +209,28 @@ fail:
     return status;
 }
 
-static void free_parcels(parcel_t *parcel, int n)
+static void free_parcels(const ebb_sync_t *s, parcel_t *parcel)
 {
-    for (int r = 0; parcel && r < n; r++)
-        ebb_free(parcel[r].data);
+    for (int r = 0; parcel && r < s->ranks; r++) {
+        if (s->device)
+            s->backend->ops->free(s->backend->dev, parcel[r].data);
+        else
+            ebb_free(parcel[r].data);
+    }
     ebb_free(parcel);
 }
 
-static void free_table(table_t *table)
+static void free_table(const ebb_sync_t *s, table_t *table)
 {
     if (table->lanes.pool)
         ebb_merge_cleanup(&table->lanes);
     if (table->pieces.pool)
         ebb_merge_cleanup(&table->pieces);
-    ebb_free(table->row);
-    ebb_free(table->local);
-    ebb_free(table->val);
+    if (!s->device) { /* else they are device.c's */
+        ebb_free(table->row);
+        ebb_free(table->local);
+        ebb_free(table->val);
+    }
     ebb_free(table->own_touched);
     ebb_free(table->word_rank);
 }
@@ -228,12 +242,17 @@ void ebb_sync_destroy(ebb_sync_t *s)
     ebb_sync_free_lanes(s);
     parcel_t *parcels[] = {s->send, s->recv, s->send_rows, s->recv_rows, s->send_tables, s->recv_tables};
     for (size_t i = 0; i < sizeof parcels / sizeof *parcels; i++)
-        free_parcels(parcels[i], s->ranks);
+        free_parcels(s, parcels[i]);
     for (int t = 0; t < EBB_MAX_TABLES; t++)
-        free_table(&s->table[t]);
-    void *rest[] = {s->piece,         s->piece0,    s->node_done, s->node_buf,   s->view,          s->scratch,
-                    s->zeros,         s->words_out, s->words_in,  s->request,    s->gather_counts, s->gather_displs,
-                    s->gathered.data, s->norm,      s->segment,   s->sums.dense, s->formed};
+        free_table(s, &s->table[t]);
+    float *floats[] = {s->scratch, s->zeros, s->sums.dense};
+    for (size_t i = 0; i < sizeof floats / sizeof *floats; i++)
+        s->backend->ops->free(s->backend->dev, floats[i]);
+    if (s->device)
+        ebb_sync_device_cleanup(s);
+    void *rest[] = {s->piece,         s->piece0,   s->node_done, s->node_buf,      s->view,
+                    s->words_out,     s->words_in, s->request,   s->gather_counts, s->gather_displs,
+                    s->gathered.data, s->norm,     s->segment,   s->formed};
     for (size_t i = 0; i < sizeof rest / sizeof *rest; i++)
         ebb_free(rest[i]);
     ebb_tree_cleanup(&s->tree);
@@ -248,6 +267,8 @@ void ebb_sync_destroy(ebb_sync_t *s)
 static bool choose_dense(const ebb_sync_t *s, const table_t *table)
 {
     int64_t floats = table->rows * table->width, lanes = s->tree.lanes;
+    if (s->device)
+        return false;
     if (!table->may_choose)
         return s->rows_mode == EBB_ROWS_DENSE;
     if (floats * 4 * ((lanes + s->ranks - 1) / s->ranks) > DENSE_BYTES)
@@ -264,6 +285,8 @@ static int64_t choose_eager(const ebb_sync_t *s)
     int64_t bytes = s->layout->dense_floats * 4, n = s->n_lanes, m = 1;
     for (int t = 0; t < s->n_tables; t++)
         bytes += s->table[t].dense ? s->table[t].rows * s->table[t].width * 4 : 0;
+    if (s->device) /* one buffer a piece, which is then sent from where it lies */
+        return n;
     for (int log = 0; m < n; m *= 2, log++)
         if (bytes * ((n + m - 1) / m + s->threads * (int64_t)(log + 1)) <= CACHE_BYTES)
             break;
@@ -281,21 +304,47 @@ ebb_status_t ebb_sync_begin(ebb_sync_t *s)
     return EBB_OK;
 }
 
-ebb_status_t ebb_sync_room(parcel_t *parcel, int64_t bytes)
+ebb_status_t ebb_sync_room(ebb_sync_t *s, parcel_t *parcel, int64_t bytes)
 {
     parcel->bytes = bytes;
+    if (s->device && bytes > parcel->cap) {
+        s->backend->ops->free(s->backend->dev, parcel->data);
+        parcel->data = NULL;
+        parcel->cap = 0;
+        EBB_TRY(s->backend->ops->alloc(s->backend->dev, (size_t)bytes, "sync messages", (void **)&parcel->data));
+        parcel->cap = bytes;
+    }
     return ebb_grow("sync messages", (void **)&parcel->data, &parcel->cap, bytes, 1);
 }
 
 ebb_status_t ebb_sync_send(ebb_sync_t *s, const void *data, int64_t bytes, int peer, int tag)
 {
     s->stats.bytes_sent += bytes;
+    if (s->device) {
+        s->part[s->n_parts++] = (ebb_part_t){(void *)data, bytes, peer, true};
+        return EBB_OK;
+    }
     return bytes > 0 ? ebb_comm_isend(s->comm, data, bytes, peer, tag, &s->request[s->n_requests++]) : EBB_OK;
 }
 
 ebb_status_t ebb_sync_receive(ebb_sync_t *s, void *data, int64_t bytes, int peer, int tag)
 {
+    if (s->device) {
+        s->part[s->n_parts++] = (ebb_part_t){data, bytes, peer, false};
+        return EBB_OK;
+    }
     return bytes > 0 ? ebb_comm_irecv(s->comm, data, bytes, peer, tag, &s->request[s->n_requests++]) : EBB_OK;
+}
+
+static ebb_status_t reduce_on_device(ebb_sync_t *s)
+{
+    EBB_TRY(ebb_sync_dense_send(s));
+    EBB_TRY(ebb_sync_device_rows_send(s));
+    EBB_TRY(ebb_sync_device_flush(s));
+    EBB_TRY(ebb_sync_dense_finish(s));
+    EBB_TRY(ebb_sync_device_rows_finish(s));
+    ebb_sync_release_nodes(s);
+    return EBB_OK;
 }
 
 static ebb_status_t reduce_canonical(ebb_sync_t *s)
@@ -322,7 +371,9 @@ static ebb_status_t publish_table(ebb_sync_t *s, int t, int64_t n)
     s->sums.table[t].local = table->row;
     s->sums.table[t].val = table->val;
     s->sums.table[t].parts = 0;
-    if (s->owners == 1)
+    if (s->device)
+        s->sums.table[t].local = table->local;
+    if (s->device || s->owners == 1)
         return EBB_OK;
     EBB_TRY(ebb_grow("gradient sums", (void **)&table->local, &table->local_cap, n, sizeof *table->local));
     for (int64_t i = 0; i < n; i++)
@@ -359,7 +410,7 @@ static ebb_status_t reduce(ebb_sync_t *s, bool leave_parts, ebb_sums_t **sums_p)
     s->leave_parts = leave_parts;
     for (int t = 0; t < s->n_tables; t++)
         s->table[t].parts = NULL;
-    EBB_TRY(s->mode == EBB_SYNC_FAST ? ebb_sync_reduce_fast(s) : reduce_canonical(s));
+    EBB_TRY(s->mode == EBB_SYNC_FAST ? ebb_sync_reduce_fast(s) : s->device ? reduce_on_device(s) : reduce_canonical(s));
     for (int t = 0; t < s->n_tables; t++)
         EBB_TRY(s->table[t].parts ? publish_parts(s, t) : publish_table(s, t, s->table[t].n));
     *sums_p = &s->sums;
@@ -404,6 +455,11 @@ ebb_status_t ebb_sync_form(ebb_sync_t *s, int t, int thread, int64_t part, ebb_r
     form_job_t job = {s, table, use, user};
     return ebb_merge_range(table->parts, thread, part, s->formed_floats / table->width,
                            s->formed + thread * s->formed_floats, number_rows, &job);
+}
+
+void ebb_sync_use_wire(ebb_sync_t *s, const ebb_wire_t *wire)
+{
+    s->wire = wire;
 }
 
 void ebb_sync_place(const ebb_sync_t *s, int *owner_p, int *owners_p)

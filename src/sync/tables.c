@@ -143,8 +143,8 @@ ebb_status_t ebb_sync_tables_send(ebb_sync_t *s)
     if (s->ranks == 1 || !any)
         return EBB_OK;
     for (int r = 0; r < s->ranks; r++) {
-        EBB_TRY(ebb_sync_room(&s->send_tables[r], part_offset(s, s->n_tables, 0, mine, r)));
-        EBB_TRY(ebb_sync_room(&s->recv_tables[r], part_offset(s, s->n_tables, 0, pieces_of(s, r), s->rank)));
+        EBB_TRY(ebb_sync_room(s, &s->send_tables[r], part_offset(s, s->n_tables, 0, mine, r)));
+        EBB_TRY(ebb_sync_room(s, &s->recv_tables[r], part_offset(s, s->n_tables, 0, pieces_of(s, r), s->rank)));
         if (r != s->rank)
             EBB_TRY(ebb_sync_receive(s, s->recv_tables[r].data, s->recv_tables[r].bytes, r, EBB_TAG_TABLES));
     }

@@ -15,13 +15,17 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { PIECE = 1024, TASK = 64 * PIECE, WINDOW_LEAST = 1024, WINDOW_MOST = 16384, WINDOW_SHARE = 256 };
+enum { PIECE = 8192, TASK = 8 * PIECE, WINDOW_LEAST = 1024, WINDOW_MOST = 16384, WINDOW_SHARE = 256 };
 
 static ebb_status_t scan(const ebb_run_t *run, int thread, const float *x, int64_t n, bool *bad_p)
 {
     const ebb_backend_ops_t *ops = run->workers.backend->ops;
     ebb_exec_t *exec = run->workers.exec[thread];
     float host[PIECE];
+    if (ops->caps & EBB_CAP_HOST_MEMORY) {
+        *bad_p = ebb_has_nonfinite(x, n);
+        return EBB_OK;
+    }
     for (int64_t at = 0; at < n && !*bad_p; at += PIECE) {
         int64_t part = n - at < PIECE ? n - at : PIECE;
         EBB_TRY(ops->download(exec, host, x + at, (size_t)part * sizeof *host));

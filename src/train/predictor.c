@@ -79,8 +79,7 @@ static ebb_status_t load(ebb_predictor_t *p, const char *path, int threads)
                                     .exec = p->workers.exec[0],
                                     .layout = ebb_model_layout(p->model),
                                     .weights = &p->weights};
-    EBB_TRY(ebb_checkpoint_load(&state, file, &p->meta));
-    return ebb_comm_agree(p->comm, ebb_stage_copy_weights(&p->workers, state.layout, &p->weights));
+    return ebb_checkpoint_load(&state, file, &p->meta);
 }
 
 ebb_status_t ebb_predictor_open(ebb_comm_t *comm, const char *path, int threads, ebb_predictor_t **predictor_p)

@@ -130,8 +130,7 @@ static int64_t piece_rows(const ebb_run_t *run)
 /* The lanes of a full step have one or two numbers of rows; try them out where passes over the gradients cost time. */
 static ebb_status_t find_whole_rows(ebb_run_t *run)
 {
-    bool elsewhere = run->workers.device != run->workers.backend;
-    if (elsewhere || run->config->accumulate > 1 || run->info->sparse || run->layout->dense_floats < WHOLE_FLOATS)
+    if (run->config->accumulate > 1 || run->info->sparse || run->layout->dense_floats < WHOLE_FLOATS)
         return EBB_OK;
     int64_t few = run->order.batch / run->order.lanes, more = few + (run->order.batch % run->order.lanes > 0);
     for (int64_t rows = few; rows <= more; rows++) {
@@ -140,13 +139,6 @@ static ebb_status_t find_whole_rows(ebb_run_t *run)
         run->whole_rows[rows - few] = whole ? rows : 0;
     }
     return EBB_OK;
-}
-
-ebb_status_t ebb_run_copy_weights(ebb_run_t *run)
-{
-    ebb_workers_t *w = &run->workers;
-    EBB_TRY(ebb_stage_copy_weights(w, run->layout, &run->weights));
-    return ebb_stage_copy_classes(w, run->class_weights, run->info->classes, &run->device_class_weights);
 }
 
 static ebb_status_t init_local(ebb_run_t *run)
@@ -158,6 +150,7 @@ static ebb_status_t init_local(ebb_run_t *run)
     EBB_TRY(build_loader(run));
     plan_steps(run);
     EBB_TRY(find_whole_rows(run));
+    EBB_TRY(ebb_stage_classes(&run->workers, run->class_weights, run->info->classes, &run->device_class_weights));
     return EBB_NEW_ARRAY("step sums", run->workers.threads + 1, &run->words);
 }
 
@@ -217,7 +210,7 @@ char *ebb_run_facts(const ebb_run_t *run)
     char device[256] = "", layers[4096] = "";
     int64_t floats = 0;
     int states = ebb_optim_state_count(run->optim);
-    const ebb_backend_t *backend = run->workers.device;
+    const ebb_backend_t *backend = run->workers.backend;
     for (int i = 0; i < run->layout->n_params; i++)
         floats += run->layout->params[i].rows * run->layout->params[i].cols;
     int64_t weight_bytes = floats * (int64_t)sizeof(float), state_bytes = weight_bytes * states;

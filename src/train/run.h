@@ -67,9 +67,6 @@ typedef struct ebb_run {
     int64_t start_ns, sync_ns, last_save_ns, rows_done;
 } ebb_run_t;
 
-/* The device's copies of weights and class weights: before the first step, and whenever others were loaded. */
-ebb_status_t ebb_run_copy_weights(ebb_run_t *run);
-
 /* Open data, build model, loader, sync and optimiser; weights from the seed. Collective. */
 ebb_status_t ebb_run_init(ebb_run_t *run, ebb_comm_t *comm, const ebb_run_config_t *config,
                           const ebb_observer_t *observer);

@@ -87,13 +87,13 @@ static ebb_status_t scan_block(const job_t *job, int thread, int64_t row, int64_
     const ebb_scan_t *scan = job->scan;
     ebb_workers_t *w = scan->workers;
     const ebb_worker_t *me = &w->worker[thread];
-    const ebb_backend_ops_t *ops = w->device->ops;
+    ebb_exec_t *exec = w->exec[thread];
+    const ebb_backend_ops_t *ops = w->backend->ops;
     const ebb_loss_t *loss = ebb_model_loss(scan->model);
     int64_t outputs = ebb_model_outputs(scan->model);
     buffers_t *b = &job->buf[thread];
     ebb_piece_t here = {.cols = job->info->cols, .targets = job->info->target_cols}, piece;
-    ebb_pass_t pass = {
-        .ops = ops, .exec = me->pass, .weights = ebb_stage_weights(w, scan->weights), .workspace = me->workspace};
+    ebb_pass_t pass = {.ops = ops, .exec = exec, .weights = scan->weights, .workspace = me->workspace};
     const float *pred;
     ebb_pulse_tick();
     EBB_TRY(read_rows(job, b, row, n, &here.in));
@@ -103,9 +103,9 @@ static ebb_status_t scan_block(const job_t *job, int thread, int64_t row, int64_
     EBB_TRY(ebb_stage_rows(w, thread, &piece));
     EBB_TRY(ebb_model_forward(scan->model, &pass, &piece.in, me->out));
     if (job->metrics)
-        EBB_TRY(ops->loss(me->pass, loss->kind, loss->huber_delta, n, outputs, me->out, piece.label, piece.y,
-                          piece.weight, NULL, me->row_loss, me->row_weight, NULL));
-    EBB_TRY(ops->link(me->pass, loss->kind, n, outputs, me->out, me->out));
+        EBB_TRY(ops->loss(exec, loss->kind, loss->huber_delta, n, outputs, me->out, piece.label, piece.y, piece.weight,
+                          NULL, me->row_loss, me->row_weight, NULL));
+    EBB_TRY(ops->link(exec, loss->kind, n, outputs, me->out, me->out));
     EBB_TRY(ebb_stage_outputs(w, thread, n * outputs, &pred));
     if (job->metrics)
         return ebb_metrics_add(job->metrics, n, pred, here.label, here.y, me->row_loss, me->row_weight);

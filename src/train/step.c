@@ -46,7 +46,8 @@ static ebb_status_t compute_piece(ebb_run_t *run, int thread, int32_t lane, int6
                                   ebb_grads_t *grads)
 {
     const ebb_worker_t *me = &run->workers.worker[thread];
-    const ebb_backend_ops_t *ops = run->workers.device->ops;
+    ebb_exec_t *exec = run->workers.exec[thread];
+    const ebb_backend_ops_t *ops = run->workers.backend->ops;
     const ebb_batch_t *b = run->batch;
     const ebb_loss_t *loss = ebb_model_loss(run->model);
     ebb_step_words_t *words = &run->words[thread];
@@ -56,10 +57,9 @@ static ebb_status_t compute_piece(ebb_run_t *run, int thread, int32_t lane, int6
                          .label = b->label ? b->label + first : NULL,
                          .y = b->y ? b->y + first * run->info->target_cols : NULL,
                          .weight = b->weight ? b->weight + first : NULL};
-    ebb_grads_t *to;
     ebb_pass_t pass = {.ops = ops,
-                       .exec = me->pass,
-                       .weights = ebb_stage_weights(&run->workers, &run->weights),
+                       .exec = exec,
+                       .weights = &run->weights,
                        .workspace = me->workspace,
                        .training = true,
                        .seed = (uint64_t)run->config->seed,
@@ -68,12 +68,11 @@ static ebb_status_t compute_piece(ebb_run_t *run, int thread, int32_t lane, int6
                        .row0 = offset};
     EBB_TRY(ebb_stage_rows(&run->workers, thread, &piece));
     EBB_TRY(ebb_model_forward(run->model, &pass, &piece.in, me->out));
-    EBB_TRY(ops->loss(me->pass, loss->kind, loss->huber_delta, n, ebb_model_outputs(run->model), me->out, piece.label,
+    EBB_TRY(ops->loss(exec, loss->kind, loss->huber_delta, n, ebb_model_outputs(run->model), me->out, piece.label,
                       piece.y, piece.weight, run->device_class_weights, me->row_loss, me->row_weight, me->dout));
     ebb_pulse_tick();
-    EBB_TRY(ebb_stage_grads(&run->workers, thread, run->layout, grads, &to));
-    EBB_TRY(ebb_model_backward(run->model, &pass, &piece.in, me->dout, to));
-    EBB_TRY(ebb_stage_fetch(&run->workers, thread, run->layout, grads));
+    EBB_TRY(ebb_model_backward(run->model, &pass, &piece.in, me->dout, grads));
+    EBB_TRY(ops->exec_sync(exec));
     int64_t odd = ebb_exact_odd(&words->loss);
     for (int64_t i = 0; i < n; i++) {
         ebb_exact_add(&words->loss, me->row_loss[i]);
@@ -222,8 +221,7 @@ static ebb_status_t update(ebb_run_t *run, double weight)
     EBB_TRY(ebb_optim_step(run->optim, run->step, scale, sums, &run->weights, &run->lr));
     run->sync_ns -= ebb_now_ns() - before; /* the caller counts all of this as exchange; updating is work */
     ebb_pulse_stage("exchanging weights");
-    EBB_TRY(ebb_sync_gather(run->sync, &run->weights));
-    return ebb_stage_copy_changed(&run->workers, run->layout, run->sync, &run->weights);
+    return ebb_sync_gather(run->sync, &run->weights);
 }
 
 ebb_status_t ebb_run_step(ebb_run_t *run, bool want_save, const ebb_step_words_t **words_p)

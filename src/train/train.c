@@ -305,7 +305,6 @@ static ebb_status_t run_it(ebb_run_t *run, bool resume, const way_back_t *back, 
         EBB_TRY(ebb_run_restore(run));
     else
         EBB_TRY(ebb_comm_agree(run->comm, ebb_optim_start(run->optim, &run->weights)));
-    EBB_TRY(ebb_comm_agree(run->comm, ebb_run_copy_weights(run)));
     run->start_ns = run->last_save_ns = ebb_now_ns();
     if (back->times > 0)
         EBB_TRY(begin_rollback(run, back));

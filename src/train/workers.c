@@ -4,30 +4,16 @@
 
 #include <string.h>
 
-/* A device with memory of its own computes passes; sums and updates are then the CPU's. */
-static ebb_status_t open_backends(ebb_workers_t *w, const ebb_comm_t *comm, const char *name)
-{
-    EBB_TRY(ebb_backend_open(name, ebb_comm_local_rank(comm), &w->device));
-    if (!(w->device->ops->caps & EBB_CAP_HOST_MEMORY))
-        return ebb_backend_open("cpu", 0, &w->backend);
-    w->backend = w->device;
-    return EBB_OK;
-}
-
 ebb_status_t ebb_workers_init(ebb_workers_t *w, const ebb_comm_t *comm, const char *backend, int threads)
 {
     memset(w, 0, sizeof *w);
     w->threads = threads > 0 ? threads : ebb_comm_cores(comm);
-    EBB_TRY(open_backends(w, comm, backend));
+    EBB_TRY(ebb_backend_open(backend, ebb_comm_local_rank(comm), &w->backend));
     EBB_TRY(ebb_pool_create(w->threads, &w->pool));
     EBB_TRY(EBB_NEW_ARRAY("workers", w->threads, &w->exec));
     EBB_TRY(EBB_NEW_ARRAY("workers", w->threads, &w->worker));
-    for (int t = 0; t < w->threads; t++) {
+    for (int t = 0; t < w->threads; t++)
         EBB_TRY(w->backend->ops->exec_create(w->backend->dev, &w->exec[t]));
-        w->worker[t].pass = w->exec[t];
-        if (w->device != w->backend)
-            EBB_TRY(w->device->ops->exec_create(w->device->dev, &w->worker[t].pass));
-    }
     return EBB_OK;
 }
 
@@ -35,9 +21,9 @@ static void free_buffers(ebb_workers_t *w)
 {
     for (int t = 0; w->worker && t < w->threads; t++) {
         ebb_worker_t *me = &w->worker[t];
-        w->device->ops->free(w->device->dev, me->workspace);
-        w->device->ops->free(w->device->dev, me->out);
-        w->device->ops->free(w->device->dev, me->dout);
+        w->backend->ops->free(w->backend->dev, me->workspace);
+        w->backend->ops->free(w->backend->dev, me->out);
+        w->backend->ops->free(w->backend->dev, me->dout);
         ebb_free(me->row_loss);
         ebb_free(me->row_weight);
         me->workspace = NULL;
@@ -48,7 +34,7 @@ static void free_buffers(ebb_workers_t *w)
 
 ebb_status_t ebb_workers_fit(ebb_workers_t *w, const ebb_model_t *model, int64_t rows)
 {
-    const ebb_backend_ops_t *ops = w->device->ops;
+    const ebb_backend_ops_t *ops = w->backend->ops;
     size_t outputs = (size_t)(rows * ebb_model_outputs(model)) * sizeof(float);
     if (w->model == model && rows <= w->rows)
         return EBB_OK;
@@ -56,9 +42,9 @@ ebb_status_t ebb_workers_fit(ebb_workers_t *w, const ebb_model_t *model, int64_t
     for (int t = 0; t < w->threads; t++) {
         ebb_worker_t *me = &w->worker[t];
         EBB_TRY(
-            ops->alloc(w->device->dev, (size_t)ebb_model_workspace_bytes(model, rows), "activations", &me->workspace));
-        EBB_TRY(ops->alloc(w->device->dev, outputs, "outputs", (void **)&me->out));
-        EBB_TRY(ops->alloc(w->device->dev, outputs, "output gradients", (void **)&me->dout));
+            ops->alloc(w->backend->dev, (size_t)ebb_model_workspace_bytes(model, rows), "activations", &me->workspace));
+        EBB_TRY(ops->alloc(w->backend->dev, outputs, "outputs", (void **)&me->out));
+        EBB_TRY(ops->alloc(w->backend->dev, outputs, "output gradients", (void **)&me->dout));
         EBB_TRY(EBB_NEW_ARRAY("row losses", rows, &me->row_loss));
         EBB_TRY(EBB_NEW_ARRAY("row weights", rows, &me->row_weight));
     }
@@ -69,17 +55,12 @@ ebb_status_t ebb_workers_fit(ebb_workers_t *w, const ebb_model_t *model, int64_t
 
 void ebb_workers_cleanup(ebb_workers_t *w)
 {
-    if (w->device)
+    if (w->backend)
         free_buffers(w);
     ebb_stage_cleanup(w);
-    for (int t = 0; w->exec && t < w->threads; t++) {
-        if (w->worker && w->worker[t].pass != w->exec[t])
-            w->device->ops->exec_destroy(w->worker[t].pass);
+    for (int t = 0; w->exec && t < w->threads; t++)
         w->backend->ops->exec_destroy(w->exec[t]);
-    }
     ebb_pool_destroy(w->pool);
-    if (w->device != w->backend)
-        ebb_backend_close(w->device);
     ebb_backend_close(w->backend);
     ebb_free(w->exec);
     ebb_free(w->worker);

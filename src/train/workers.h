@@ -6,26 +6,21 @@
 #include <ebb/model.h>
 #include "base/threads.h"
 
-typedef struct ebb_stage ebb_stage_t;   /* train/stage.h */
-typedef struct ebb_copies ebb_copies_t; /* train/stage.h */
+typedef struct ebb_stage ebb_stage_t; /* train/stage.h */
 
 /* One thread's buffers for up to `rows` rows. */
 typedef struct ebb_worker {
-    ebb_exec_t *pass;              /* of the device */
     void *workspace;               /* device */
     float *out, *dout;             /* (rows, outputs), device */
     double *row_loss, *row_weight; /* (rows), host */
     ebb_stage_t *stage;            /* NULL until needed */
-    ebb_grads_t device_grads;      /* of the piece under way */
 } ebb_worker_t;
 
 typedef struct ebb_workers {
-    ebb_backend_t *backend; /* of the engine: host memory */
-    ebb_backend_t *device;  /* of forward and backward passes: the same, or one with memory of its own */
-    ebb_copies_t *copies;   /* what that one keeps of the weights */
+    ebb_backend_t *backend;
     ebb_pool_t *pool;
     int threads;
-    ebb_exec_t **exec;    /* (threads), of the engine */
+    ebb_exec_t **exec;    /* (threads) */
     ebb_worker_t *worker; /* (threads) */
     const ebb_model_t *model;
     int64_t rows;

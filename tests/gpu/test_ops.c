@@ -608,6 +608,157 @@ static void rows_of_a_table_are_set_and_others_stay(void **state)
     clear();
 }
 
+/* Sums of row lists, by a walk down the tree over the lists: [lo, hi) splits at lo + (hi - lo + 1) / 2. */
+typedef struct row_lists {
+    int lists;
+    int64_t rows, width;
+    int64_t *n;
+    int32_t **idx;
+    float **val;
+} row_lists_t;
+
+static int depth_of_meeting(int lo, int hi, int a, int b)
+{
+    int mid = lo + (hi - lo + 1) / 2;
+    if (a < mid && b >= mid)
+        return 0;
+    return 1 + (b < mid ? depth_of_meeting(lo, mid, a, b) : depth_of_meeting(mid, hi, a, b));
+}
+
+/* Whether any list of [lo, hi) has the row; its sum then. */
+static bool walk(const row_lists_t *l, int lo, int hi, int32_t row, float *sum)
+{
+    if (hi - lo == 1) {
+        for (int64_t k = 0; k < l->n[lo]; k++)
+            if (l->idx[lo][k] == row) {
+                memcpy(sum, l->val[lo] + k * l->width, (size_t)l->width * sizeof *sum);
+                return true;
+            }
+        return false;
+    }
+    int mid = lo + (hi - lo + 1) / 2;
+    float right[16];
+    bool a = walk(l, lo, mid, row, sum), b = walk(l, mid, hi, row, a ? right : sum);
+    for (int64_t c = 0; a && b && c < l->width; c++)
+        sum[c] += right[c];
+    return a || b;
+}
+
+static void fill_lists(row_lists_t *l, int shared)
+{
+    for (int k = 0; k < l->lists; k++) {
+        l->idx[k] = malloc((size_t)l->rows * sizeof *l->idx[k]);
+        l->n[k] = 0;
+        for (int32_t row = 0; row < l->rows; row++)
+            if (shared == 0 ? row % l->lists == k : below(shared) == 0)
+                l->idx[k][l->n[k]++] = row;
+        l->val[k] = numbers(l->n[k] * l->width, 1);
+        for (int64_t i = 0; i < l->n[k] * l->width; i += 7)
+            l->val[k][i] = -0.0f;
+    }
+}
+
+/* The host's sums, by owner, beside the device's. */
+static void assert_sums(const row_lists_t *l, int owners, bool canonical, const int64_t *n, const int32_t *idx,
+                        const int32_t *local, const float *val)
+{
+    int64_t at = 0;
+    for (int o = 0; o < owners; o++) {
+        int64_t end = at + n[o];
+        for (int32_t row = 0; row < l->rows; row++) {
+            float sum[16];
+            if (row / 64 % owners != o || !walk(l, 0, l->lists, row, sum))
+                continue;
+            assert_true(at < end);
+            assert_int_equal(idx[at], row);
+            assert_int_equal(local[at], row / 64 / owners * 64 + row % 64);
+            for (int64_t c = 0; c < l->width; c++) {
+                float want = canonical ? sum[c] + 0.0f : sum[c];
+                assert_memory_equal(&want, &val[at * l->width + c], sizeof want);
+            }
+            at++;
+        }
+        assert_int_equal(at, end);
+    }
+}
+
+static void sum_on_device(const row_lists_t *l, int owners, bool canonical)
+{
+    side_t *s = &side[DEV];
+    ebb_rows_t list[32];
+    uint8_t meet[32 * 32] = {0};
+    int64_t n[8], total = 0;
+    for (int a = 0; a < l->lists; a++) {
+        list[a] = (ebb_rows_t){.n = l->n[a],
+                               .width = l->width,
+                               .idx = put(s, l->idx[a], (size_t)l->n[a] * sizeof(int32_t)),
+                               .val = put_floats(s, l->val[a], l->n[a] * l->width)};
+        for (int b = a + 1; b < l->lists; b++)
+            meet[a * l->lists + b] = (uint8_t)depth_of_meeting(0, l->lists, a, b);
+    }
+    ebb_rows_merge_t merge = {.lists = l->lists,
+                              .list = list,
+                              .meet = meet,
+                              .rows = l->rows,
+                              .width = l->width,
+                              .owners = owners,
+                              .canonical = canonical};
+    assert_ok(s->ops->rows_find(s->x, &merge, n));
+    for (int o = 0; o < owners; o++)
+        total += n[o];
+    int32_t *idx = (int32_t *)poisoned(s, total), *local = (int32_t *)poisoned(s, total);
+    float *val = poisoned(s, total * l->width);
+    assert_ok(s->ops->rows_add(s->x, &merge, idx, local, val));
+    assert_sums(l, owners, canonical, n, get(s, idx, (size_t)total * sizeof *idx),
+                get(s, local, (size_t)total * sizeof *local), get_floats(s, val, total * l->width));
+    clear();
+}
+
+static void row_lists_are_added_along_the_tree_by_owner(void **state)
+{
+    enum { LISTS = 24 };
+    static const int64_t of_rows[] = {1, 3, 8, 16};
+    for (int round = 0; round < 24; round++) {
+        int64_t n[LISTS];
+        int32_t *idx[LISTS];
+        float *val[LISTS];
+        row_lists_t l = {.lists = 1 + (round * 7) % LISTS,
+                         .rows = round == 5 ? 1 : 1 + below(700),
+                         .width = of_rows[round % 4],
+                         .n = n,
+                         .idx = idx,
+                         .val = val};
+        fill_lists(&l, round % 5); /* 0: no row in common; 1: all rows in all; else some */
+        for (int owners = 1; owners <= 5; owners += 2)
+            sum_on_device(&l, owners, owners == 1);
+        for (int k = 0; k < l.lists; k++)
+            free(idx[k]), free(val[k]);
+    }
+    row_lists_t none = {.lists = 2,
+                        .rows = 9,
+                        .width = 4,
+                        .n = (int64_t[]){0, 0},
+                        .idx = (int32_t *[]){NULL, NULL},
+                        .val = (float *[]){NULL, NULL}};
+    sum_on_device(&none, 3, true);
+}
+
+static void rows_of_a_table_are_got(void **state)
+{
+    enum { ROWS = 40, WIDTH = 7, GET = 11 };
+    side_t *s = &side[DEV];
+    float *table = numbers(ROWS * WIDTH, 1), *val = poisoned(s, GET * WIDTH);
+    int32_t idx[GET];
+    for (int k = 0; k < GET; k++)
+        idx[k] = (k * 13 + 5) % ROWS;
+    assert_ok(s->ops->get_rows(s->x, GET, WIDTH, put(s, idx, sizeof idx), put_floats(s, table, ROWS * WIDTH), val));
+    const float *got = get_floats(s, val, GET * WIDTH);
+    for (int k = 0; k < GET; k++)
+        assert_memory_equal(got + k * WIDTH, table + idx[k] * WIDTH, WIDTH * sizeof *got);
+    free(table);
+    clear();
+}
+
 /* ---- memory ---- */
 
 static void memory_comes_zeroed_keeps_what_is_put_in_and_says_when_there_is_none(void **state)
@@ -658,6 +809,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(sums_and_sums_of_squares_equal_the_cpus),
         cmocka_unit_test(every_update_rule_gives_the_cpus_bits_on_slices_and_rows),
         cmocka_unit_test(rows_of_a_table_are_set_and_others_stay),
+        cmocka_unit_test(rows_of_a_table_are_got),
+        cmocka_unit_test(row_lists_are_added_along_the_tree_by_owner),
     };
     if (strcmp(name, "cuda") == 0 && !driver_is_here()) {
         puts("SKIPPED: no NVIDIA driver with a GPU here");

@@ -22,7 +22,8 @@ static inline void plain_free(void *dev, void *ptr)
 
 static inline ebb_status_t plain_copy(ebb_exec_t *x, void *dst, const void *src, size_t bytes)
 {
-    memcpy(dst, src, bytes);
+    if (bytes > 0)
+        memcpy(dst, src, bytes);
     return EBB_OK;
 }
 
@@ -147,10 +148,103 @@ static inline ebb_status_t plain_update_rows(ebb_exec_t *x, const ebb_optim_hype
     return EBB_OK;
 }
 
+/* ---- what devices need besides ---- */
+
+static inline ebb_status_t plain_get_rows(ebb_exec_t *x, int64_t n, int64_t width, const int32_t *idx,
+                                          const float *table, float *val)
+{
+    for (int64_t k = 0; k < n; k++)
+        memcpy(val + k * width, table + idx[k] * width, (size_t)width * sizeof *val);
+    return EBB_OK;
+}
+
+static inline ebb_status_t plain_set_rows(ebb_exec_t *x, int64_t n, int64_t width, const int32_t *idx, const float *val,
+                                          float *table)
+{
+    for (int64_t k = 0; k < n; k++)
+        memcpy(table + idx[k] * width, val + k * width, (size_t)width * sizeof *val);
+    return EBB_OK;
+}
+
+static inline const float *plain_row(const ebb_rows_t *list, int64_t row)
+{
+    int64_t lo = 0, hi = list->n;
+    while (lo < hi) {
+        int64_t mid = (lo + hi) / 2;
+        if (list->idx[mid] < row)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo < list->n && list->idx[lo] == row ? list->val + lo * list->width : NULL;
+}
+
+/* Values of the lists that have a row, at most 256, and their numbers. */
+static inline int plain_having(const ebb_rows_merge_t *m, int64_t row, const float *value[256], int number[256])
+{
+    int n = 0;
+    for (int k = 0; k < m->lists; k++)
+        if ((value[n] = plain_row(&m->list[k], row)) != NULL)
+            number[n++] = k;
+    return n;
+}
+
+/* Sum of values [lo, hi): split where neighbours meet highest up. */
+static inline float plain_tree(const ebb_rows_merge_t *m, const float *const *value, const int *number, int lo, int hi,
+                               int64_t c)
+{
+    int split = lo + 1;
+    if (hi - lo == 1)
+        return value[lo][c];
+    for (int i = lo + 1; i < hi; i++)
+        if (m->meet[number[i - 1] * m->lists + number[i]] < m->meet[number[split - 1] * m->lists + number[split]])
+            split = i;
+    return plain_tree(m, value, number, lo, split, c) + plain_tree(m, value, number, split, hi, c);
+}
+
+static inline ebb_status_t plain_rows_find(ebb_exec_t *x, const ebb_rows_merge_t *m, int64_t *n)
+{
+    const float *value[256];
+    int number[256];
+    for (int o = 0; o < m->owners; o++)
+        n[o] = 0;
+    for (int64_t row = 0; row < m->rows; row++)
+        n[row / 64 % m->owners] += plain_having(m, row, value, number) > 0;
+    return EBB_OK;
+}
+
+static inline ebb_status_t plain_rows_add(ebb_exec_t *x, const ebb_rows_merge_t *m, int32_t *idx, int32_t *local,
+                                          float *val)
+{
+    const float *value[256];
+    int number[256];
+    int64_t k = 0;
+    for (int o = 0; o < m->owners; o++)
+        for (int64_t row = 0; row < m->rows; row++) {
+            int n = row / 64 % m->owners == o ? plain_having(m, row, value, number) : 0;
+            if (n == 0)
+                continue;
+            for (int64_t c = 0; c < m->width; c++) {
+                float sum = plain_tree(m, value, number, 0, n, c);
+                val[k * m->width + c] = m->canonical ? sum + 0.0f : sum;
+            }
+            if (idx)
+                idx[k] = (int32_t)row;
+            if (local)
+                local[k] = (int32_t)(row / 64 / m->owners * 64 + row % 64);
+            k++;
+        }
+    return EBB_OK;
+}
+
+#define PLAIN_DEVICE_OPS                                                                                               \
+    .get_rows = plain_get_rows, .set_rows = plain_set_rows, .rows_find = plain_rows_find, .rows_add = plain_rows_add
+
 static const ebb_backend_ops_t plain_ops = {
     .version = EBB_BACKEND_VERSION,
     .caps = EBB_CAP_HOST_MEMORY,
     .name = "plain",
+    PLAIN_DEVICE_OPS,
     .alloc = plain_alloc,
     .free = plain_free,
     .upload = plain_copy,

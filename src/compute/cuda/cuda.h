@@ -39,8 +39,9 @@ struct ebb_exec {
     cublasHandle_t blas;
     slot_t slot[SLOTS];
     room_t blas_room, sort, key, key_sorted, place, place_sorted, source, head, idx, begin, term, fields, partial,
-        answer;
-    int64_t *told; /* pinned: what a kernel tells the host */
+        answer, lists, meet, first;
+    int64_t rows_found; /* by rows_find */
+    int64_t *told;      /* pinned: what a kernel tells the host */
 };
 
 /* An error of the runtime as a status, with what was being done. */
@@ -129,5 +130,10 @@ ebb_status_t ebb_cuda_update_rows(ebb_exec_t *x, const ebb_optim_hyper_t *h, int
                                   float *s1);
 ebb_status_t ebb_cuda_set_rows(ebb_exec_t *x, int64_t n, int64_t width, const int32_t *idx, const float *val,
                                float *table);
+
+ebb_status_t ebb_cuda_get_rows(ebb_exec_t *x, int64_t n, int64_t width, const int32_t *idx, const float *table,
+                               float *val);
+ebb_status_t ebb_cuda_rows_find(ebb_exec_t *x, const ebb_rows_merge_t *merge, int64_t *n);
+ebb_status_t ebb_cuda_rows_add(ebb_exec_t *x, const ebb_rows_merge_t *merge, int32_t *idx, int32_t *local, float *val);
 
 #endif

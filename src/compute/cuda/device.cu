@@ -168,8 +168,9 @@ void ebb_cuda_exec_destroy(ebb_exec_t *x)
 {
     if (!x || ebb_cuda_use(x) != EBB_OK)
         return;
-    room_t *rooms[] = {&x->blas_room, &x->sort, &x->key,   &x->key_sorted, &x->place,  &x->place_sorted, &x->source,
-                       &x->head,      &x->idx,  &x->begin, &x->term,       &x->fields, &x->partial,      &x->answer};
+    room_t *rooms[] = {&x->blas_room, &x->sort,   &x->key,   &x->key_sorted, &x->place, &x->place_sorted,
+                       &x->source,    &x->head,   &x->idx,   &x->begin,      &x->term,  &x->fields,
+                       &x->partial,   &x->answer, &x->lists, &x->meet,       &x->first};
     if (x->blas)
         (void)cublasDestroy(x->blas);
     for (room_t *room : rooms)
@@ -229,6 +230,9 @@ static ebb_backend_ops_t make_table(void)
     t.update = ebb_cuda_update;
     t.update_rows = ebb_cuda_update_rows;
     t.set_rows = ebb_cuda_set_rows;
+    t.get_rows = ebb_cuda_get_rows;
+    t.rows_find = ebb_cuda_rows_find;
+    t.rows_add = ebb_cuda_rows_add;
     return t;
 }
 

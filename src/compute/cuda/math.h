@@ -34,4 +34,18 @@ DEVICE float act_slope(ebb_act_t act, float in, float out)
     }
 }
 
+/* The interval that holds j: begin[i] <= j < begin[i + 1], i < n; the last one where some are empty. */
+DEVICE int64_t interval_of(int64_t j, int64_t n, const int64_t *begin)
+{
+    int64_t lo = 0, hi = n;
+    while (hi - lo > 1) {
+        int64_t mid = lo + (hi - lo) / 2;
+        if (begin[mid] <= j)
+            lo = mid;
+        else
+            hi = mid;
+    }
+    return lo;
+}
+
 #endif

@@ -47,19 +47,6 @@ ebb_status_t ebb_cuda_csr_gemm(ebb_exec_t *x, const ebb_csr_t *X, int64_t H, con
 
 #define NO_COLUMN 0x7fffffffu /* above all columns: an entry that is left out */
 
-DEVICE int64_t row_of(int64_t j, int64_t rows, const int64_t *rowptr)
-{
-    int64_t lo = 0, hi = rows; /* rowptr[lo] <= j < rowptr[hi] */
-    while (hi - lo > 1) {
-        int64_t mid = lo + (hi - lo) / 2;
-        if (rowptr[mid] <= j)
-            lo = mid;
-        else
-            hi = mid;
-    }
-    return lo;
-}
-
 /* Field of a column: the last f with begin[f] <= col, or -1 outside all fields. */
 DEVICE int field_of(int32_t col, int n_fields, const int32_t *begin)
 {
@@ -82,7 +69,7 @@ KERNEL entries_kernel(int64_t n, int64_t b, int64_t rows, const int64_t *rowptr,
 {
     EACH(i, n)
     {
-        int64_t row = row_of(b + i, rows, rowptr);
+        int64_t row = interval_of(b + i, rows, rowptr);
         int field = n_fields > 0 ? field_of(col[b + i], n_fields, field_begin) : 0;
         key[i] = field < 0 ? NO_COLUMN : (uint32_t)col[b + i];
         place[i] = (int32_t)i;
