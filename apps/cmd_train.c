@@ -1,5 +1,6 @@
 /* ebb train: a run from its run file, or resumed from its checkpoints. Rank 0 shows and records; all ranks compute. */
 #include "commands.h"
+#include "launch.h"
 #include "profile.h"
 #include "run_books.h"
 #include "train_show.h"
@@ -23,7 +24,7 @@ typedef struct train_options {
     char *resume;
     ebb_string_list_t set;
     bool help_run, force, keep_books, quiet;
-    int64_t log_every;
+    int64_t log_every, ranks;
 } train_options_t;
 
 static const ebb_option_t options[] = {
@@ -37,6 +38,16 @@ static const ebb_option_t options[] = {
      .type = EBB_OPT_STRING,
      .offset = offsetof(train_options_t, resume),
      .help = "go on with the run in this folder (runs/NAME) from its newest good checkpoint, on any number of ranks"},
+    {.name = "ranks",
+     .letter = 'n',
+     .type = EBB_OPT_I64,
+     .offset = offsetof(train_options_t, ranks),
+     .def = "0",
+     .unit = "ranks",
+     .min = 0,
+     .max = 65536,
+     .help = "start so many ranks by mpirun where the command is not under it already; 0: one for each GPU with "
+             "train.backend cuda, else 1"},
     {.name = "force",
      .type = EBB_OPT_FLAG,
      .offset = offsetof(train_options_t, force),
@@ -322,6 +333,41 @@ static ebb_status_t load_config(ebb_comm_t *comm, const train_options_t *o, int 
     return ebb_run_config_load(operands[0], o->set.n, (const char *const *)o->set.item, config_p);
 }
 
+/* What a run will compute on, before there are ranks: of a run to be resumed, its record says. */
+static ebb_status_t find_backend(const train_options_t *o, int n_operands, char **operands, char backend[64],
+                                 int64_t *lanes_p)
+{
+    char path[PATH_MAX];
+    ebb_run_config_t *config;
+    if (o->resume) {
+        snprintf(path, sizeof path, "%s/run.json", o->resume);
+        json_t *record = json_load_file(path, 0, NULL), *run = json_object_get(record, "config");
+        const char *name = json_string_value(json_object_get(json_object_get(run, "train"), "backend"));
+        snprintf(backend, 64, "%s", name ? name : "cpu");
+        *lanes_p = json_integer_value(json_object_get(run, "lanes"));
+        json_decref(record);
+        return EBB_OK;
+    }
+    if (n_operands == 0) /* told later */
+        return EBB_OK;
+    EBB_TRY(ebb_run_config_load(operands[0], o->set.n, (const char *const *)o->set.item, &config));
+    snprintf(backend, 64, "%s", ebb_run_config_backend(config));
+    *lanes_p = ebb_run_config_lanes(config);
+    ebb_run_config_free(config);
+    return EBB_OK;
+}
+
+/* Returns in the ranks, and where one is enough. */
+static ebb_status_t start_ranks(const train_options_t *o, int n_operands, char **operands)
+{
+    char backend[64] = "cpu";
+    int64_t lanes = 1;
+    if (o->ranks == 1 || launch_done())
+        return EBB_OK;
+    EBB_TRY(find_backend(o, n_operands, operands, backend, &lanes));
+    return launch_ranks(o->ranks, backend, lanes);
+}
+
 static ebb_status_t open_record(watch_t *s, int64_t step)
 {
     const char *folder = ebb_run_config_dir(s->config);
@@ -440,10 +486,16 @@ static void write_page(const watch_t *s)
         ebb_error_set(&first);
 }
 
+static void on_alone(void *user, const char *why)
+{
+    on_watchdog(user, why);
+}
+
 static ebb_status_t train_recorded(watch_t *s)
 {
     ebb_train_result_t result = {0};
     ebb_observer_t observer = {.user = s,
+                               .alone = on_alone,
                                .start = on_start,
                                .step = on_step,
                                .epoch = on_epoch,
@@ -514,6 +566,7 @@ static ebb_status_t run(void *opts, int n_operands, char **operands)
         free(text);
         return EBB_OK;
     }
+    EBB_TRY(start_ranks(o, n_operands, operands));
     catch_signals();
     EBB_TRY(ebb_comm_default(&comm));
     ebb_watch_t *watchdog;

@@ -49,6 +49,12 @@ void train_show_start(const char *name, const json_t *facts)
     }
     fprintf(stderr, "on     %.0f lanes on %.0f rank%s x %.0f thread%s, %s: %s\n", number(facts, "lanes"), ranks,
             plural(ranks), threads, plural(threads), string(facts, "backend"), string(facts, "device"));
+    const json_t *devices = json_object_get(facts, "devices");
+    for (size_t r = 0; json_array_size(devices) > 1 && r < json_array_size(devices); r++)
+        fprintf(stderr, "%s rank %zu on %s\n", r == 0 ? "gpus  " : "      ", r,
+                json_string_value(json_array_get(devices, r)));
+    if (json_array_size(devices) > 1)
+        fprintf(stderr, "       joined by %s\n", string(facts, "wire"));
     const json_t *memory = json_object_get(facts, "memory");
     fprintf(stderr, "memory %s of weights on each rank, %s of optimiser state over all, %s for checkpoints on rank 0\n",
             ebb_format_bytes(number(memory, "weights"), a, sizeof a),

@@ -82,6 +82,14 @@ typedef struct ebb_terms {
     int64_t idx_capacity, begin_capacity, term_capacity, dY_capacity;
 } ebb_terms_t;
 
+/* A device with memory of its own. */
+typedef struct ebb_device_info {
+    char kind[96];     /* "NVIDIA H200 (sm_90)": devices of one kind give equal bits */
+    char id[64];       /* of this very one, on its host */
+    int number, count; /* among those that this process sees */
+    int64_t spare_bytes, bytes;
+} ebb_device_info_t;
+
 /* A sum of row lists of one table along a binary tree, on a device. Neighbours a < b among the lists that have a row
  * are added at depth meet[a * lists + b], deeper ones first. Sums come out by owner ((row / 64) mod owners), rows
  * ascending within. canonical: -0 becomes +0. Host arrays, but for what the lists point at. */
@@ -242,6 +250,7 @@ typedef struct ebb_backend_ops {
                              float *table);
 
     /* ---- only of backends without EBB_CAP_HOST_MEMORY, whose gradients the host cannot sum ---- */
+    ebb_status_t (*device_info)(void *dev, ebb_device_info_t *info);
     /* Rows idx[k] of a table into rows k of val (n, width). */
     ebb_status_t (*get_rows)(ebb_exec_t *x, int64_t n, int64_t width, const int32_t *idx, const float *table,
                              float *val);

@@ -36,6 +36,7 @@ EBB_API const char *ebb_run_config_name(const ebb_run_config_t *config); /* run.
 EBB_API const char *ebb_run_config_dir(const ebb_run_config_t *config);  /* run.dir/run.name */
 EBB_API int64_t ebb_run_config_epochs(const ebb_run_config_t *config);
 EBB_API const char *ebb_run_config_backend(const ebb_run_config_t *config);
+EBB_API int64_t ebb_run_config_lanes(const ebb_run_config_t *config);
 EBB_API double ebb_run_config_watchdog(const ebb_run_config_t *config); /* seconds; 0: no watchdog */
 /* SHA-256 over what decides how fast it runs and what it draws: data, model, batch, optimiser, threads, backend; not
  * how long it runs, nor where and how it is recorded. Not collective. */
@@ -92,6 +93,8 @@ typedef struct ebb_rollback {
 /* Called on every rank, between steps, from the thread that called ebb_train; members may be NULL. */
 typedef struct ebb_observer {
     void *user;
+    /* This rank meets an error that it cannot agree upon, since the others wait for it; the job is ended at once. */
+    void (*alone)(void *user, const char *why);
     void (*start)(void *user, const char *facts_json); /* data, model, parameters, lanes, ranks, threads, backend */
     void (*step)(void *user, const ebb_step_report_t *report);
     void (*epoch)(void *user, const ebb_epoch_report_t *report);

@@ -68,6 +68,7 @@ static const needed_t required[] = {
 };
 
 static const needed_t required_of_devices[] = {
+    ENTRY(device_info),
     ENTRY(get_rows),
     ENTRY(rows_find),
     ENTRY(rows_add),

@@ -16,6 +16,7 @@
 static const char *const sync_choices[] = {"canonical", "fast", NULL};
 static const char *const corrupt_choices[] = {"fail", "skip", NULL};
 static const char *const nonfinite_choices[] = {"stop", "rollback", NULL};
+static const char *const wire_choices[] = {"auto", "mpi", "nccl", NULL};
 static const char *const rows_choices[] = {"auto", "sparse", "dense", NULL};
 
 static const char *const scope_choices[] = {"any", "direct", "lifecycle", NULL};
@@ -80,7 +81,12 @@ static const ebb_option_t run_table[] = {
     {KEY("train.rows", EBB_OPT_CHOICE, rows, "auto", NULL, 0, 0, rows_choices,
          "how gradients of tables travel; changes time, never the result")},
     {KEY("train.backend", EBB_OPT_STRING, backend, "cpu", NULL, 0, 0, NULL,
-         "device of forward and backward passes: cpu, cuda")},
+         "what computes, and where weights, gradients and optimiser state live: cpu, cuda (a GPU for each rank, in "
+         "turn)")},
+    {KEY("train.wire", EBB_OPT_CHOICE, wire, "auto", NULL, 0, 0, wire_choices,
+         "how gradients go from GPU to GPU: nccl, or mpi, through host memory; auto: nccl where each rank has a GPU of "
+         "its "
+         "own; changes time, never the result")},
     {KEY("eval.metrics", EBB_OPT_STRING, metrics, NULL, NULL, 0, 0, NULL,
          "loss,accuracy,top_K,log_loss,auc,rmse,mae; default: those that suit the loss")},
     {KEY("eval.every", EBB_OPT_I64, eval_every, "1", "epochs", 1, INFINITY, NULL,
@@ -131,6 +137,7 @@ static const char *const resumable[] = {"run.",
                                         "train.max_steps",
                                         "train.threads",
                                         "train.rows",
+                                        "train.wire",
                                         "train.early_stopping",
                                         "eval.",
                                         "checkpoint.",
@@ -599,6 +606,11 @@ int64_t ebb_run_config_epochs(const ebb_run_config_t *config)
 const char *ebb_run_config_backend(const ebb_run_config_t *config)
 {
     return config->backend;
+}
+
+int64_t ebb_run_config_lanes(const ebb_run_config_t *config)
+{
+    return config->lanes;
 }
 
 double ebb_run_config_watchdog(const ebb_run_config_t *config)

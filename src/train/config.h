@@ -34,6 +34,7 @@ struct ebb_run_config {
     double clip_norm;
     int sync, rows, on_corrupt, on_nonfinite; /* as in their choices */
     char *backend;
+    int wire; /* ebb_wire_choice_t */
     /* eval */
     char *metrics;
     int64_t eval_every;

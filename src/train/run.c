@@ -154,6 +154,17 @@ static ebb_status_t init_local(ebb_run_t *run)
     return EBB_NEW_ARRAY("step sums", run->workers.threads + 1, &run->words);
 }
 
+/* Buffers of passes; where a device has no room for them, what would fit. */
+static ebb_status_t make_room(ebb_run_t *run)
+{
+    ebb_workers_t *w = &run->workers;
+    ebb_status_t status = ebb_workers_fit(w, run->model, piece_rows(run));
+    if (status != EBB_ENOMEM || w->backend->ops->caps & EBB_CAP_HOST_MEMORY)
+        return status;
+    return ebb_devices_too_small(w->backend, run->model, w->threads, piece_rows(run),
+                                 run->order.lanes * run->config->accumulate);
+}
+
 static ebb_status_t too_many_ranks(const ebb_run_config_t *config, int ranks)
 {
     return EBB_FAIL(EBB_EUSAGE, "%d ranks are more than the run's %lld lanes; start at most %lld ranks, or raise lanes",
@@ -175,8 +186,12 @@ ebb_status_t ebb_run_init(ebb_run_t *run, ebb_comm_t *comm, const ebb_run_config
     int ranks = ebb_comm_size(comm);
     EBB_TRY(ebb_comm_agree(comm, ranks > config->lanes ? too_many_ranks(config, ranks) : init_local(run)));
     ebb_workers_t *w = &run->workers;
+    EBB_TRY(ebb_devices_open(&run->devices, comm, w->backend, config->sync == EBB_SYNC_CANONICAL,
+                             (ebb_wire_choice_t)config->wire, config->watchdog));
     EBB_TRY(ebb_sync_create(comm, w->backend, w->pool, w->exec, run->layout, run->order.lanes,
                             (ebb_sync_mode_t)config->sync, (ebb_rows_mode_t)config->rows, &run->sync));
+    if (run->devices.wire)
+        ebb_sync_use_wire(run->sync, run->devices.wire);
     int owner, owners;
     ebb_sync_place(run->sync, &owner, &owners);
     EBB_TRY(ebb_comm_agree(comm, ebb_optim_create(&run->optim_options, w->backend, w->pool, w->exec, run->layout, owner,
@@ -185,7 +200,7 @@ ebb_status_t ebb_run_init(ebb_run_t *run, ebb_comm_t *comm, const ebb_run_config
     const ebb_layout_t *soon = config->checkpoint_steps > 0 ? run->layout : NULL;
     EBB_TRY(ebb_comm_agree(comm, ebb_saver_create(comm, soon, ebb_optim_state_count(run->optim), &run->saver)));
     run->start_ns = run->last_save_ns = ebb_now_ns();
-    return ebb_comm_agree(comm, ebb_workers_fit(w, run->model, piece_rows(run)));
+    return ebb_comm_agree(comm, make_room(run));
 }
 
 void ebb_run_cleanup(ebb_run_t *run)
@@ -193,6 +208,7 @@ void ebb_run_cleanup(ebb_run_t *run)
     ebb_saver_destroy(run->saver);
     ebb_optim_destroy(run->optim);
     ebb_sync_destroy(run->sync);
+    ebb_devices_close(&run->devices);
     ebb_loader_destroy(run->loader);
     ebb_metrics_destroy(run->metrics);
     if (run->have_weights)
@@ -203,6 +219,14 @@ void ebb_run_cleanup(ebb_run_t *run)
     ebb_free(run->words);
     ebb_dataset_close(run->valid);
     ebb_dataset_close(run->data);
+}
+
+static json_t *devices_of(const ebb_devices_t *d)
+{
+    json_t *list = json_array();
+    for (int r = 0; r < d->ranks; r++)
+        json_array_append_new(list, json_string(d->told[r]));
+    return list;
 }
 
 char *ebb_run_facts(const ebb_run_t *run)
@@ -229,6 +253,10 @@ char *ebb_run_facts(const ebb_run_t *run)
         "backend", backend->ops->name, "device", device, "epoch_steps", (json_int_t)run->epoch_steps, "total_steps",
         (json_int_t)run->total_steps, "memory", "weights", (json_int_t)weight_bytes, "state", (json_int_t)state_bytes,
         "snapshot", (json_int_t)ebb_saver_bytes(run->layout, states));
+    if (facts && run->devices.told)
+        json_object_set_new(facts, "devices", devices_of(&run->devices));
+    if (facts && run->devices.told)
+        json_object_set_new(facts, "wire", json_string(run->devices.wire ? run->devices.wire->ops->name : "mpi"));
     char *text = facts ? ebb_json_dump(facts) : NULL;
     json_decref(facts);
     return text;

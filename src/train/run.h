@@ -6,6 +6,7 @@
 #include "base/exact.h"
 #include "base/json.h"
 #include "train/config.h"
+#include "train/devices.h"
 #include "train/scan.h"
 #include "train/workers.h"
 
@@ -35,6 +36,7 @@ typedef struct ebb_run {
     const ebb_run_config_t *config;
     const ebb_observer_t *observer;
     ebb_workers_t workers;
+    ebb_devices_t devices;
     ebb_dataset_t *data, *valid;
     const ebb_dataset_info_t *info;
     ebb_order_t order;

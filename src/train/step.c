@@ -202,6 +202,19 @@ static ebb_status_t explain(ebb_run_t *run, const char *what, bool loss)
     return ebb_finite_explain(run, what, bad_lane, param);
 }
 
+/* Between the agreement on a step and its end an error (a GPU that falls off, a wire that breaks) is one rank's own,
+ * while the others wait for its messages: nothing is left but to tell it and to end all. */
+static ebb_status_t alone(ebb_run_t *run, ebb_status_t status)
+{
+    if (status == EBB_OK || status == EBB_ENONFINITE || ebb_comm_size(run->comm) == 1)
+        return status;
+    ebb_log(EBB_LOG_ERROR, "train", "step %lld: %s", (long long)run->step + 1, ebb_error()->message);
+    if (run->observer->alone)
+        run->observer->alone(run->observer->user, ebb_error()->message);
+    ebb_comm_abort(run->comm, ebb_status_exit_code(status));
+    return status;
+}
+
 static ebb_status_t update(ebb_run_t *run, double weight)
 {
     ebb_sums_t *sums;
@@ -246,7 +259,7 @@ ebb_status_t ebb_run_step(ebb_run_t *run, bool want_save, const ebb_step_words_t
     if (status == EBB_OK)
         status = isfinite(ebb_exact_value(&(*words_p)->loss)) ? EBB_OK : explain(run, "loss", true);
     if (status == EBB_OK)
-        status = update(run, ebb_exact_value(&(*words_p)->weight));
+        status = alone(run, update(run, ebb_exact_value(&(*words_p)->weight)));
     run->sync_ns += ebb_now_ns() - before_sync;
     if (status == EBB_OK)
         run->rows_done += (*words_p)->rows;

@@ -32,13 +32,10 @@ static void free_buffers(ebb_workers_t *w)
     }
 }
 
-ebb_status_t ebb_workers_fit(ebb_workers_t *w, const ebb_model_t *model, int64_t rows)
+static ebb_status_t make_buffers(ebb_workers_t *w, const ebb_model_t *model, int64_t rows)
 {
     const ebb_backend_ops_t *ops = w->backend->ops;
     size_t outputs = (size_t)(rows * ebb_model_outputs(model)) * sizeof(float);
-    if (w->model == model && rows <= w->rows)
-        return EBB_OK;
-    free_buffers(w);
     for (int t = 0; t < w->threads; t++) {
         ebb_worker_t *me = &w->worker[t];
         EBB_TRY(
@@ -48,9 +45,20 @@ ebb_status_t ebb_workers_fit(ebb_workers_t *w, const ebb_model_t *model, int64_t
         EBB_TRY(EBB_NEW_ARRAY("row losses", rows, &me->row_loss));
         EBB_TRY(EBB_NEW_ARRAY("row weights", rows, &me->row_weight));
     }
-    w->model = model;
-    w->rows = rows;
     return EBB_OK;
+}
+
+ebb_status_t ebb_workers_fit(ebb_workers_t *w, const ebb_model_t *model, int64_t rows)
+{
+    if (w->model == model && rows <= w->rows)
+        return EBB_OK;
+    free_buffers(w);
+    ebb_status_t status = make_buffers(w, model, rows);
+    if (status != EBB_OK)
+        free_buffers(w);
+    w->model = status == EBB_OK ? model : NULL;
+    w->rows = rows;
+    return status;
 }
 
 void ebb_workers_cleanup(ebb_workers_t *w)

@@ -88,3 +88,10 @@ if(TARGET ebb_cuda)
   set_tests_properties(gpu.models PROPERTIES LABELS gpu TIMEOUT 300 SKIP_RETURN_CODE 77
     ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>;EBB_BACKEND_PATH=$<TARGET_FILE_DIR:ebb_cuda>")
 endif()
+
+# What goes wrong, and which GPUs are taken.
+if(TARGET ebb_cuda_double)
+  add_test(NAME gpu.double.conditions COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/conditions.py)
+  set_tests_properties(gpu.double.conditions PROPERTIES LABELS gpu TIMEOUT 600 PROCESSORS 2
+    ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>;EBB_BACKEND_PATH=${CMAKE_CURRENT_BINARY_DIR}/doubles")
+endif()

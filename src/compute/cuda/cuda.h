@@ -21,7 +21,7 @@ typedef struct slot {
 } slot_t;
 
 typedef struct cuda_device {
-    int number;
+    int number, count;
     cudaDeviceProp properties;
 } cuda_device_t;
 
@@ -131,6 +131,7 @@ ebb_status_t ebb_cuda_update_rows(ebb_exec_t *x, const ebb_optim_hyper_t *h, int
 ebb_status_t ebb_cuda_set_rows(ebb_exec_t *x, int64_t n, int64_t width, const int32_t *idx, const float *val,
                                float *table);
 
+ebb_status_t ebb_cuda_device_info(void *dev, ebb_device_info_t *info);
 ebb_status_t ebb_cuda_get_rows(ebb_exec_t *x, int64_t n, int64_t width, const int32_t *idx, const float *table,
                                float *val);
 ebb_status_t ebb_cuda_rows_find(ebb_exec_t *x, const ebb_rows_merge_t *merge, int64_t *n);

@@ -5,6 +5,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* After these nothing works on the GPU any more in this process. */
+static bool is_lost(cudaError_t code)
+{
+    switch (code) {
+    case cudaErrorDevicesUnavailable:
+    case cudaErrorECCUncorrectable:
+    case cudaErrorIllegalAddress:
+    case cudaErrorLaunchFailure:
+    case cudaErrorUnknown: return true;
+    default: return false;
+    }
+}
+
 ebb_status_t ebb_cuda_failed(cudaError_t code, const char *what)
 {
     if (code == cudaErrorMemoryAllocation) {
@@ -14,7 +27,8 @@ ebb_status_t ebb_cuda_failed(cudaError_t code, const char *what)
         return EBB_FAIL(EBB_ENOMEM, "%s: out of GPU memory (%.1f of %.1f GiB are free): use a smaller batch or model",
                         what, (double)spare / (1 << 30), (double)all / (1 << 30));
     }
-    return EBB_FAIL(EBB_EUNAVAILABLE, "%s: CUDA says %s (%s)", what, cudaGetErrorString(code), cudaGetErrorName(code));
+    return EBB_FAIL(EBB_EUNAVAILABLE, "%s: CUDA says %s (%s)%s", what, cudaGetErrorString(code), cudaGetErrorName(code),
+                    is_lost(code) ? "; the GPU is lost to this process: see `dmesg | grep Xid`" : "");
 }
 
 static ebb_status_t use_device(const cuda_device_t *device)
@@ -42,6 +56,24 @@ ebb_status_t ebb_cuda_describe(void *dev, char *text, size_t size)
              device->number, device->properties.major, device->properties.minor,
              (double)device->properties.totalGlobalMem / (1 << 30), runtime / 1000, runtime % 1000 / 10, driver / 1000,
              driver % 1000 / 10);
+    return EBB_OK;
+}
+
+ebb_status_t ebb_cuda_device_info(void *dev, ebb_device_info_t *info)
+{
+    const cuda_device_t *device = (const cuda_device_t *)dev;
+    const cudaDeviceProp &p = device->properties;
+    size_t spare = 0, all = 0;
+    memset(info, 0, sizeof *info);
+    EBB_TRY(use_device(device));
+    CUDA_TRY(cudaMemGetInfo(&spare, &all), "asking for the GPU's memory");
+    snprintf(info->kind, sizeof info->kind, "%.80s (sm_%d%d)", p.name, p.major, p.minor);
+    for (int i = 0; i < 16; i++)
+        snprintf(info->id + 2 * i, 3, "%02x", (unsigned char)p.uuid.bytes[i]);
+    info->number = device->number;
+    info->count = device->count;
+    info->spare_bytes = (int64_t)spare;
+    info->bytes = (int64_t)all;
     return EBB_OK;
 }
 
@@ -230,13 +262,29 @@ static ebb_backend_ops_t make_table(void)
     t.update = ebb_cuda_update;
     t.update_rows = ebb_cuda_update_rows;
     t.set_rows = ebb_cuda_set_rows;
+    t.device_info = ebb_cuda_device_info;
     t.get_rows = ebb_cuda_get_rows;
     t.rows_find = ebb_cuda_rows_find;
     t.rows_add = ebb_cuda_rows_add;
     return t;
 }
 
-/* Ranks of a node take its visible GPUs in turn. */
+/* CUDA ends its list at the first name that is none, and says nothing. */
+static ebb_status_t check_visible(int count)
+{
+    const char *names = getenv("CUDA_VISIBLE_DEVICES");
+    int named = 1;
+    for (const char *c = names; c && *c; c++)
+        named += *c == ',';
+    if (names && *names && named != count)
+        return EBB_FAIL(EBB_EUNAVAILABLE,
+                        "CUDA_VISIBLE_DEVICES=%s names %d GPU%s, but CUDA finds %d of them: name GPUs that `nvidia-smi "
+                        "-L` lists, each once",
+                        names, named, named == 1 ? "" : "s", count);
+    return EBB_OK;
+}
+
+/* Ranks of a node take its visible GPUs in turn; bound to one by Slurm, a rank sees that one alone. */
 static ebb_status_t choose(int wanted, cuda_device_t *device)
 {
     int count = 0;
@@ -249,6 +297,8 @@ static ebb_status_t choose(int wanted, cuda_device_t *device)
         return EBB_FAIL(EBB_EUNAVAILABLE, "there is no GPU that CUDA can use here (CUDA_VISIBLE_DEVICES is %s)",
                         getenv("CUDA_VISIBLE_DEVICES") ? getenv("CUDA_VISIBLE_DEVICES") : "not set");
     CUDA_TRY(code, "looking for GPUs");
+    EBB_TRY(check_visible(count));
+    device->count = count;
     device->number = (wanted < 0 ? 0 : wanted) % count;
     CUDA_TRY(cudaGetDeviceProperties(&device->properties, device->number), "asking about a GPU");
     EBB_TRY(use_device(device));

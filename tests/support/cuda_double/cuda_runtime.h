@@ -14,11 +14,14 @@ typedef enum cudaError {
     cudaErrorInvalidValue = 1,
     cudaErrorMemoryAllocation = 2,
     cudaErrorInsufficientDriver = 35,
+    cudaErrorDevicesUnavailable = 46,
     cudaErrorNoDevice = 100,
     cudaErrorInvalidDevice = 101,
     cudaErrorECCUncorrectable = 214,
     cudaErrorNotReady = 600,
-    cudaErrorIllegalAddress = 700
+    cudaErrorIllegalAddress = 700,
+    cudaErrorLaunchFailure = 719,
+    cudaErrorUnknown = 999
 } cudaError_t;
 typedef enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice } cudaMemcpyKind;
 typedef struct double_stream *cudaStream_t;
@@ -26,6 +29,9 @@ typedef struct cudaDeviceProp {
     char name[256];
     size_t totalGlobalMem;
     int major, minor;
+    struct {
+        char bytes[16];
+    } uuid;
 } cudaDeviceProp;
 enum { cudaStreamNonBlocking = 1 };
 

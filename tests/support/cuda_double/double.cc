@@ -1,9 +1,11 @@
 /* The double's runtime, products, sorting and running sums. Device memory is moved by loops of our own: the C library's
- * functions are the sanitiser's, which holds them to the poison. EBB_DOUBLE_GPUS sets how many GPUs there seem to be
- * (1), EBB_DOUBLE_BYTES how much memory each has (1 GiB): for tests of errors. */
+ * functions are the sanitiser's, which holds them to the poison. For tests of errors: EBB_DOUBLE_GPUS sets how many
+ * GPUs there seem to be (1; -1: the driver is too old), EBB_DOUBLE_BYTES how much memory each has (1 GiB),
+ * EBB_DOUBLE_KIND their name; EBB_DOUBLE_LOST=N: the GPU falls off when a stream is waited for the N-th time. */
 #include "compute/cuda/cuda.h"
 
 #include <atomic>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <vector>
@@ -55,14 +57,19 @@ cudaError_t cudaGetLastError(void)
 
 cudaError_t cudaGetDeviceCount(int *count)
 {
-    *count = (int)setting("EBB_DOUBLE_GPUS", 1);
+    const char *old = getenv("EBB_DOUBLE_GPUS");
+    *count = old && *old == '-' ? 0 : (int)setting("EBB_DOUBLE_GPUS", 1);
+    if (old && *old == '-')
+        return cudaErrorInsufficientDriver;
     return *count > 0 ? cudaSuccess : cudaErrorNoDevice; /* does not stick */
 }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device)
 {
     memset(properties, 0, sizeof *properties);
-    memcpy(properties->name, "double of a GPU", 16);
+    const char *kind = getenv("EBB_DOUBLE_KIND");
+    snprintf(properties->name, sizeof properties->name, "%s", kind ? kind : "double of a GPU");
+    properties->uuid.bytes[0] = (char)device;
     properties->totalGlobalMem = capacity();
     return cudaSuccess;
 }
@@ -180,6 +187,10 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
+    static std::atomic<size_t> waits;
+    size_t fatal = setting("EBB_DOUBLE_LOST", 0);
+    if (fatal > 0 && waits.fetch_add(1) + 1 >= fatal)
+        return note(cudaErrorECCUncorrectable);
     return cudaSuccess;
 }
 

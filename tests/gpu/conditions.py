@@ -1,0 +1,167 @@
+#!/usr/bin/env python3
+"""conditions.py [CASE ...]: what a run on GPUs does where something is wrong, and which GPUs it takes, on the double of the CUDA
+runtime and of NCCL (EBB_BACKEND_PATH names their folder). Every failure is one clear line, ends all ranks in time and leaves a
+record that says so."""
+import os
+import re
+import stat
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
+import ebbtest as t
+
+EBB, LIMIT = t.EBB, 60
+# As in support/mpirun, for the ranks that the command starts itself.
+os.environ.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMPI_MCA_btl_vader_single_copy_mechanism="none",
+                  HWLOC_COMPONENTS="-gl", HWLOC_HIDE_ERRORS="2", ASAN_OPTIONS="detect_leaks=0:" + os.environ.get("ASAN_OPTIONS", ""))
+RUN = """
+data: {{train: {folder}/data}}
+lanes: 6
+model: {{layers: [{{linear: {{out: 16}}}}, relu, linear]}}
+train: {{batch: 60, epochs: 40, max_steps: 20, threads: 1, backend: cuda_double, optimizer: {{adam: {{lr: 0.01}}}}}}
+run: {{dir: {folder}/runs, watchdog: 4}}
+"""
+
+
+class Runs:
+    def __init__(self, folder):
+        self.folder, self.n = folder, 0
+        t.sparse_data(f"{folder}/data.svm", 500, 3001, 12, 3, 1)
+        t.run(["pack", f"{folder}/data.svm", f"{folder}/data"])
+        with open(f"{folder}/run.yaml", "w") as f:
+            f.write(RUN.format(folder=folder))
+
+    def go(self, ranks, code, words="", env=None, set=(), each=None, options=()):
+        """Train; each: {rank: {variable: value}} of single ranks. Returns the folder of the run and stderr."""
+        self.n += 1
+        args = ["train", f"{self.folder}/run.yaml", "--set", f"run.name=r{self.n}", *options]
+        args += [a for s in set for a in ("--set", s)]
+        t.EBB = self.wrap(each) if each else EBB
+        start = time.time()
+        done = t.run(args, ranks, ok=False, env=env, timeout=LIMIT)
+        t.EBB = EBB
+        if done.returncode != code or not re.search(words, done.stderr):
+            t.fail(f"wanted exit {code} and \"{words}\", got {done.returncode} after {time.time() - start:.1f} s\n{done.stderr}")
+        return f"{self.folder}/runs/r{self.n}", done.stderr
+
+    def wrap(self, each):
+        path = f"{self.folder}/wrapped"
+        with open(path, "w") as f:
+            f.write('#!/bin/sh\ncase "$OMPI_COMM_WORLD_RANK" in\n')
+            for rank, env in each.items():
+                f.write(f"{rank}) export " + " ".join(f"{k}='{v}'" for k, v in env.items()) + " ;;\n")
+            f.write(f'esac\nexec {EBB} "$@"\n')
+        os.chmod(path, os.stat(path).st_mode | stat.S_IXUSR)
+        return path
+
+
+def no_gpu(runs):
+    runs.go(0, 69, "there is no GPU that CUDA can use here", {"EBB_DOUBLE_GPUS": "0"})
+    runs.go(2, 69, "there is no GPU that CUDA can use here", {"EBB_DOUBLE_GPUS": "0"})
+
+
+def old_driver(runs):
+    runs.go(0, 69, r"the NVIDIA driver is missing or older than CUDA \d+\.\d+ needs", {"EBB_DOUBLE_GPUS": "-1"})
+
+
+def nonsense_in_visible_devices(runs):
+    for names in ("0,9", "0,0,x"):
+        runs.go(0, 69, f"CUDA_VISIBLE_DEVICES={names} names . GPUs, but CUDA finds 1", {"CUDA_VISIBLE_DEVICES": names})
+    runs.go(0, 69, r"there is no GPU .*CUDA_VISIBLE_DEVICES is -1", {"EBB_DOUBLE_GPUS": "0", "CUDA_VISIBLE_DEVICES": "-1"})
+
+
+def too_little_memory(runs):
+    """The batch that is named as the largest fits indeed, and one twice as large as the data allows does not."""
+    env = {"EBB_DOUBLE_BYTES": str(200 << 20)}
+    _, err = runs.go(0, 71, r"need \d+ MiB, \d+ MiB are free .*: the largest train\.batch that fits is about \d+", env,
+                     ["train.batch=480", "model={layers: [{linear: {out: 16}}, relu, {linear: {out: 131072}}, linear]}"])
+    most = int(re.search(r"about (\d+)", err).group(1))
+    if not 0 < most < 480:
+        t.fail(f"the largest batch should lie between 0 and 480: {most}")
+
+
+def which_gpu(runs):
+    """Ranks take the GPUs of their host in turn, say which, and NCCL joins them where they have one each; the bits are the same."""
+    want = t.hashes(runs.go(1, 0)[0])
+    for ranks, gpus, wire, told in ((3, 4, "nccl", [0, 1, 2]), (2, 1, "mpi", [0, 0]), (3, 2, "mpi", [0, 1, 0])):
+        folder, err = runs.go(ranks, 0, f"joined by {wire}", {"EBB_DOUBLE_GPUS": str(gpus)})
+        record = t.record(folder)
+        if [int(d.rsplit(" ", 1)[1]) for d in record["devices"]] != told or record["wire"] != wire:
+            t.fail(f"{ranks} ranks on {gpus} GPUs: {record['devices']}, {record['wire']}")
+        if len(re.findall(r"rank \d on .*: double of a GPU", err)) != ranks:
+            t.fail(f"every rank should say its GPU:\n{err}")
+        if t.hashes(folder) != want:
+            t.fail(f"{ranks} ranks on {gpus} GPUs: other bits than one rank")
+    folder, _ = runs.go(2, 0, "joined by mpi", {"EBB_DOUBLE_GPUS": "2"}, ["train.wire=mpi"])
+    if t.hashes(folder) != want:
+        t.fail("by host memory: other bits")
+    runs.go(2, 0, "joined by nccl", {"EBB_DOUBLE_GPUS": "2"}, ["train.sync=fast"])
+    runs.go(2, 64, "ranks 0 and 1 share GPU 0 of .*, which NCCL does not do", {"EBB_DOUBLE_GPUS": "1"}, ["train.wire=nccl"])
+
+
+def one_rank_a_gpu(runs):
+    """Alone on a machine with several GPUs the command starts the ranks itself."""
+    for gpus, options, ranks in ((3, [], 3), (3, ["--ranks", "1"], 1), (1, [], 1), (1, ["--ranks", "2"], 2), (8, [], 6)):
+        folder, _ = runs.go(0, 0, "", {"EBB_DOUBLE_GPUS": str(gpus)}, options=options)
+        if t.record(folder)["ranks"] != ranks:
+            t.fail(f"{gpus} GPUs {options}: {t.record(folder)['ranks']} ranks, wanted {ranks}")
+    runs.go(0, 69, "cannot start 2 ranks: mpirun: .*--ranks 1", {"EBB_DOUBLE_GPUS": "2", "PATH": "/nowhere"})
+
+
+def mixed_kinds(runs):
+    each = {1: {"EBB_DOUBLE_KIND": "another GPU"}}
+    runs.go(2, 64, "rank 1 computes on another GPU .*equal bits on GPUs of one kind only", {"EBB_DOUBLE_GPUS": "2"}, each=each)
+    runs.go(2, 0, "", {"EBB_DOUBLE_GPUS": "2"}, ["train.sync=fast"], each=each)
+
+
+def ends_all(runs, words, code, ranks, env, each):
+    folder, err = runs.go(ranks, code, words, {"EBB_DOUBLE_GPUS": "4", **env}, each=each)
+    if t.record(folder)["outcome"] != "failed":
+        t.fail(f"the record should say failed, not {t.record(folder)['outcome']}\n{err}")
+
+
+def lost_gpu(runs):
+    """A GPU that falls off, in passes or in sums, alone or on one of several ranks."""
+    for waits in (150, 183):
+        ends_all(runs, "the GPU is lost to this process: see `dmesg", 69, 0, {"EBB_DOUBLE_LOST": str(waits)}, None)
+    for waits in (150, 172, 174):
+        ends_all(runs, "the GPU is lost to this process: see `dmesg", 69, 3, {}, {1: {"EBB_DOUBLE_LOST": str(waits)}})
+
+
+def nccl_fails(runs):
+    """An error of NCCL at once or later, and a call that never ends, on one rank of three."""
+    for call, kind in ((0, "error"), (0, "hang"), (1, "async"), (2, "error"), (17, "async"), (17, "hang")):
+        folder, err = runs.go(3, 69, "NCCL: .* on rank [0-2]: ", {"EBB_DOUBLE_GPUS": "3", "EBB_NCCL_FAULT": f"2:{call}:{kind}"})
+        if t.record(folder)["outcome"] != "failed":
+            t.fail(f"{kind} in call {call}: the record says {t.record(folder)['outcome']}\n{err}")
+
+
+def nccl_is_missing(runs):
+    """Without NCCL's library gradients go through host memory, unless it was insisted on."""
+    folder = f"{runs.folder}/no-nccl"
+    os.mkdir(folder)
+    os.symlink(os.path.join(os.path.abspath(os.environ["EBB_BACKEND_PATH"]), "libebb_cuda_double.so"), f"{folder}/libebb_cuda_double.so")
+    env = {"EBB_DOUBLE_GPUS": "2", "EBB_BACKEND_PATH": folder}
+    runs.go(2, 0, "gradients go through host memory, since NCCL cannot be used: wire nccl_double is not installed", env)
+    runs.go(2, 69, "wire nccl_double is not installed", env, ["train.wire=nccl"])
+
+
+CASES = [no_gpu, old_driver, nonsense_in_visible_devices, too_little_memory, which_gpu, one_rank_a_gpu, mixed_kinds, lost_gpu, nccl_fails,
+         nccl_is_missing]
+
+
+def main():
+    with tempfile.TemporaryDirectory(prefix="ebb-gpu-") as folder:
+        runs = Runs(folder)
+        for case in CASES:
+            if len(sys.argv) < 2 or case.__name__ in sys.argv[1:]:
+                start = time.time()
+                case(runs)
+                print(f"ok {case.__name__} {time.time() - start:.1f} s", flush=True)
+    print("1 passed, 0 failed")
+
+
+if __name__ == "__main__":
+    main()
