@@ -1,4 +1,5 @@
-/* Ranks and how they talk: a table of operations that a transport fills (self, mpi; nccl later).
+/* Ranks and how they talk: a table of operations that a transport fills (self, mpi), and wires between devices (through
+ * host memory, or NCCL).
  *
  * Only the thread that created a communicator may call into it (MPI_THREAD_FUNNELED). "Collective" functions must be
  * called by all ranks in the same order. Sizes are 64-bit; a transport cuts long messages itself.

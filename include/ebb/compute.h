@@ -39,6 +39,9 @@ typedef enum ebb_act {
     EBB_ACT_SIGMOID
 } ebb_act_t;
 
+/* Arithmetic of dense products on a device: factors rounded to tf32 or bf16, sums and results in float32. */
+typedef enum ebb_precision { EBB_PRECISION_FP32, EBB_PRECISION_TF32, EBB_PRECISION_BF16 } ebb_precision_t;
+
 typedef enum ebb_loss_kind {
     EBB_LOSS_SOFTMAX_CE,
     EBB_LOSS_BINARY_CE,
@@ -251,6 +254,11 @@ typedef struct ebb_backend_ops {
 
     /* ---- only of backends without EBB_CAP_HOST_MEMORY, whose gradients the host cannot sum ---- */
     ebb_status_t (*device_info)(void *dev, ebb_device_info_t *info);
+    /* Host memory from which copies to the device need not wait; NULL: there is none. */
+    void *(*host_alloc)(void *dev, size_t bytes);
+    void (*host_free)(void *dev, void *ptr);
+    /* Of gemm from now on, in all contexts; fp32 at first. */
+    ebb_status_t (*set_precision)(void *dev, ebb_precision_t precision);
     /* Rows idx[k] of a table into rows k of val (n, width). */
     ebb_status_t (*get_rows)(ebb_exec_t *x, int64_t n, int64_t width, const int32_t *idx, const float *table,
                              float *val);

@@ -68,10 +68,8 @@ static const needed_t required[] = {
 };
 
 static const needed_t required_of_devices[] = {
-    ENTRY(device_info),
-    ENTRY(get_rows),
-    ENTRY(rows_find),
-    ENTRY(rows_add),
+    ENTRY(device_info), ENTRY(host_alloc), ENTRY(host_free), ENTRY(set_precision),
+    ENTRY(get_rows),    ENTRY(rows_find),  ENTRY(rows_add),
 };
 
 static ebb_status_t check_entries(const ebb_backend_ops_t *ops, const needed_t *wanted, size_t n)
@@ -120,7 +118,7 @@ ebb_status_t ebb_backend_open(const char *name, int device, ebb_backend_t **back
     opened_t *o;
     *backend_p = NULL;
     EBB_TRY(EBB_NEW("backend", &o));
-    if (strcmp(name, "cpu") == 0) {
+    if (name && strcmp(name, "cpu") == 0) {
         EBB_TRY_GOTO(status, ebb_cpu_open(&o->public), fail);
     } else {
         EBB_TRY_GOTO(status, ebb_plugin_find("backend", name, path, sizeof path), fail);

@@ -16,6 +16,7 @@
 static const char *const sync_choices[] = {"canonical", "fast", NULL};
 static const char *const corrupt_choices[] = {"fail", "skip", NULL};
 static const char *const nonfinite_choices[] = {"stop", "rollback", NULL};
+static const char *const precision_choices[] = {"fp32", "tf32", "bf16", NULL};
 static const char *const wire_choices[] = {"auto", "mpi", "nccl", NULL};
 static const char *const rows_choices[] = {"auto", "sparse", "dense", NULL};
 
@@ -83,6 +84,10 @@ static const ebb_option_t run_table[] = {
     {KEY("train.backend", EBB_OPT_STRING, backend, "cpu", NULL, 0, 0, NULL,
          "what computes, and where weights, gradients and optimiser state live: cpu, cuda (a GPU for each rank, in "
          "turn)")},
+    {KEY("train.precision", EBB_OPT_CHOICE, precision, "fp32", NULL, 0, 0, precision_choices,
+         "of dense products with train.backend cuda: tf32 and bf16 round their factors; sums, weights and optimiser "
+         "state "
+         "stay fp32")},
     {KEY("train.wire", EBB_OPT_CHOICE, wire, "auto", NULL, 0, 0, wire_choices,
          "how gradients go from GPU to GPU: nccl, or mpi, through host memory; auto: nccl where each rank has a GPU of "
          "its "

@@ -34,7 +34,8 @@ struct ebb_run_config {
     double clip_norm;
     int sync, rows, on_corrupt, on_nonfinite; /* as in their choices */
     char *backend;
-    int wire; /* ebb_wire_choice_t */
+    int wire;      /* ebb_wire_choice_t */
+    int precision; /* ebb_precision_t */
     /* eval */
     char *metrics;
     int64_t eval_every;

@@ -56,7 +56,7 @@ static ebb_status_t build(ebb_predictor_t *p, const char *file, int threads)
     EBB_TRY(ebb_checkpoint_read_meta(file, &p->meta));
     EBB_TRY(ebb_run_config_resume(p->meta.config, 0, NULL, &p->config));
     EBB_TRY(ebb_data_record_read(p->meta.dataset, &p->trained));
-    EBB_TRY(ebb_workers_init(&p->workers, p->comm, p->config->backend, threads));
+    EBB_TRY(ebb_workers_init(&p->workers, p->comm, p->config->backend, (ebb_precision_t)p->config->precision, threads));
     char *model = ebb_json_dump(p->config->model);
     if (!model)
         return EBB_FAIL(EBB_ENOMEM, "out of memory");

@@ -94,6 +94,12 @@ static ebb_status_t build_loader(ebb_run_t *run)
                                     .memory_bytes = c->memory_bytes,
                                     .depth = (int)c->depth,
                                     .skip_corrupt = c->on_corrupt == 1};
+    const ebb_backend_t *backend = run->workers.backend;
+    if (!(backend->ops->caps & EBB_CAP_HOST_MEMORY)) {
+        options.alloc = backend->ops->host_alloc;
+        options.free = backend->ops->host_free;
+        options.alloc_user = backend->dev;
+    }
     ebb_run_config_transform(c, &options.transform);
     ebb_status_t status = ebb_loader_create(run->data, &options, &run->loader);
     ebb_free(lanes);
@@ -144,7 +150,8 @@ static ebb_status_t find_whole_rows(ebb_run_t *run)
 static ebb_status_t init_local(ebb_run_t *run)
 {
     EBB_TRY(open_data(run));
-    EBB_TRY(ebb_workers_init(&run->workers, run->comm, run->config->backend, (int)run->config->threads));
+    EBB_TRY(ebb_workers_init(&run->workers, run->comm, run->config->backend, (ebb_precision_t)run->config->precision,
+                             (int)run->config->threads));
     EBB_TRY(build_model(run));
     EBB_TRY(build_measures(run));
     EBB_TRY(build_loader(run));

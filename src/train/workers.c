@@ -4,11 +4,24 @@
 
 #include <string.h>
 
-ebb_status_t ebb_workers_init(ebb_workers_t *w, const ebb_comm_t *comm, const char *backend, int threads)
+static ebb_status_t set_precision(const ebb_backend_t *backend, ebb_precision_t precision)
+{
+    if (precision == EBB_PRECISION_FP32)
+        return EBB_OK;
+    if (backend->ops->caps & EBB_CAP_HOST_MEMORY)
+        return EBB_FAIL(EBB_EUSAGE,
+                        "train.precision: backend %s computes in fp32; tf32 and bf16 are of train.backend cuda",
+                        backend->ops->name);
+    return backend->ops->set_precision(backend->dev, precision);
+}
+
+ebb_status_t ebb_workers_init(ebb_workers_t *w, const ebb_comm_t *comm, const char *backend, ebb_precision_t precision,
+                              int threads)
 {
     memset(w, 0, sizeof *w);
     w->threads = threads > 0 ? threads : ebb_comm_cores(comm);
     EBB_TRY(ebb_backend_open(backend, ebb_comm_local_rank(comm), &w->backend));
+    EBB_TRY(set_precision(w->backend, precision));
     EBB_TRY(ebb_pool_create(w->threads, &w->pool));
     EBB_TRY(EBB_NEW_ARRAY("workers", w->threads, &w->exec));
     EBB_TRY(EBB_NEW_ARRAY("workers", w->threads, &w->worker));

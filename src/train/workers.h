@@ -27,7 +27,8 @@ typedef struct ebb_workers {
 } ebb_workers_t;
 
 /* threads 0: this rank's share of the host's cores. */
-ebb_status_t ebb_workers_init(ebb_workers_t *w, const ebb_comm_t *comm, const char *backend, int threads);
+ebb_status_t ebb_workers_init(ebb_workers_t *w, const ebb_comm_t *comm, const char *backend, ebb_precision_t precision,
+                              int threads);
 /* Make room for passes of the model over up to `rows` rows. */
 ebb_status_t ebb_workers_fit(ebb_workers_t *w, const ebb_model_t *model, int64_t rows);
 void ebb_workers_cleanup(ebb_workers_t *w);

@@ -131,6 +131,33 @@ static void products_of_any_shape_layout_and_epilogue_equal_the_cpus(void **stat
     ebb_error_clear();
 }
 
+/* Factors are rounded by at most 2^-9 (bf16) or 2^-11 (tf32) of themselves, and products by twice that. */
+static void products_in_other_precisions_are_within_their_rounding(void **state)
+{
+    static const double rounding[] = {[EBB_PRECISION_TF32] = 0x1p-10, [EBB_PRECISION_BF16] = 0x1p-8};
+    for (ebb_precision_t p = EBB_PRECISION_TF32; p <= EBB_PRECISION_BF16; p++)
+        for (int round = 0; round < 8; round++) {
+            int64_t M = 1 + below(70), N = 1 + below(70), K = 1 + below(90);
+            bool ta = round & 1, tb = round & 2;
+            int64_t lda = (ta ? M : K) + below(3), ldb = (tb ? K : N) + below(3);
+            int64_t na = (ta ? K : M) * lda, nb = (tb ? N : K) * ldb;
+            float *A = numbers(na, 1), *B = numbers(nb, 1), *out[2];
+            assert_ok(side[DEV].ops->set_precision(side[DEV].backend->dev, p));
+            BOTH(s)
+            {
+                float *c = poisoned(s, M * N);
+                assert_ok(s->ops->gemm(s->x, ta, tb, M, N, K, put_floats(s, A, na), lda, put_floats(s, B, nb), ldb,
+                                       0.0f, c, N, NULL, EBB_ACT_NONE));
+                out[WHICH(s)] = get_floats(s, c, M * N);
+            }
+            assert_near("C", M * N, out[CPU], out[DEV], (double)K, rounding[p]);
+            assert_true(K < 20 || memcmp(out[CPU], out[DEV], (size_t)(M * N) * sizeof(float)) != 0);
+            free(A), free(B);
+            clear();
+        }
+    assert_ok(side[DEV].ops->set_precision(side[DEV].backend->dev, EBB_PRECISION_FP32));
+}
+
 static void bias_gradients_are_written_or_added(void **state)
 {
     static const int64_t shapes[][2] = {{1, 1}, {33, 5}, {64, 64}, {1000, 17}, {5, 300}};
@@ -795,6 +822,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(memory_comes_zeroed_keeps_what_is_put_in_and_says_when_there_is_none),
         cmocka_unit_test(products_of_any_shape_layout_and_epilogue_equal_the_cpus),
+        cmocka_unit_test(products_in_other_precisions_are_within_their_rounding),
         cmocka_unit_test(bias_gradients_are_written_or_added),
         cmocka_unit_test(activations_and_their_gradients_equal_the_cpus_also_at_the_ends),
         cmocka_unit_test(layer_normalisation_and_its_gradients_equal_the_cpus),

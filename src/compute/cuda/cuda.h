@@ -22,6 +22,7 @@ typedef struct slot {
 
 typedef struct cuda_device {
     int number, count;
+    ebb_precision_t precision;
     cudaDeviceProp properties;
 } cuda_device_t;
 
@@ -39,7 +40,7 @@ struct ebb_exec {
     cublasHandle_t blas;
     slot_t slot[SLOTS];
     room_t blas_room, sort, key, key_sorted, place, place_sorted, source, head, idx, begin, term, fields, partial,
-        answer, lists, meet, first;
+        answer, lists, meet, first, half_a, half_b;
     int64_t rows_found; /* by rows_find */
     int64_t *told;      /* pinned: what a kernel tells the host */
 };
@@ -132,6 +133,9 @@ ebb_status_t ebb_cuda_set_rows(ebb_exec_t *x, int64_t n, int64_t width, const in
                                float *table);
 
 ebb_status_t ebb_cuda_device_info(void *dev, ebb_device_info_t *info);
+void *ebb_cuda_host_alloc(void *dev, size_t bytes);
+void ebb_cuda_host_free(void *dev, void *ptr);
+ebb_status_t ebb_cuda_set_precision(void *dev, ebb_precision_t precision);
 ebb_status_t ebb_cuda_get_rows(ebb_exec_t *x, int64_t n, int64_t width, const int32_t *idx, const float *table,
                                float *val);
 ebb_status_t ebb_cuda_rows_find(ebb_exec_t *x, const ebb_rows_merge_t *merge, int64_t *n);

@@ -1,6 +1,9 @@
-/* Dense products by cuBLAS in true float32, then bias and activation; the sums over rows that gradients of biases and
- * of layer normalisation are, in pieces of PIECE rows, the pieces in order. */
+/* Dense products by cuBLAS in true float32 (or with factors rounded to tf32 or bf16), then bias and activation; the
+ * sums over rows that gradients of biases and of layer normalisation are, in pieces of PIECE rows, the pieces in order.
+ */
 #include "compute/cuda/math.h"
+
+#include <string.h>
 
 enum { PIECE = 32 };
 
@@ -24,6 +27,69 @@ KERNEL clear_kernel(int64_t n, int64_t N, float *C, int64_t ldc)
     }
 }
 
+/* To the nearest bf16, ties to even; rows of `cols` side by side. */
+KERNEL to_bf16_kernel(int64_t n, int64_t cols, const float *in, int64_t ld, uint16_t *out)
+{
+    EACH(i, n)
+    {
+        float v = in[i / cols * ld + i % cols];
+        uint32_t bits;
+        memcpy(&bits, &v, sizeof bits);
+        bool nan = (bits & 0x7fffffffu) > 0x7f800000u;
+        out[i] = (uint16_t)(nan ? bits >> 16 | 0x40u : (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+    }
+}
+
+/* Factors as cuBLAS takes them. */
+typedef struct factor {
+    const void *ptr;
+    cudaDataType_t type;
+    int ld;
+} factor_t;
+
+static ebb_status_t make_factor(ebb_exec_t *x, room_t *room, int64_t rows, int64_t cols, const float *p, int64_t ld,
+                                factor_t *f)
+{
+    *f = factor_t{p, CUDA_R_32F, (int)ld};
+    if (x->device->precision != EBB_PRECISION_BF16)
+        return EBB_OK;
+    EBB_TRY(ebb_cuda_room(x, room, rows * cols, sizeof(uint16_t), "factors in bf16"));
+    LAUNCH(to_bf16_kernel, rows * cols, x, cols, p, ld, (uint16_t *)room->ptr);
+    *f = factor_t{room->ptr, CUDA_R_16BF, (int)cols};
+    return EBB_OK;
+}
+
+/* C (M,N) = op(A) op(B) + beta C. cuBLAS counts columns first: the transpose of the product, from the operands the
+ * other way round. */
+static ebb_status_t multiply(ebb_exec_t *x, bool ta, bool tb, int64_t M, int64_t N, int64_t K, const float *A,
+                             int64_t lda, const float *B, int64_t ldb, float beta, float *C, int64_t ldc)
+{
+    static const char *const names[] = {"float32", "tf32", "bf16"};
+    const ebb_precision_t precision = x->device->precision;
+    const float one = 1.0f;
+    factor_t a, b;
+    EBB_TRY(make_factor(x, &x->half_a, ta ? K : M, ta ? M : K, A, lda, &a));
+    EBB_TRY(make_factor(x, &x->half_b, tb ? N : K, tb ? K : N, B, ldb, &b));
+    cublasStatus_t s = cublasGemmEx(
+        x->blas, tb ? CUBLAS_OP_T : CUBLAS_OP_N, ta ? CUBLAS_OP_T : CUBLAS_OP_N, (int)N, (int)M, (int)K, &one, b.ptr,
+        b.type, b.ld, a.ptr, a.type, a.ld, &beta, C, CUDA_R_32F, (int)ldc,
+        precision == EBB_PRECISION_TF32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
+    if (s != CUBLAS_STATUS_SUCCESS)
+        return EBB_FAIL(EBB_EUNAVAILABLE, "cuBLAS product of (%lld,%lld) by (%lld,%lld) in %s failed: %s", (long long)M,
+                        (long long)K, (long long)K, (long long)N, names[precision], cublasGetStatusString(s));
+    return EBB_OK;
+}
+
+ebb_status_t ebb_cuda_set_precision(void *dev, ebb_precision_t precision)
+{
+    cuda_device_t *device = (cuda_device_t *)dev;
+    if (precision == EBB_PRECISION_BF16 && device->properties.major < 8)
+        return EBB_FAIL(EBB_EUNAVAILABLE, "%s computes no bf16: it takes a GPU of compute capability 8.0 or newer",
+                        device->properties.name);
+    device->precision = precision;
+    return EBB_OK;
+}
+
 static bool fits_blas(int64_t n)
 {
     return n <= INT32_MAX;
@@ -43,13 +109,8 @@ ebb_status_t ebb_cuda_gemm(ebb_exec_t *x, bool ta, bool tb, int64_t M, int64_t N
     if (M == 0 || N == 0)
         return EBB_OK;
     EBB_TRY(ebb_cuda_use(x));
-    if (K > 0) { /* cuBLAS counts columns first: the transpose of the product, from the operands the other way round */
-        const float one = 1.0f;
-        cublasStatus_t s = cublasSgemm(x->blas, tb ? CUBLAS_OP_T : CUBLAS_OP_N, ta ? CUBLAS_OP_T : CUBLAS_OP_N, (int)N,
-                                       (int)M, (int)K, &one, B, (int)ldb, A, (int)lda, &beta, C, (int)ldc);
-        if (s != CUBLAS_STATUS_SUCCESS)
-            return EBB_FAIL(EBB_EUNAVAILABLE, "cuBLAS sgemm of (%lld,%lld) by (%lld,%lld) failed: %s", (long long)M,
-                            (long long)K, (long long)K, (long long)N, cublasGetStatusString(s));
+    if (K > 0) {
+        EBB_TRY(multiply(x, ta, tb, M, N, K, A, lda, B, ldb, beta, C, ldc));
     } else if (beta == 0.0f) {
         LAUNCH(clear_kernel, M * N, x, N, C, ldc);
     }

@@ -96,6 +96,22 @@ void ebb_cuda_free(void *dev, void *ptr)
         (void)cudaFree(ptr);
 }
 
+void *ebb_cuda_host_alloc(void *dev, size_t bytes)
+{
+    void *ptr = NULL;
+    if (use_device((const cuda_device_t *)dev) == EBB_OK && cudaMallocHost(&ptr, bytes > 0 ? bytes : 1) == cudaSuccess)
+        return ptr;
+    (void)cudaGetLastError();
+    ebb_error_clear();
+    return NULL;
+}
+
+void ebb_cuda_host_free(void *dev, void *ptr)
+{
+    if (ptr && use_device((const cuda_device_t *)dev) == EBB_OK)
+        (void)cudaFreeHost(ptr);
+}
+
 static ebb_status_t move(ebb_exec_t *x, void *dst, const void *src, size_t bytes, cudaMemcpyKind kind, const char *what)
 {
     EBB_TRY(ebb_cuda_use(x));
@@ -200,9 +216,9 @@ void ebb_cuda_exec_destroy(ebb_exec_t *x)
 {
     if (!x || ebb_cuda_use(x) != EBB_OK)
         return;
-    room_t *rooms[] = {&x->blas_room, &x->sort,   &x->key,   &x->key_sorted, &x->place, &x->place_sorted,
-                       &x->source,    &x->head,   &x->idx,   &x->begin,      &x->term,  &x->fields,
-                       &x->partial,   &x->answer, &x->lists, &x->meet,       &x->first};
+    room_t *rooms[] = {&x->blas_room, &x->sort, &x->key,   &x->key_sorted, &x->place,  &x->place_sorted, &x->source,
+                       &x->head,      &x->idx,  &x->begin, &x->term,       &x->fields, &x->partial,      &x->answer,
+                       &x->lists,     &x->meet, &x->first, &x->half_a,     &x->half_b};
     if (x->blas)
         (void)cublasDestroy(x->blas);
     for (room_t *room : rooms)
@@ -224,7 +240,7 @@ static ebb_backend_ops_t make_table(void)
     ebb_backend_ops_t t;
     memset(&t, 0, sizeof t);
     t.version = EBB_BACKEND_VERSION;
-    t.caps = 0;
+    t.caps = EBB_CAP_BF16;
     t.name = EBB_CUDA_NAME;
     t.describe = ebb_cuda_describe;
     t.alloc = ebb_cuda_alloc;
@@ -263,6 +279,9 @@ static ebb_backend_ops_t make_table(void)
     t.update_rows = ebb_cuda_update_rows;
     t.set_rows = ebb_cuda_set_rows;
     t.device_info = ebb_cuda_device_info;
+    t.host_alloc = ebb_cuda_host_alloc;
+    t.host_free = ebb_cuda_host_free;
+    t.set_precision = ebb_cuda_set_precision;
     t.get_rows = ebb_cuda_get_rows;
     t.rows_find = ebb_cuda_rows_find;
     t.rows_add = ebb_cuda_rows_add;

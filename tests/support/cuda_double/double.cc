@@ -69,6 +69,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device)
     memset(properties, 0, sizeof *properties);
     const char *kind = getenv("EBB_DOUBLE_KIND");
     snprintf(properties->name, sizeof properties->name, "%s", kind ? kind : "double of a GPU");
+    properties->major = 9;
     properties->uuid.bytes[0] = (char)device;
     properties->totalGlobalMem = capacity();
     return cudaSuccess;
@@ -238,17 +239,30 @@ cublasStatus_t cublasSetWorkspace(cublasHandle_t handle, void *workspace, size_t
     return CUBLAS_STATUS_SUCCESS;
 }
 
-cublasStatus_t cublasSgemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
-                           const float *alpha, const float *A, int lda, const float *B, int ldb, const float *beta,
-                           float *C, int ldc)
+/* Element i as the tensor cores see it: tf32 keeps 10 bits of the mantissa. */
+static float factor_at(const void *p, int64_t i, cudaDataType_t type, cublasComputeType_t compute)
 {
+    uint32_t bits = type == CUDA_R_16BF ? (uint32_t)((const uint16_t *)p)[i] << 16 : ((const uint32_t *)p)[i];
+    float value;
+    if (type == CUDA_R_32F && compute == CUBLAS_COMPUTE_32F_FAST_TF32)
+        bits = (bits + 0x1000u) & ~0x1fffu;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
+                            const void *alpha, const void *A, cudaDataType_t type_a, int lda, const void *B,
+                            cudaDataType_t type_b, int ldb, const void *beta, void *C, cudaDataType_t type_c, int ldc,
+                            cublasComputeType_t compute, cublasGemmAlgo_t algorithm)
+{
+    float one = *(const float *)alpha, keep = *(const float *)beta;
     for (int64_t j = 0; j < n; j++)
         for (int64_t i = 0; i < m; i++) {
-            float sum = 0.0f, *c = C + j * ldc + i;
+            float sum = 0.0f, *c = (float *)C + j * ldc + i;
             for (int64_t p = 0; p < k; p++)
-                sum +=
-                    A[ta == CUBLAS_OP_N ? p * lda + i : i * lda + p] * B[tb == CUBLAS_OP_N ? j * ldb + p : p * ldb + j];
-            *c = *beta == 0.0f ? *alpha * sum : *alpha * sum + *beta * *c;
+                sum += factor_at(A, ta == CUBLAS_OP_N ? p * lda + i : i * lda + p, type_a, compute) *
+                       factor_at(B, tb == CUBLAS_OP_N ? j * ldb + p : p * ldb + j, type_b, compute);
+            *c = keep == 0.0f ? one * sum : one * sum + keep * *c;
         }
     return CUBLAS_STATUS_SUCCESS;
 }

@@ -1,5 +1,5 @@
 /* Backends that must be refused, one per FAKE: 1 wrong table version, 2 a missing entry, 3 its entry fails, 4 no entry
- * exported; 0 is complete and must open. */
+ * exported, 5 a device without what devices need; 0 is complete and must open. */
 #include <ebb/compute.h>
 
 #include <stdlib.h>
@@ -20,6 +20,7 @@ static void fake_close(ebb_backend_t *backend)
 
 static const ebb_backend_ops_t table = {
     .version = EBB_BACKEND_VERSION + (FAKE == 1),
+    .caps = FAKE == 5 ? 0 : EBB_CAP_HOST_MEMORY,
     .name = "fake",
     .describe = OP,
     .alloc = OP,

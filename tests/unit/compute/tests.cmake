@@ -7,7 +7,7 @@ ebb_unit_test(compute isa)
 ebb_unit_test(compute signals)
 
 # Loadable backends that are whole (0) or broken in one way each.
-foreach(fake 0 1 2 3 4)
+foreach(fake 0 1 2 3 4 5)
   add_library(ebb_fake${fake} MODULE unit/compute/fake_backend.c)
   target_link_libraries(ebb_fake${fake} PRIVATE ebb_flags)
   target_compile_definitions(ebb_fake${fake} PRIVATE FAKE=${fake})
