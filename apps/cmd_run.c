@@ -100,7 +100,7 @@ static const ebb_example_t examples[] = {
 /* ---- words of a command line ---- */
 
 typedef struct words {
-    char *word[9 + 2 * 256];
+    char *word[11 + 2 * 256];
     int n;
 } words_t;
 
@@ -139,6 +139,8 @@ static ebb_status_t add_common(const run_options_t *o, plan_t *p, words_t *w)
     snprintf(p->log_every, sizeof p->log_every, "%lld", (long long)o->log_every);
     EBB_TRY(add(w, "--log-every"));
     EBB_TRY(add(w, p->log_every));
+    EBB_TRY(add(w, "--ranks")); /* alone is alone, also where there are several GPUs */
+    EBB_TRY(add(w, "1"));
     return o->quiet ? add(w, "--quiet") : EBB_OK;
 }
 
