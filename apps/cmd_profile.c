@@ -115,6 +115,8 @@ static ebb_status_t compose(const trial_t *t, char *text, size_t size, char dir[
     word[n++] = "train";
     word[n++] = (char *)t->file;
     word[n++] = "--quiet";
+    word[n++] = "--ranks"; /* alone is alone, also where there are several GPUs */
+    word[n++] = "1";
     snprintf(dir, PATH_MAX, "run.dir=%.*s", PATH_MAX - 16, t->folder);
     for (int i = 0; i < t->o->set.n && n + 32 < MOST_WORDS; i++) {
         word[n++] = "--set";

@@ -253,12 +253,15 @@ static void check(const shape_t *s)
 static void show(const char *what, const shape_t *s, timing_t ours, timing_t peer, double roof)
 {
     double bytes = 8.0 * (double)s->nnz + 4.0 * (double)s->H * (double)(s->touched + ROWS);
-    const char *line =
-        json ? "{\"op\":\"%s\",\"cols\":%lld,\"nnz_per_row\":%lld,\"H\":%lld,\"seconds\":%.9f,\"spread_percent\":%.1f,"
-               "\"bytes_per_s\":%.4e,\"share_of_copy\":%.4f,\"times_cusparse\":%.3f}\n"
-             : "%-12s %9lld %6lld %5lld  %10.6f s +-%4.1f %%  %8.3e B/s  %.2f of copy  %.2f x cuSPARSE\n";
-    printf(line, what, (long long)s->cols, (long long)(s->nnz / ROWS), (long long)s->H, ours.median, bench_spread(ours),
-           bytes / ours.median, bytes / ours.median / roof, peer.median / ours.median);
+    long long cols = s->cols, each = s->nnz / ROWS, H = s->H;
+    double rate = bytes / ours.median, times = peer.median / ours.median;
+    if (json)
+        printf("{\"op\":\"%s\",\"cols\":%lld,\"nnz_per_row\":%lld,\"H\":%lld,\"seconds\":%.9f,\"spread_percent\":%.1f,"
+               "\"bytes_per_s\":%.4e,\"share_of_copy\":%.4f,\"times_cusparse\":%.3f}\n",
+               what, cols, each, H, ours.median, bench_spread(ours), rate, rate / roof, times);
+    else
+        printf("%-12s %9lld %6lld %5lld  %10.6f s +-%4.1f %%  %8.3e B/s  %.2f of copy  %.2f x cuSPARSE\n", what, cols,
+               each, H, ours.median, bench_spread(ours), rate, rate / roof, times);
     fflush(stdout);
 }
 
@@ -293,9 +296,12 @@ int main(int argc, char **argv)
     double copy = copy_bandwidth(), fp32 = matmul_peak(CUDA_R_32F, CUBLAS_COMPUTE_32F_PEDANTIC, 4);
     double tf32 = matmul_peak(CUDA_R_32F, CUBLAS_COMPUTE_32F_FAST_TF32, 4);
     double bf16 = matmul_peak(CUDA_R_16BF, CUBLAS_COMPUTE_32F, 2);
-    printf(json ? "{\"device\":\"%s\",\"copy_bytes_per_s\":%.4e,\"fp32\":%.4e,\"tf32\":%.4e,\"bf16\":%.4e}\n"
-                : "%s\nroofs: copy %.3e B/s, matmul fp32 %.3e, tf32 %.3e, bf16 %.3e FLOP/s\n",
-           text, copy, fp32, tf32, bf16);
+    if (json)
+        printf("{\"device\":\"%s\",\"copy_bytes_per_s\":%.4e,\"fp32\":%.4e,\"tf32\":%.4e,\"bf16\":%.4e}\n", text, copy,
+               fp32, tf32, bf16);
+    else
+        printf("%s\nroofs: copy %.3e B/s, matmul fp32 %.3e, tf32 %.3e, bf16 %.3e FLOP/s\n", text, copy, fp32, tf32,
+               bf16);
     run_shapes(copy);
     ops->exec_destroy(x);
     ebb_backend_close(gpu);
