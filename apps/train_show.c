@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #define PLAIN_SECONDS 5.0
+#define FEW_STEPS     50 /* in a run of fewer a model hardly learns */
 
 static const char *count(double n, char text[32])
 {
@@ -37,6 +38,8 @@ void train_show_start(const char *name, const json_t *facts)
     double ranks = number(facts, "ranks"), threads = number(facts, "threads");
     fprintf(stderr, "run    %s: %s steps of %.0f rows, %.0f an epoch\n", name, count(number(facts, "total_steps"), a),
             number(facts, "batch"), number(facts, "epoch_steps"));
+    if (number(facts, "total_steps") < FEW_STEPS && number(facts, "batch") > number(facts, "lanes"))
+        fprintf(stderr, "       few steps to learn in: a smaller train.batch or more train.epochs gives more\n");
     fprintf(stderr, "data   %s: %s rows x %s columns, %s non-zeros\n", string(data, "name"),
             count(number(data, "rows"), a), count(number(data, "cols"), b), count(number(data, "nnz"), c));
     fprintf(stderr, "model  %s parameters\n", count(number(facts, "parameters"), a));

@@ -52,8 +52,9 @@ static ebb_status_t no_column(const csv_t *csv, const char *what, const char *na
         names[i] = csv->column[i].name;
     snprintf(word, sizeof word, "%.*s", n, name);
     const char *nearest = ebb_text_nearest(word, names);
-    return EBB_FAIL(EBB_EUSAGE, "%s: there is no column \"%s\"; %s \"%s\"", what, word,
-                    nearest ? "did you mean" : "the first is", nearest ? nearest : csv->column[0].name);
+    return EBB_FAIL(EBB_EUSAGE, "%s: there is no column \"%s\"; %s \"%s\"%s", what, word,
+                    nearest ? "did you mean" : "the first is", nearest ? nearest : csv->column[0].name,
+                    nearest ? "?" : "");
 }
 
 static ebb_status_t bad_kind(const char *text, int n)

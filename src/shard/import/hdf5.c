@@ -14,12 +14,13 @@
 #include <stdio.h>
 #include <string.h>
 
-/* "dataset" and "dataset:target" of ebb_dataset_open from the options. */
-static const char *place(const ebb_pack_options_t *o, char *text, size_t size)
+/* "dataset", "dataset:target" and, for the usual matrix of a file, ":target" of ebb_dataset_open from the options. */
+static const char *place(const char *path, const ebb_pack_options_t *o, char *text, size_t size)
 {
     if (!o->dataset && !o->target)
         return NULL;
-    snprintf(text, size, "%s%s%s", o->dataset ? o->dataset : "X", o->target ? ":" : "", o->target ? o->target : "");
+    const char *usual = ebb_file_is_dir(path) ? "X" : "";
+    snprintf(text, size, "%s%s%s", o->dataset ? o->dataset : usual, o->target ? ":" : "", o->target ? o->target : "");
     return text;
 }
 
@@ -33,7 +34,7 @@ static ebb_status_t open_data(hdf5_source_t *h, const char *path, const ebb_pack
 {
     char where[1024];
     bool by_columns = false;
-    const char *dataset = place(o, where, sizeof where);
+    const char *dataset = place(path, o, where, sizeof where);
     EBB_TRY(ebb_file_is_dir(path) ? ebb_dataset_open(path, dataset, &h->ds)
                                   : ebb_foreign_open(path, dataset, &by_columns, &h->ds));
     h->info = *ebb_dataset_info(h->ds);

@@ -63,9 +63,16 @@ static ebb_status_t guess(const char *path, ebb_stream_t *stream, int64_t skip_l
             *format_p = ebb_formats[i];
         }
     }
-    return best > 0 ? EBB_OK
-                    : EBB_FAIL(EBB_EDATA,
-                               "%s: does not look like any format known here; if it is one, name it with --from", path);
+    if (best > 0)
+        return EBB_OK;
+    ebb_text_t list = {0};
+    for (int i = 0; ebb_formats[i]; i++)
+        ebb_text_add(&list, "%s%s", i ? ", " : "", ebb_formats[i]->name);
+    ebb_status_t status =
+        EBB_FAIL(EBB_EDATA, "%s: does not look like any format known here; if it is one, name it with --from: %s", path,
+                 list.s ? list.s : "");
+    ebb_text_free(&list);
+    return status;
 }
 
 ebb_status_t ebb_format_guess(const char *path, int64_t skip_lines, const ebb_format_t **format_p)

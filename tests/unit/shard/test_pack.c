@@ -2,6 +2,7 @@
 #include "pack.h"
 #include "shard/import/number.h"
 
+#include <hdf5.h>
 #include <math.h>
 
 static char *dir;
@@ -230,6 +231,29 @@ static void arrays_are_read_in_either_order(void **state)
     assert_fails(pack_bytes(npy, sizeof npy - 1, (ebb_pack_options_t){0}), EBB_EDATA, "truncated");
 }
 
+static void add_dataset(hid_t file, const char *name, hid_t type, int dims, const void *values)
+{
+    const hsize_t size[] = {3, 2};
+    hid_t space = H5Screate_simple(dims, size, NULL);
+    hid_t set = H5Dcreate2(file, name, type, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    assert_true(set >= 0 && H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0);
+    H5Dclose(set);
+    H5Sclose(space);
+}
+
+/* Naming the targets alone does not name the matrix. */
+static void the_only_matrix_of_an_hdf5_file_needs_no_name(void **state)
+{
+    const char *source = in_dir(dir, "plain.h5");
+    hid_t file = H5Fcreate(source, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+    add_dataset(file, "numbers", H5T_NATIVE_FLOAT, 2, (const float[]){1, 2, 3, 4, 5, 6});
+    add_dataset(file, "labels", H5T_NATIVE_INT, 1, (const int[]){1, 0, 1});
+    assert_true(H5Fclose(file) >= 0);
+    ebb_pack_options_t options = {.target = "labels", .force = true};
+    assert_ok(ebb_pack(self, 1, &source, in_dir(dir, "dest"), &options));
+    assert_string_equal(dump("dest"), "1 1 2\n0 3 4\n1 5 6\n");
+}
+
 static void stanzas_become_rows(void **state)
 {
     static const char text[] =
@@ -339,6 +363,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(bad_csv_names_line_and_cure, setup, teardown),
         cmocka_unit_test_setup_teardown(arrays_are_read_in_either_order, setup, teardown),
         cmocka_unit_test_setup_teardown(stanzas_become_rows, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_only_matrix_of_an_hdf5_file_needs_no_name, setup, teardown),
         cmocka_unit_test_setup_teardown(any_threads_and_memory_write_the_same_bytes, setup, teardown),
         cmocka_unit_test_setup_teardown(a_split_may_begin_with_empty_rows, setup, teardown),
         cmocka_unit_test_setup_teardown(only_data_sets_are_replaced, setup, teardown),
