@@ -57,8 +57,8 @@ static const ebb_option_t options[] = {
      .def = "auto",
      .choices = policy_choices,
      .help =
-         "when it runs: at once, in one window, in any windows, on any ranks; auto: asap without a deadline, with one "
-         "pause for a run file and defer for a command"},
+         "when it runs: at once, in one window, in any windows, on any ranks; auto: elastic with --ranks-range, else "
+         "asap without a deadline, and with one pause for a run file and defer for a command"},
     COUNT(ranks, "ranks", 'n', "0", 0, "ranks", "of a run file: how many ranks; 0: one, or the least of --ranks-range"),
     TEXT(range, "ranks-range", "least:most", NULL,
          "of a run file: numbers of ranks that policy elastic may choose from, as in 1:8"),
@@ -192,6 +192,7 @@ static void find_policy(const submit_options_t *o, ebb_queue_spec_t *s)
                : s->run               ? EBB_PAUSE_CHECKPOINT
                                       : EBB_PAUSE_FREEZE;
     s->policy = o->policy != POLICY_AUTO                ? (ebb_plan_policy_t)(o->policy - 1)
+                : s->run && o->range                    ? EBB_PLAN_ELASTIC
                 : !o->deadline                          ? EBB_PLAN_ASAP
                 : s->run && s->pause != EBB_PAUSE_NEVER ? EBB_PLAN_PAUSE
                                                         : EBB_PLAN_DEFER;
