@@ -4,6 +4,7 @@
 #include "base/clock.h"
 
 #include <ebb/jobs.h>
+#include <ebb/slurm.h>
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,6 +46,7 @@ static ebb_status_t run_queue(void *target, int n_operands, char **operands)
     ebb_queue_t *queue;
     ebb_queue_list_t list = {0};
     EBB_TRY(ebb_queue_open(NULL, &queue));
+    ebb_jobs_ask_slurm(queue);
     ebb_status_t status = show_all(queue, target, &list);
     ebb_queue_list_free(&list);
     ebb_queue_close(queue);
@@ -72,13 +74,25 @@ static ebb_status_t ask(ebb_queue_t *queue, const ebb_queue_job_t *job, ebb_queu
     return EBB_OK;
 }
 
+static ebb_status_t tell_slurm(ebb_queue_t *queue, const ebb_queue_job_t *job,
+                               ebb_status_t (*act)(ebb_queue_t *, const ebb_queue_job_t *), const char *word)
+{
+    EBB_TRY(act(queue, job));
+    printf("job %lld %s\n", (long long)job->id, word);
+    return EBB_OK;
+}
+
 static ebb_status_t cancel(ebb_queue_t *queue, const ebb_queue_job_t *job)
 {
+    if (*job->slurm)
+        return tell_slurm(queue, job, ebb_slurm_cancel, "cancelled");
     return ask(queue, job, EBB_CANCELLED, EBB_WISH_CANCEL, "cancelled");
 }
 
 static ebb_status_t hold(ebb_queue_t *queue, const ebb_queue_job_t *job)
 {
+    if (*job->slurm)
+        return tell_slurm(queue, job, ebb_slurm_hold, "held");
     if (job->state != EBB_HELD)
         return ask(queue, job, EBB_HELD, EBB_WISH_HOLD, "held");
     printf("job %lld is held already\n", (long long)job->id);
@@ -92,6 +106,8 @@ static ebb_status_t release(ebb_queue_t *queue, const ebb_queue_job_t *job)
                                  .from = EBB_QUEUE_BIT(EBB_HELD),
                                  .to = job->begun > 0 ? EBB_PAUSED : EBB_QUEUED,
                                  .reason = "released"};
+    if (*job->slurm)
+        return tell_slurm(queue, job, ebb_slurm_release, "released");
     if (job->wish == EBB_WISH_HOLD)
         EBB_TRY(ebb_queue_wish(queue, job->id, EBB_WISH_NONE));
     EBB_TRY(ebb_queue_move(queue, &change, &moved));

@@ -5,6 +5,7 @@
 #include "base/file.h"
 
 #include <ebb/jobs.h>
+#include <ebb/slurm.h>
 #include <ebb/train.h>
 
 #include <limits.h>
@@ -19,11 +20,11 @@ extern char **environ;
 typedef struct submit_options {
     source_options_t source;
     char *name, *deadline, *max_wait, *range, *restart_time, *profile;
-    ebb_string_list_t set, after;
+    ebb_string_list_t set, after, sbatch;
     int policy, pause;
     int64_t ranks, cpus, gpus;
     double hours, power, pue;
-    bool rerun;
+    bool rerun, slurm;
 } submit_options_t;
 
 enum { POLICY_AUTO = 0, PAUSE_AUTO = 0 };
@@ -95,6 +96,15 @@ static const ebb_option_t options[] = {
      .type = EBB_OPT_LIST,
      .offset = offsetof(submit_options_t, set),
      .help = "KEY=VALUE overrides a key of the run file; may be given more than once"},
+    {.name = "slurm",
+     .type = EBB_OPT_FLAG,
+     .offset = offsetof(submit_options_t, slurm),
+     .help = "hand it to Slurm: one batch job for each stretch of the plan"},
+    {.name = "sbatch",
+     .type = EBB_OPT_LIST,
+     .offset = offsetof(submit_options_t, sbatch),
+     .unit = "option",
+     .help = "with --slurm: an option of sbatch, as in --sbatch=--partition=gpu; may be given more than once"},
     SOURCE_NAME_OPTIONS(submit_options_t),
     {0},
 };
@@ -104,6 +114,8 @@ static const ebb_example_t examples[] = {
     {"On as many ranks as the hour deserves",
      "ebb submit run.yaml --policy elastic --ranks 2 --ranks-range 1:8 --deadline 2d --hours 10"},
     {"Any command, in its best window", "ebb submit --name backup --deadline 12h --hours 1 -- ./backup.sh /data"},
+    {"The same through Slurm, on nodes with GPUs",
+     "ebb submit --slurm --sbatch=--partition=gpu run.yaml --gpus 1 --policy elastic --ranks-range 1:8 --deadline 2d"},
     {"One after the other", "ebb submit --after clicks -- ebb eval runs/clicks data/clicks/valid"},
     {0},
 };
@@ -190,6 +202,7 @@ static void find_policy(const submit_options_t *o, ebb_queue_spec_t *s)
 {
     s->pause = o->pause != PAUSE_AUTO ? (ebb_queue_pause_t)(o->pause - 1)
                : s->run               ? EBB_PAUSE_CHECKPOINT
+               : o->slurm             ? EBB_PAUSE_NEVER
                                       : EBB_PAUSE_FREEZE;
     s->policy = o->policy != POLICY_AUTO                ? (ebb_plan_policy_t)(o->policy - 1)
                 : s->run && o->range                    ? EBB_PLAN_ELASTIC
@@ -361,10 +374,38 @@ static ebb_status_t make_spec(const submit_options_t *o, int n, char **operands,
     return find_environment(o, d);
 }
 
+static ebb_status_t hand_to_slurm(const submit_options_t *o, ebb_queue_t *queue, draft_t *d)
+{
+    char self[PATH_MAX], *sbatch[64] = {NULL};
+    int64_t id = 0;
+    ebb_slurm_options_t slurm = {.self = self, .sbatch = sbatch};
+    if (o->sbatch.n >= 64)
+        return EBB_FAIL(EBB_EUSAGE, "--sbatch: more than 63");
+    for (int i = 0; i < o->sbatch.n; i++)
+        sbatch[i] = o->sbatch.item[i];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (n < 0)
+        return ebb_file_error("/proc/self/exe", "read");
+    self[n] = 0;
+    ebb_status_t status = ebb_slurm_submit(queue, &d->spec, &slurm, &id);
+    if (status == EBB_EUNAVAILABLE && id > 0) {
+        EBB_WARN("submit", "%s; the job is kept, and handed over by the next ebb queue or ebb slurm",
+                 ebb_error()->message);
+        ebb_error_clear();
+        status = EBB_OK;
+    }
+    EBB_TRY(status);
+    printf("job %lld \"%s\" submitted to Slurm: policy %s\n", (long long)id, d->spec.name,
+           ebb_plan_policy_name(d->spec.policy));
+    return EBB_OK;
+}
+
 static ebb_status_t enter(const submit_options_t *o, ebb_queue_t *queue, draft_t *d)
 {
     int64_t id;
     EBB_TRY(find_after(o, queue, d));
+    if (o->slurm)
+        return hand_to_slurm(o, queue, d);
     EBB_TRY(ebb_queue_submit(queue, &d->spec, NULL, &id));
     printf("job %lld \"%s\" submitted: policy %s\n", (long long)id, d->spec.name, ebb_plan_policy_name(d->spec.policy));
     return EBB_OK;
@@ -398,7 +439,11 @@ const ebb_command_t cmd_submit = {
         "this environment (but for EBB_CARBON_TOKEN, which the agent must have itself).\n"
         "\n"
         "A run file is carried out by ebb run: it is paused by a checkpoint and given other ranks, and ends with the\n"
-        "same model, bit for bit. Other commands are deferred, or paused by stopping their processes.\n",
+        "same model, bit for bit. Other commands are deferred, or paused by stopping their processes.\n"
+        "\n"
+        "With --slurm the job becomes a chain of Slurm jobs with begin times, one for each stretch of its plan, and\n"
+        "needs no agent; ebb queue, why, cancel, hold and release know it, and ebb slurm plans it again. The state\n"
+        "folder (EBB_STATE_DIR) must be seen by the nodes.\n",
     .min_operands = 1,
     .max_operands = ANY_OPERANDS,
     .options = options,

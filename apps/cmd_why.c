@@ -114,6 +114,7 @@ static ebb_status_t run_why(void *target, int n_operands, char **operands)
     ebb_queue_job_t job = {0};
     ebb_text_t out = {0};
     EBB_TRY(ebb_queue_open(NULL, &queue));
+    ebb_jobs_ask_slurm(queue);
     ebb_status_t status = ebb_queue_find(queue, operands[0], &job);
     if (status == EBB_OK)
         status = explain_job(queue, target, &job, &out);
@@ -180,16 +181,17 @@ static ebb_status_t is_over(ebb_queue_t *queue, int64_t id, bool *over_p)
     return EBB_OK;
 }
 
-static ebb_status_t show_log(ebb_queue_t *queue, int64_t id, bool follow)
+static ebb_status_t show_log(ebb_queue_t *queue, const ebb_queue_job_t *job, bool follow)
 {
     const struct timespec pause = {.tv_nsec = 200000000};
     char path[PATH_MAX];
     bool over = !follow;
     int fd = -1;
-    snprintf(path, sizeof path, "%s/jobs/%lld/log", ebb_queue_path(queue), (long long)id);
+    snprintf(path, sizeof path, "%s/%s/%lld/log", ebb_queue_path(queue), *job->slurm ? "slurm" : "jobs",
+             (long long)job->id);
     for (;;) {
         if (follow)
-            EBB_TRY(is_over(queue, id, &over)); /* before the last reading */
+            EBB_TRY(is_over(queue, job->id, &over)); /* before the last reading */
         if (fd < 0)
             fd = open(path, O_RDONLY | O_CLOEXEC);
         if (fd < 0 && errno != ENOENT)
@@ -213,7 +215,7 @@ static ebb_status_t run_logs(void *target, int n_operands, char **operands)
     EBB_TRY(ebb_queue_open(NULL, &queue));
     ebb_status_t status = ebb_queue_find(queue, operands[0], &job);
     if (status == EBB_OK)
-        status = show_log(queue, job.id, o->follow);
+        status = show_log(queue, &job, o->follow);
     ebb_queue_job_free(&job);
     ebb_queue_close(queue);
     return status;

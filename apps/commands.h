@@ -73,6 +73,7 @@ extern const ebb_command_t cmd_logs;
 extern const ebb_command_t cmd_why;
 extern const ebb_command_t cmd_agent;
 extern const ebb_command_t cmd_keep_job;
+extern const ebb_command_t cmd_slurm;
 extern const ebb_command_t cmd_generate_docs;
 
 /* Exit status of a command that succeeded: 0 unless it answers a question with no. */

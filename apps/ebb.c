@@ -47,6 +47,7 @@ const ebb_command_t *const ebb_commands[] = {
     &cmd_why,
     &cmd_agent,
     &cmd_keep_job,
+    &cmd_slurm,
     &cmd_generate_docs,
     NULL,
 };

@@ -20,6 +20,7 @@
 #include <ebb/carbon.h>
 #include <ebb/plan.h>
 #include <ebb/jobs.h>
+#include <ebb/slurm.h>
 #include <ebb/energy.h>
 #include <ebb/ledger.h>
 

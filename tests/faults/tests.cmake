@@ -39,6 +39,11 @@ add_test(NAME faults.slurm_lua COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIS
 set_tests_properties(faults.slurm_lua PROPERTIES LABELS faults TIMEOUT 600 SKIP_RETURN_CODE 77
   ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>")
 
+# Jobs handed to Slurm. In full: EBB=build/release/apps/ebb tests/faults/slurm_jobs.py kills:100
+add_test(NAME faults.slurm_jobs COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/slurm_jobs.py)
+set_tests_properties(faults.slurm_jobs PROPERTIES LABELS faults TIMEOUT 1200 SKIP_RETURN_CODE 77 PROCESSORS 2
+  ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>")
+
 # In full: build/release/tests/faults_loader 10000 and build/release/tests/kills_loader 1000
 foreach(kind faults kills)
   add_executable(${kind}_loader faults/loader_${kind}.c)

@@ -1,0 +1,230 @@
+#!/usr/bin/env python3
+"""Jobs handed to a real Slurm: `ebb submit --slurm`, and the controller killed at random moments.
+
+Usage: slurm_jobs.py [CASE ...]; cases: elastic wishes array kills:ROUNDS (kills:20 in full)"""
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import ebbslurm
+import ebbtest as t
+import supervise as s
+
+BEGIN = 1654041600  # 2022-06-01T00:00Z: where the intensities begin
+
+
+class Jobs:
+    """A queue whose jobs Slurm carries out, on a clock that runs fast."""
+
+    def __init__(self, cluster, folder, hour=None):
+        self.cluster, self.folder = cluster, folder
+        self.env = {**cluster.env, **s.ENV, "EBB_STATE_DIR": f"{folder}/state", "EBB_CARBON_CACHE": f"{folder}/cache",
+                    "PATH": f"{os.path.dirname(os.path.abspath(t.EBB))}:{ebbslurm.PATH}", "OMPI_MCA_rmaps_base_oversubscribe": "1",
+                    "OMPI_MCA_hwloc_base_binding_policy": "none"}
+        if hour:
+            self.env["EBB_CLOCK"] = f"{BEGIN}:{time.time():.3f}:{3600 / hour}"
+
+    def ebb(self, *args, ok=True):
+        return t.run(args, ok=ok, env=self.env, cwd=self.folder)
+
+    def submit(self, *args):
+        return int(self.ebb("submit", "--slurm", *args).stdout.split()[1])
+
+    def show(self, job=None):
+        jobs = json.loads(self.ebb("queue", "--all", "--json").stdout)
+        return {j["id"]: j for j in jobs} if job is None else next(j for j in jobs if j["id"] == job)
+
+    def wait(self, job, *states):
+        def reached():
+            now = self.show(job)["state"]
+            if now in ("done", "failed", "cancelled") and now not in states:
+                t.fail(f"job {job} is {now}, wanted {states}\n{self.show(job)}{self.log(job)}{self.cluster.logs()}")
+            return now in states
+        self.cluster.wait(reached, f"job {job} {states}")
+
+    def log(self, job):
+        text = ""
+        for name in ("job.sh", "starts", "log"):
+            try:
+                with open(f"{self.folder}/state/slurm/{job}/{name}") as f:
+                    text += f"-- {name}\n" + f.read()[-3000:]
+            except OSError:
+                pass
+        return text
+
+
+def grid(folder, hours):
+    with open(f"{folder}/grid.csv", "w") as f:
+        f.write("time,g\n")
+        for i, g in enumerate(hours):
+            f.write(f"{time.strftime('%Y-%m-%dT%H:%MZ', time.gmtime(BEGIN + 3600 * i))},{g}\n")
+
+
+def elastic(cluster, folder):
+    """A training run in three stretches on one, two and one rank, as a trace of intensities wants it: the model of the undisturbed run."""
+    s.make_data(folder)
+    # Where an hour of the plan is too short for this machine to start anything in it, it is made longer.
+    if not any(stretches_follow_the_plan(cluster, folder, f"night{hour}", hour) for hour in (8, 24, 72)):
+        t.fail("the parts do not run as planned, however long their hours")
+
+
+def stretches_follow_the_plan(cluster, folder, name, hour):
+    with open(f"{folder}/sizes.json", "w") as f:  # two ranks do less than twice the work, for less than twice the power
+        json.dump({"sizes": [{"ranks": 1, "rows_per_s": 1.0, "watts": 100}, {"ranks": 2, "rows_per_s": 1.8, "watts": 250}]}, f)
+    # Dirty, clean, very clean, dirty, clean, ...: the plan is to run, resize, pause and run again.
+    grid(folder, [900, 300, 100, 900, 300] + [900] * 40)
+    jobs = Jobs(cluster, folder, hour)
+    job = jobs.submit("--file", "grid.csv", "--policy", "elastic", "--ranks", "1", "--ranks-range", "1:2", "--hours", "3", "--profile",
+                      "sizes.json", "--deadline", "6h", "--restart-time", "0s", "--name", name, "--set", "train.epochs=100000000",
+                      "--set", "train.max_steps=0", f"{folder}/sparse.yaml")
+    plan = jobs.show(job)["plan"]["stretches"]
+    ranks = [p["ranks"] for p in plan]
+    if len(plan) < 3 or set(ranks) != {1, 2}:
+        t.fail(f"the plan is not what this test wants: {plan}")
+    comments = cluster.output("squeue", "-h", "-o", "%k|%j").splitlines()
+    if len(comments) != len(plan) or not all("planned 2022-06-01" in c and c.endswith(name) for c in comments):
+        t.fail(f"squeue shows {comments}")
+    run_dir = f"{folder}/runs/{name}"
+    jobs.wait(job, "running")
+    # The last stretch has begun: now the run is given its end.
+    starts = f"{folder}/state/slurm/{job}/starts"
+
+    def begun():
+        jobs.wait(job, "running", "paused", "starting")
+        return sum(line.startswith("start") for line in open(starts)) if os.path.exists(starts) else 0
+    last = f"{folder}/state/slurm/{job}/end-{len(plan) - 1}"
+    with open(last) as f:
+        end = int(f.read())
+    cluster.wait(lambda: begun() >= len(plan) or (time.time() > end + 2 * hour and jobs.show(job)["state"] == "running"), "the last part")
+    jobs.ebb("hold", job)
+    jobs.wait(job, "held")
+    steps = t.newest_step(run_dir) + 200
+    with open(f"{folder}/state/slurm/{job}/job.sh") as f:
+        script = f.read()
+    with open(f"{folder}/state/slurm/{job}/job.sh", "w") as f:
+        f.write(script.replace("train.max_steps=0", f"train.max_steps={steps}"))
+    jobs.ebb("release", job)
+    jobs.wait(job, "done")
+    with open(starts) as f:
+        seen = [int(line.split()[4]) for line in f if line.startswith("start")]
+    if s.fingerprint(run_dir) != s.whole(folder, "sparse", steps):
+        t.fail(f"the run differs: {s.fingerprint(run_dir)}\n{jobs.log(job)}")
+    if seen[:len(ranks)] != ranks:
+        print(f"ran on {seen}, planned {ranks} with an hour of {hour} s")
+        return False
+    print(f"elastic: parts on {seen} ranks, held and released, the same model after {steps} steps")
+    return True
+
+
+def wishes(cluster, folder):
+    """Deferred to the clean hour, held, released, cancelled; re-planned when the forecast changes; an option that Slurm refuses."""
+    os.makedirs(f"{folder}/w", exist_ok=True)
+    grid(folder, [500] * 10 + [100] * 2 + [500] * 60)
+    jobs = Jobs(cluster, folder)
+    jobs.env["EBB_CLOCK"] = f"{BEGIN}:{time.time():.3f}:1"
+    job = jobs.submit("--file", "grid.csv", "--policy", "defer", "--hours", "2", "--deadline", "2d", "--name", "late", "--", "true")
+
+    def begins(job):
+        ids = jobs.show(job)["slurm"]
+        shown = cluster.output("scontrol", "-o", "show", "job", ids)
+        fields = dict(word.split("=", 1) for word in shown.split() if "=" in word)
+        return ids, time.mktime(time.strptime(fields["StartTime"], "%Y-%m-%dT%H:%M:%S"))
+
+    ids, start = begins(job)
+    if not 9.9 * 3600 < start - time.time() < 10.1 * 3600:
+        t.fail(f"begins in {start - time.time()} s\n{jobs.show(job)}")
+    if "planned time" not in jobs.ebb("why", job).stdout:
+        t.fail(jobs.ebb("why", job).stdout)
+    grid(folder, [500] * 20 + [100] * 2 + [500] * 50)
+    jobs.ebb("slurm")
+    again, start = begins(job)
+    if again != ids or not 19.9 * 3600 < start - time.time() < 20.1 * 3600:
+        t.fail(f"re-planned: {ids} is {again}, begins in {start - time.time()} s")
+    jobs.ebb("hold", job)
+    if jobs.show(job)["state"] != "held" or cluster.output("squeue", "-h", "-o", "%A").strip():
+        t.fail(f"held: {jobs.show(job)}")
+    jobs.ebb("release", job)
+    if jobs.show(job)["state"] != "starting" or begins(job)[0] == ids:
+        t.fail(f"released: {jobs.show(job)}")
+    jobs.ebb("cancel", job)
+    if jobs.show(job)["state"] != "cancelled" or cluster.output("squeue", "-h", "-o", "%A").strip():
+        t.fail(f"cancelled: {jobs.show(job)}")
+    if jobs.ebb("submit", "--slurm", "--after", job, "--", "true", ok=False).returncode != 64:
+        t.fail("--after is taken, though Slurm is not told of it")
+    refused = jobs.ebb("submit", "--slurm", "--sbatch=--partition=nowhere", "--", "true", ok=False)
+    if refused.returncode != 64 or "partition" not in refused.stderr:
+        t.fail(f"a partition that is not there: {refused}")
+    job = jobs.submit("--", "sh", "-c", "echo hello; exit 3")
+    jobs.wait(job, "failed")
+    if jobs.show(job)["exit_code"] != 3 or jobs.ebb("logs", job).stdout != "hello\n":
+        t.fail(f"{jobs.show(job)}")
+    print("wishes: deferred, planned again, held, released, cancelled; refusals and failures are told")
+
+
+def array(cluster, folder):
+    jobs = Jobs(cluster, folder)
+    job = jobs.submit("--sbatch=--array=1-4", "--", "sh", "-c", f"echo $SLURM_ARRAY_TASK_ID >>{folder}/elements")
+    jobs.wait(job, "done")
+    with open(f"{folder}/elements") as f:
+        if sorted(f.read().split()) != ["1", "2", "3", "4"]:
+            t.fail(f"elements\n{jobs.log(job)}")
+    print("array: each element once")
+
+
+def kills(cluster, folder, rounds):
+    """kill -9 of slurmctld while jobs are submitted, wait, run and end: each job ends once, and no two starts of one overlap."""
+    jobs = Jobs(cluster, folder)
+    rng = random.Random(rounds)
+    out = f"{folder}/out"
+    os.makedirs(out)
+    script = f'echo begin >>{out}/$1; sleep 0.3; echo end >>{out}/$1'
+    known = []
+    for k in range(rounds):
+        for _ in range(rng.randrange(1, 4)):
+            name = f"j{len(known)}"
+            known.append((jobs.submit("--rerun", "--name", name, "--", "sh", "-c", script, "sh", name), name))
+        time.sleep(rng.random() * 1.5)
+        cluster.kill("slurmctld")
+        if rng.random() < 0.5:  # also into the time without a controller
+            name = f"j{len(known)}"
+            known.append((jobs.submit("--rerun", "--name", name, "--", "sh", "-c", script, "sh", name), name))
+        cluster.wait(lambda: cluster.command("squeue").returncode == 0, "the controller")
+
+    def over():
+        states = jobs.show()
+        bad = [states[job] for job, _ in known if states[job]["state"] in ("failed", "cancelled")]
+        if bad:
+            t.fail(f"{bad}\n{jobs.log(bad[0]['id'])}{cluster.logs()}")
+        return all(states[job]["state"] == "done" for job, _ in known)
+    cluster.wait(over, "the end of all jobs")
+    for job, name in known:
+        with open(f"{out}/{name}") as f:
+            words = f.read().split()
+        if words.count("end") != 1 or words[-1] != "end":
+            t.fail(f"{name}: {words}\n{jobs.log(job)}")
+    print(f"kills: slurmctld killed {rounds} times, {len(known)} jobs, each ended once")
+
+
+def main():
+    why = ebbslurm.missing()
+    if why:
+        print("SKIPPED: no Slurm here,", why)
+        sys.exit(t.SKIP)
+    for word in sys.argv[1:] or ["wishes", "array", "elastic", "kills:3"]:
+        name, _, number = word.partition(":")
+        with tempfile.TemporaryDirectory(prefix="ebb-slurm-") as folder:
+            os.chmod(folder, 0o755)
+            try:
+                with ebbslurm.Cluster(f"{folder}/slurm") as cluster:
+                    globals()[name](cluster, folder, *([int(number)] if number else []))
+            except ebbslurm.Unavailable as reason:
+                print(f"SKIPPED: Slurm does not come up here: {reason}")
+                sys.exit(t.SKIP)
+
+
+main()
