@@ -46,17 +46,31 @@ static ebb_status_t add(words_t *w, const char *word)
     return EBB_OK;
 }
 
-static ebb_status_t add_launcher(words_t *w, const char *launcher, int ranks)
+static bool takes_hosts(const char *program)
+{
+    static const char *const names[] = {"mpirun", "mpiexec", "orterun", "prterun"};
+    const char *slash = strrchr(program, '/');
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(slash ? slash + 1 : program, names[i]) == 0)
+            return true;
+    return false;
+}
+
+static ebb_status_t add_launcher(words_t *w, const ebb_job_plan_t *plan)
 {
     char *rest;
-    w->text = ebb_strdup(launcher);
+    w->text = ebb_strdup(plan->launcher);
     if (!w->text)
         return EBB_FAIL(EBB_ENOMEM, "out of memory");
     for (char *word = strtok_r(w->text, " ", &rest); word; word = strtok_r(NULL, " ", &rest))
         EBB_TRY(add(w, word));
     if (w->n == 0)
         return EBB_FAIL(EBB_EUSAGE, "the launcher is an empty command; give one as in --launcher mpirun");
-    snprintf(w->ranks, sizeof w->ranks, "%d", ranks);
+    if (plan->hosts && takes_hosts(w->word[0])) {
+        EBB_TRY(add(w, "--host"));
+        EBB_TRY(add(w, plan->hosts));
+    }
+    snprintf(w->ranks, sizeof w->ranks, "%d", plan->ranks);
     EBB_TRY(add(w, "-np"));
     return add(w, w->ranks);
 }
@@ -64,7 +78,7 @@ static ebb_status_t add_launcher(words_t *w, const char *launcher, int ranks)
 static ebb_status_t compose(const ebb_job_plan_t *plan, bool launched, words_t *w)
 {
     if (launched)
-        EBB_TRY(add_launcher(w, plan->launcher, plan->ranks));
+        EBB_TRY(add_launcher(w, plan));
     for (char *const *word = plan->command; *word; word++)
         EBB_TRY(add(w, *word));
     return add(w, NULL);

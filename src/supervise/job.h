@@ -21,6 +21,7 @@ typedef struct ebb_job {
 typedef struct ebb_job_plan {
     char *const *command; /* ends with NULL */
     const char *launcher; /* of more than one rank, or of any in a Slurm allocation */
+    const char *hosts;    /* "n1:2,n3:2": to these alone, where the launcher is Open MPI's; NULL: wherever it likes */
     int ranks;
 } ebb_job_plan_t;
 

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "supervise/channel.h"
 #include "supervise/job.h"
+#include "supervise/nodes.h"
 #include "supervise/state.h"
 
 #include <poll.h>
@@ -31,6 +32,8 @@ typedef struct loop {
     const ebb_supervise_options_t *options;
     ebb_supervisor_state_t state;
     ebb_job_t job;
+    ebb_nodes_t nodes; /* of a Slurm allocation */
+    ebb_text_t hosts;  /* for the launcher, once one of them is gone */
     bool running;
     int signals, parent; /* descriptors */
     bool parent_gone;
@@ -106,6 +109,9 @@ static void take_request(loop_t *l)
     int n = l->request.ranks, most = l->options->most_ranks, now = l->running ? l->job.ranks : l->target;
     if (most > 0 && n > most) {
         snprintf(text, sizeof text, "the run has %d lanes, so it takes 1 to %d ranks", most, most);
+        answer(l, true, false, text);
+    } else if (l->hosts.n > 0 && n > l->nodes.slots) {
+        snprintf(text, sizeof text, "the nodes that are left have room for %s", ranks_text(l->nodes.slots, a));
         answer(l, true, false, text);
     } else if (n == now) {
         snprintf(text, sizeof text, n ? "has %s already" : "is paused already", ranks_text(n, a));
@@ -212,7 +218,7 @@ static ebb_status_t start_job(loop_t *l)
 {
     char error[8], a[32], b[48];
     int64_t step = ebb_state_newest(&l->state, false);
-    ebb_job_plan_t plan = {.launcher = l->options->launcher, .ranks = l->target};
+    ebb_job_plan_t plan = {.launcher = l->options->launcher, .ranks = l->target, .hosts = l->hosts.s};
     plan.command = step >= 0 ? l->options->go_on : l->began ? l->options->begin_anew : l->options->begin;
     l->progress = step > l->progress ? step : l->progress;
     l->start = ebb_state_start(&l->state, error, sizeof error);
@@ -287,6 +293,21 @@ static int give_up(loop_t *l, int code, const char *why)
     return finish(l, "failed", code == 74 || code == 71 ? code : EXIT_PEER);
 }
 
+/* Nodes that died with the job are left out from here on; how many of the ranks still have a place. */
+static int leave_out_dead_nodes(loop_t *l, int ranks)
+{
+    ebb_text_t lost = {0};
+    ebb_nodes_look(&l->nodes, &lost);
+    if (lost.n > 0) {
+        ebb_state_say(&l->state, "left out, since it does not answer:%s", lost.s);
+        ebb_text_free(&l->hosts);
+        l->hosts = (ebb_text_t){0};
+        ebb_nodes_hosts(&l->nodes, &l->hosts);
+    }
+    ebb_text_free(&lost);
+    return l->hosts.n > 0 && ranks > l->nodes.slots ? l->nodes.slots : ranks;
+}
+
 /* Count a failure; false if it was one too many. */
 static bool count_failure(loop_t *l, int64_t step)
 {
@@ -308,7 +329,7 @@ static int failed(loop_t *l, int code)
     if (!count_failure(l, step))
         return give_up(l, code, why);
     l->restarted = true;
-    l->target = l->resizing ? l->request.ranks : left;
+    l->target = leave_out_dead_nodes(l, l->resizing ? l->request.ranks : left);
     ebb_state_note(l->state.restarts, step, why, before, l->target);
     ebb_state_record(&l->state, EBB_EPEER, why);
     ebb_state_set(&l->state, "restarting", l->target);
@@ -389,9 +410,12 @@ int ebb_supervise_loop(const ebb_supervise_options_t *options, int parent)
     if (l.signals < 0 || ebb_state_open(options, &l.state) != EBB_OK)
         return ebb_status_exit_code(EBB_ENOMEM);
     l.progress = ebb_state_newest(&l.state, false);
+    ebb_nodes_find(&l.nodes);
     ebb_channel_clear(options->folder);
     int code = run(&l);
     ebb_tree_free(&l.job.tree);
+    ebb_nodes_free(&l.nodes);
+    ebb_text_free(&l.hosts);
     ebb_state_close(&l.state);
     close(l.signals);
     return code;

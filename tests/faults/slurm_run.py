@@ -78,6 +78,57 @@ def in_an_allocation(cluster, folder):
     print("ok: killed, restarted, scaled, paused and resumed under Slurm: the same model")
 
 
+def processes_on(node):
+    """What Slurm runs on a node, its daemon excepted."""
+    found = []
+    for name in os.listdir("/proc"):
+        try:
+            with open(f"/proc/{name}/environ", "rb") as f:
+                if name.isdigit() and f"SLURMD_NODENAME={node}".encode() in f.read().split(b"\0"):
+                    found.append(int(name))
+        except OSError:
+            pass
+    return found
+
+
+def a_dead_node_is_left_out(cluster, folder):
+    """The second node dies with all that runs on it, while Slurm still takes it for alive: the run goes on without it."""
+    env = {"PATH": f"{os.path.dirname(os.path.abspath(t.EBB))}:{ebbslurm.PATH}", **s.ENV, "OMPI_MCA_hwloc_base_binding_policy": "none"}
+    log, run_dir = f"{folder}/dead.log", f"{folder}/runs/dead"
+    job = cluster.command("sbatch", "--parsable", "--no-kill", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1", f"--output={log}",
+                          "--wrap", f"exec ebb run -q {folder}/sparse.yaml --name dead --set train.epochs=100000000 --set train.max_steps=0",
+                          env=env, cwd=folder).stdout.strip()
+
+    def text():
+        with open(log) as f:
+            return f.read()
+
+    def wait(reached, what):
+        def look():
+            if cluster.state(job)[0] in ("COMPLETED", "FAILED", "NODE_FAIL", "CANCELLED"):
+                t.fail(f"the job ended before {what}: {cluster.state(job)}\n{text()}{cluster.logs()}")
+            return reached()
+        cluster.wait(look, what)
+
+    wait(lambda: os.path.exists(log) and t.newest_step(run_dir) > 0, "a checkpoint on two nodes")
+    with open(f"{cluster.folder}/n2.pid") as f:
+        daemon = int(f.read())
+    os.kill(daemon, signal.SIGSTOP)
+    try:
+        for pid in processes_on("n2"):
+            os.kill(pid, signal.SIGKILL)
+        wait(lambda: "restart 1 on 1 rank" in text(), "its restart")
+        if "does not answer: n2" not in text():
+            t.fail(f"the dead node is not named\n{text()}")
+        before = t.newest_step(run_dir)
+        wait(lambda: t.newest_step(run_dir) > before + 30, "steps without the dead node")
+    finally:
+        os.kill(daemon, signal.SIGCONT)
+    cluster.command("scancel", "--batch", "--signal=TERM", job)
+    cluster.wait(lambda: cluster.state(job)[0] in ("COMPLETED", "FAILED", "CANCELLED"), "the pause")
+    print("ok: a dead node is left out of the next start")
+
+
 def main():
     why = ebbslurm.missing()
     if why:
@@ -90,6 +141,7 @@ def main():
         try:
             with ebbslurm.Cluster(f"{folder}/slurm") as cluster:
                 in_an_allocation(cluster, folder)
+                a_dead_node_is_left_out(cluster, folder)
         except ebbslurm.Unavailable as reason:
             print(f"SKIPPED: Slurm does not come up here: {reason}")
             sys.exit(t.SKIP)
