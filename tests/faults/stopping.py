@@ -45,14 +45,7 @@ class Job:
         self.wait_until(lambda: self.steps() >= step, f"step {step}")
 
     def steps(self):
-        """The newest step in metrics.jsonl; 0: none."""
-        try:
-            with open(f"{self.run_dir}/metrics.jsonl", "rb") as f:
-                f.seek(max(0, os.fstat(f.fileno()).st_size - 4096))
-                lines = f.read().split(b'"kind":"step"')
-            return int(lines[-1].split(b'"step":')[1].split(b",")[0].split(b"}")[0]) if len(lines) > 1 else 0
-        except (OSError, ValueError, IndexError):
-            return 0
+        return t.last_step(self.run_dir)
 
     def pid(self, rank):
         """Process id of a rank; of the one process where there is no launcher."""

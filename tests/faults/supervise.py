@@ -143,14 +143,7 @@ class Supervised:
         t.fail(f"{self.name}: {why}\n{self.text()[-3000:]}")
 
     def steps(self):
-        """The newest step in metrics.jsonl, which is cut back where the run goes on; 0: none."""
-        try:
-            with open(f"{self.run_dir}/metrics.jsonl", "rb") as f:
-                f.seek(max(0, os.fstat(f.fileno()).st_size - 4096))
-                lines = f.read().split(b'"kind":"step"')
-            return int(lines[-1].split(b'"step":')[1].split(b",")[0].split(b"}")[0]) if len(lines) > 1 else 0
-        except (OSError, ValueError, IndexError):
-            return 0
+        return t.last_step(self.run_dir)
 
     def wait_until(self, reached, what):
         deadline = time.time() + PATIENCE

@@ -33,6 +33,17 @@ def run(args, ranks=0, ok=True, env=None, timeout=300, cwd=None):
     return done
 
 
+def last_step(run_dir):
+    """The newest step in metrics.jsonl, which is cut back where a run goes on; 0: none."""
+    try:
+        with open(f"{run_dir}/metrics.jsonl", "rb") as f:
+            f.seek(max(0, os.fstat(f.fileno()).st_size - 4096))
+            lines = f.read().split(b'"kind":"step"')
+        return int(lines[-1].split(b'"step":')[1].split(b",")[0].split(b"}")[0]) if len(lines) > 1 else 0
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
 def an_end(run_dir):
     """A number of steps that lies before a run that was stopped; runs of about equal length share it, and what they are compared with."""
     return (max(0, newest_step(run_dir)) // 100 + 1) * 100
