@@ -37,7 +37,8 @@ if(TARGET ebb_cuda_double)
   target_include_directories(ebb_nccl_double PRIVATE support/nccl_double support/cuda_double ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/src)
   target_compile_definitions(ebb_nccl_double PRIVATE EBB_CUDA_DOUBLE _GNU_SOURCE)
   target_compile_features(ebb_nccl_double PRIVATE cxx_std_17)
-  target_compile_options(ebb_nccl_double PRIVATE -O2 -fno-tree-loop-distribute-patterns -Wall -Wextra -Wno-unused-parameter
+  target_compile_options(ebb_nccl_double PRIVATE -O2 -Wall -Wextra -Wno-unused-parameter
+    $<$<OR:$<COMPILE_LANG_AND_ID:C,GNU>,$<COMPILE_LANG_AND_ID:CXX,GNU>>:-fno-tree-loop-distribute-patterns>
     $<$<BOOL:${EBB_WERROR}>:-Werror>)
   target_link_libraries(ebb_nccl_double PRIVATE MPI::MPI_C)
   set_target_properties(ebb_nccl_double PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/doubles)
