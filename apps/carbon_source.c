@@ -17,31 +17,6 @@ static const char *or_environment(const char *value, const char *name)
     return value ? value : env && *env ? env : NULL;
 }
 
-static ebb_status_t find_kind(const char *name, const char *file, ebb_carbon_source_t *kind_p)
-{
-    *kind_p = file ? EBB_CARBON_FILE : EBB_CARBON_TYPICAL_DAY;
-    const char *const *known = ebb_carbon_source_names();
-    for (int k = 0; name && known[k]; k++) {
-        *kind_p = (ebb_carbon_source_t)k;
-        if (strcmp(name, known[k]) == 0)
-            return EBB_OK;
-    }
-    if (!name)
-        return EBB_OK;
-    const char *near = ebb_text_nearest(name, known);
-    return EBB_FAIL(EBB_EUSAGE, "unknown source \"%.60s\"%s%s%s", name, near ? "; did you mean " : "", near ? near : "",
-                    near ? "?" : "; there are file, neso, electricitymaps, watttime, casdk and typical");
-}
-
-static ebb_status_t find_cache(char path[PATH_MAX])
-{
-    const char *own = getenv("EBB_CARBON_CACHE"), *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    int n = own && *own       ? snprintf(path, PATH_MAX, "%s", own)
-            : cache && *cache ? snprintf(path, PATH_MAX, "%s/ebb/carbon", cache)
-                              : snprintf(path, PATH_MAX, "%s/.cache/ebb/carbon", home && *home ? home : ".");
-    return n < PATH_MAX ? EBB_OK : EBB_FAIL(EBB_EUSAGE, "EBB_CARBON_CACHE: path too long");
-}
-
 static ebb_status_t need_zone(const ebb_carbon_source_options_t *o)
 {
     if (o->kind != EBB_CARBON_TYPICAL_DAY || (o->zone && ebb_carbon_zone(o->zone, o->read.scope)))
@@ -89,9 +64,10 @@ ebb_status_t ebb_source_resolve(const source_options_t *options, ebb_source_t *s
     o->read.scope = options->scope == 1   ? EBB_CARBON_DIRECT
                     : options->scope == 2 ? EBB_CARBON_LIFECYCLE
                                           : EBB_CARBON_SCOPE_UNKNOWN;
-    EBB_TRY(find_kind(or_environment(options->source, "EBB_CARBON_SOURCE"), o->file, &o->kind));
+    EBB_TRY(ebb_carbon_source_kind(or_environment(options->source, "EBB_CARBON_SOURCE"), o->file, &o->kind));
     EBB_TRY(need_zone(o));
-    EBB_TRY(find_cache(source->cache));
+    EBB_TRY(ebb_carbon_cache_folder(getenv("EBB_CARBON_CACHE"), getenv("XDG_CACHE_HOME"), getenv("HOME"), source->cache,
+                                    sizeof source->cache));
     o->cache_dir = options->no_cache ? NULL : source->cache;
     EBB_TRY(ebb_carbon_token("EBB_CARBON_TOKEN", &source->token));
     o->token = source->token;

@@ -173,6 +173,13 @@ typedef enum ebb_carbon_source {
 
 /* "file", "neso", "electricitymaps", "watttime", "casdk", "typical"; NULL-terminated. */
 EBB_API const char *const *ebb_carbon_source_names(void);
+/* By name; NULL: a file if one is given, else the typical day. EBB_EUSAGE names the nearest there is; *kind_p then is
+ * what no name would give. */
+EBB_API ebb_status_t ebb_carbon_source_kind(const char *name, const char *file, ebb_carbon_source_t *kind_p);
+/* Where answers are kept: `own` (EBB_CARBON_CACHE) if given, else ebb/carbon below `cache` (XDG_CACHE_HOME), else below
+ * .cache of `home`. Empty counts as not given. EBB_EUSAGE: does not fit. */
+EBB_API ebb_status_t ebb_carbon_cache_folder(const char *own, const char *cache, const char *home, char *path,
+                                             size_t size);
 
 /* What to ask, and how long. Texts are borrowed; 0 and NULL stand for the defaults. */
 typedef struct ebb_carbon_source_options {

@@ -16,6 +16,14 @@
 
 #define KEPT_S (8 * 86400)
 
+ebb_status_t ebb_carbon_cache_folder(const char *own, const char *cache, const char *home, char *path, size_t size)
+{
+    int n = own && *own       ? snprintf(path, size, "%s", own)
+            : cache && *cache ? snprintf(path, size, "%s/ebb/carbon", cache)
+                              : snprintf(path, size, "%s/.cache/ebb/carbon", home && *home ? home : ".");
+    return (size_t)n < size ? EBB_OK : EBB_FAIL(EBB_EUSAGE, "EBB_CARBON_CACHE: path too long");
+}
+
 static ebb_status_t path_of(const ebb_carbon_source_options_t *o, char path[PATH_MAX])
 {
     char key[1024], zone[65] = "";

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/text.h"
 
 #include <ctype.h>
 #include <limits.h>
@@ -17,6 +18,23 @@ const char *const *ebb_carbon_source_names(void)
 {
     static const char *const names[] = {"file", "neso", "electricitymaps", "watttime", "casdk", "typical", NULL};
     return names;
+}
+
+ebb_status_t ebb_carbon_source_kind(const char *name, const char *file, ebb_carbon_source_t *kind_p)
+{
+    *kind_p = file ? EBB_CARBON_FILE : EBB_CARBON_TYPICAL_DAY;
+    const char *const *known = ebb_carbon_source_names();
+    if (!name)
+        return EBB_OK;
+    for (int k = 0; known[k]; k++) {
+        if (strcmp(name, known[k]) == 0) {
+            *kind_p = (ebb_carbon_source_t)k;
+            return EBB_OK;
+        }
+    }
+    const char *near = ebb_text_nearest(name, known);
+    return EBB_FAIL(EBB_EUSAGE, "unknown source \"%.60s\"%s%s%s", name, near ? "; did you mean " : "", near ? near : "",
+                    near ? "?" : "; there are file, neso, electricitymaps, watttime, casdk and typical");
 }
 
 static const char *const homes[] = {

@@ -3,6 +3,7 @@
 #include "base/alloc.h"
 #include "base/text.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,30 +27,22 @@ static ebb_status_t copy(char *const *environment, const char *name, char **text
     return value && !*text_p ? EBB_FAIL(EBB_ENOMEM, "out of memory: %s", name) : EBB_OK;
 }
 
+/* A name that is not known counts as none: it was refused where it was given. */
 static ebb_carbon_source_t kind_of(const ebb_carbon_settings_t *s)
 {
-    const char *const *known = ebb_carbon_source_names();
-    for (int k = 0; s->source && known[k]; k++)
-        if (strcmp(s->source, known[k]) == 0)
-            return (ebb_carbon_source_t)k;
-    return s->file ? EBB_CARBON_FILE : EBB_CARBON_TYPICAL_DAY;
+    ebb_carbon_source_t kind;
+    if (ebb_carbon_source_kind(s->source, s->file, &kind) != EBB_OK)
+        ebb_error_clear();
+    return kind;
 }
 
 static ebb_status_t find_cache(char *const *environment, ebb_carbon_settings_t *s)
 {
-    const char *own = variable(environment, "EBB_CARBON_CACHE"), *cache = variable(environment, "XDG_CACHE_HOME"),
-               *home = variable(environment, "HOME");
-    ebb_text_t path = {0};
-    ebb_text_add(&path, "%s%s",
-                 own     ? own
-                 : cache ? cache
-                 : home  ? home
-                         : ".",
-                 own     ? ""
-                 : cache ? "/ebb/carbon"
-                         : "/.cache/ebb/carbon");
-    s->cache = path.s;
-    return path.failed ? EBB_FAIL(EBB_ENOMEM, "out of memory: EBB_CARBON_CACHE") : EBB_OK;
+    char path[PATH_MAX];
+    EBB_TRY(ebb_carbon_cache_folder(variable(environment, "EBB_CARBON_CACHE"), variable(environment, "XDG_CACHE_HOME"),
+                                    variable(environment, "HOME"), path, sizeof path));
+    s->cache = ebb_strdup(path);
+    return s->cache ? EBB_OK : EBB_FAIL(EBB_ENOMEM, "out of memory: EBB_CARBON_CACHE");
 }
 
 static ebb_status_t make_key(ebb_carbon_settings_t *s)
