@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """A real training run, submitted with policy elastic, on a real intensity trace (California in July) under a clock in which
-an hour takes a second: it is paused and resized at least twice, by checkpoints, and ends with the SHA-256 of the same run
+an hour takes two seconds: it is paused and resized at least twice, by checkpoints, and ends with the SHA-256 of the same run
 undisturbed.
 
 The run could go on for ever until that has happened; then its run file is given a near end, which the next start reads."""
@@ -36,7 +36,7 @@ def main():
         with open(f"{folder}/profile.json", "w") as f:
             json.dump(PROFILE, f)
         write_run(folder, 1000000)
-        queue = Queue(folder, BEGIN, 3600.0, {"EBB_CARBON_SOURCE": "file", "EBB_CARBON_FILE": trace})
+        queue = Queue(folder, BEGIN, 1800.0, {"EBB_CARBON_SOURCE": "file", "EBB_CARBON_FILE": trace})
         try:
             elastic(folder, queue)
         finally:
