@@ -3,6 +3,7 @@
 #include <ebb/comm.h>
 
 #include <sched.h>
+#include <time.h>
 
 static ebb_comm_t *comm;
 static int rank, size;
@@ -45,6 +46,41 @@ static void cores_are_divided_among_the_ranks_bound_to_them(void **state)
         assert_int_equal(cores, 1);
     else if (size == 2 && n > 1) /* every core but that one, which is half its own */
         assert_int_equal(cores, n - 1);
+    assert_int_equal(sched_setaffinity(0, sizeof all, &all), 0);
+}
+
+/* Seconds that this thread has computed. */
+static double computed(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* All on one core: while the first is away, the others together must leave most of it to whoever wants it. */
+static void ranks_that_share_a_core_leave_it_while_they_wait(void **state)
+{
+    ebb_comm_t *crowd;
+    cpu_set_t all, one;
+    assert_int_equal(sched_getaffinity(0, sizeof all, &all), 0);
+    int first = 0;
+    while (!CPU_ISSET(first, &all))
+        first++;
+    CPU_ZERO(&one);
+    CPU_SET(first, &one);
+    assert_int_equal(sched_setaffinity(0, sizeof one, &one), 0);
+    assert_ok(ebb_comm_mpi(&crowd));
+    assert_ok(ebb_comm_barrier(crowd));
+    double before = computed();
+    if (rank == 0)
+        nanosleep(&(struct timespec){1, 0}, NULL);
+    int64_t sum = 1;
+    assert_ok(ebb_comm_allreduce(crowd, &sum, 1, EBB_COMM_I64, EBB_SUM));
+    assert_int_equal(sum, size);
+    double busy = computed() - before;
+    assert_ok(ebb_comm_allreduce(crowd, &busy, 1, EBB_COMM_F64, EBB_SUM));
+    assert_true(busy < 0.5);
+    ebb_comm_destroy(crowd);
     assert_int_equal(sched_setaffinity(0, sizeof all, &all), 0);
 }
 
@@ -162,6 +198,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(default_under_a_launcher_is_mpi),
         cmocka_unit_test(cores_are_divided_among_the_ranks_bound_to_them),
+        cmocka_unit_test(ranks_that_share_a_core_leave_it_while_they_wait),
         cmocka_unit_test(reductions_give_sum_min_max_and_bits),
         cmocka_unit_test(gathers_put_every_part_in_rank_order),
         cmocka_unit_test(uneven_gather_works_in_place_and_beside),
