@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """A real training run, submitted with policy elastic, on a real intensity trace (California in July) under a clock in which
-an hour takes two seconds: it is paused and resized at least twice, by checkpoints, and ends with the SHA-256 of the same run
-undisturbed.
+an hour takes two seconds: it is paused and resized by checkpoints, and ends with the SHA-256 of the same run undisturbed.
+
+Usage: clean_hours.py [TIMES]: until it has been paused and resized so often (1; in full 2).
 
 The run could go on for ever until that has happened; then its run file is given a near end, which the next start reads."""
 import json
@@ -53,7 +54,8 @@ def elastic(folder, queue):
     job = queue.submit("run.yaml", "--name", "clean", "--policy", "elastic", "--ranks", "2", "--ranks-range", "1:3",
                        "--hours", "30", "--deadline", "4d", "--restart-time", "5m", "--profile", "profile.json", cwd=folder)
     agent = queue.agent("--slots", "3")
-    wait_for("two pauses and two resizes", lambda: enough(queue, job), timeout=400)
+    times = int(sys.argv[1]) if len(sys.argv) > 1 else 1
+    wait_for(f"{times} pauses and {times} resizes", lambda: enough(queue, job, times), timeout=400)
     epoch = max(m["epoch"] for m in ebbtest.metrics(f"{folder}/runs/clean") if "epoch" in m)
     write_run(folder, epoch + 200)
     queue.ebb("hold", str(job))  # so that it is started again, and reads that
@@ -76,11 +78,11 @@ def elastic(folder, queue):
     print(f"{end['pauses']} pauses, {end['resizes']} resizes to {ranks} ranks, {epochs} epochs: {got[0][:16]} as undisturbed")
 
 
-def enough(queue, job):
+def enough(queue, job, times):
     j = queue.jobs()[job]
     if j["state"] in ("done", "failed", "cancelled"):
         ebbtest.fail(f"the job {j['state']}: {j['reason']}\n{queue.ebb('logs', str(job)).stdout}")
-    return j["pauses"] >= 2 and j["resizes"] >= 2
+    return j["pauses"] >= times and j["resizes"] >= times
 
 
 if __name__ == "__main__":
