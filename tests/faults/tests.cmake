@@ -79,9 +79,7 @@ set_tests_properties(faults.carbon PROPERTIES LABELS faults TIMEOUT 600 SKIP_RET
 # The queue's agent, killed again and again. In full: EBB=build/release/apps/ebb tests/faults/agent.py kills:100 keepers:20
 add_test(NAME faults.agent COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/agent.py kills:6 keepers:2)
 set_tests_properties(faults.agent PROPERTIES LABELS faults TIMEOUT 600 ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>")
-add_test(NAME faults.clean_hours COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/clean_hours.py)
-set_tests_properties(faults.clean_hours PROPERTIES LABELS faults TIMEOUT 900 SKIP_RETURN_CODE 77 PROCESSORS 2
-  ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>")
+# By hand, since how the plan unfolds depends on how fast runs start: EBB=build/release/apps/ebb tests/faults/clean_hours.py [2]
 
 # Jobs on sources that fail. In full: tests/faults/fail_open.py build/release/tests/fail_open jobs:10000
 add_executable(fail_open ${CMAKE_CURRENT_LIST_DIR}/fail_open.c)
