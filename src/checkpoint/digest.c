@@ -18,6 +18,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "checkpoints are hashe
 
 /* An array's name and shape (values NULL), or values of it. */
 typedef struct item {
+    const ebb_ckpt_index_t *index;
     const ebb_ckpt_array_t *array;
     const float *values;
     int64_t n;
@@ -25,7 +26,6 @@ typedef struct item {
 
 typedef struct stream {
     ebb_sha256_t *sha; /* NULL: the digest is known */
-    const ebb_ckpt_index_t *index;
     bool threaded;
     pthread_t thread;
     pthread_mutex_t lock;
@@ -50,8 +50,9 @@ static void hash_item(const stream_t *s, const item_t *item)
         return;
     }
     int64_t shape[2] = {array->rows, array->cols};
-    if (array->state >= 0)
-        ebb_sha256_update(s->sha, s->index->state[array->state], strlen(s->index->state[array->state]) + 1);
+    const char *state = array->state >= 0 ? item->index->state[array->state] : NULL;
+    if (state)
+        ebb_sha256_update(s->sha, state, strlen(state) + 1);
     ebb_sha256_update(s->sha, array->name, strlen(array->name) + 1);
     ebb_sha256_update(s->sha, shape, sizeof shape);
 }
@@ -173,9 +174,8 @@ void ebb_ckpt_digest_destroy(ebb_ckpt_digest_t *d)
 ebb_status_t ebb_ckpt_digest_begin(ebb_ckpt_digest_t *d, const ebb_ckpt_index_t *index, const ebb_ckpt_array_t *array)
 {
     d->now = array->state < 0 ? &d->weights : &d->states;
-    d->now->index = index;
     XXH3_64bits_reset(d->xxh3);
-    return stream_add(d->now, (item_t){.array = array});
+    return stream_add(d->now, (item_t){.index = index, .array = array});
 }
 
 ebb_status_t ebb_ckpt_digest_add(ebb_ckpt_digest_t *d, const float *values, int64_t n)
