@@ -8,4 +8,4 @@ endforeach()
 
 add_test(NAME cli.install COMMAND ${CMAKE_CURRENT_LIST_DIR}/install.sh ${CMAKE_BINARY_DIR} ${PROJECT_SOURCE_DIR}
   ${CMAKE_COMMAND} ${CMAKE_C_COMPILER} "${EBB_SANITIZE}")
-set_tests_properties(cli.install PROPERTIES LABELS cli TIMEOUT 180)
+set_tests_properties(cli.install PROPERTIES LABELS cli TIMEOUT 600)

@@ -13,5 +13,5 @@ endforeach()
 
 # Drawn runs, always the same ones; random_runs.py --first N --count M for more.
 add_test(NAME determinism.random_runs COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/random_runs.py --seconds 40)
-set_tests_properties(determinism.random_runs PROPERTIES LABELS determinism TIMEOUT 300 PROCESSORS 2
+set_tests_properties(determinism.random_runs PROPERTIES LABELS determinism TIMEOUT 600 PROCESSORS 2
   ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>")

@@ -50,7 +50,7 @@ foreach(kind faults kills)
   target_include_directories(${kind}_loader PRIVATE ${CMAKE_CURRENT_LIST_DIR}/../support)
   target_link_libraries(${kind}_loader PRIVATE ebb_loader cmocka)
   add_test(NAME faults.loader_${kind} COMMAND ${kind}_loader)
-  set_tests_properties(faults.loader_${kind} PROPERTIES LABELS faults TIMEOUT 300)
+  set_tests_properties(faults.loader_${kind} PROPERTIES LABELS faults TIMEOUT 600)
 endforeach()
 
 # A file layer that records what reaches the disk when, and a disk that forgets. In full: build/release/tests/power_cut 200
@@ -62,7 +62,7 @@ foreach(call open pwrite fallocate ftruncate fsync rename unlink mkdir close)
 endforeach()
 target_link_libraries(power_cut PRIVATE ebb_checkpoint cmocka ${wraps})
 add_test(NAME faults.power_cut COMMAND power_cut)
-set_tests_properties(faults.power_cut PROPERTIES LABELS faults TIMEOUT 300)
+set_tests_properties(faults.power_cut PROPERTIES LABELS faults TIMEOUT 600)
 
 # A model plug-in that makes NaN where it is told to.
 add_library(plugin_nan MODULE ${CMAKE_CURRENT_LIST_DIR}/plugin_nan.c)

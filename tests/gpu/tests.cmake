@@ -4,7 +4,7 @@ set_target_properties(gputest_ops PROPERTIES ENABLE_EXPORTS ON) # backends meet 
 target_include_directories(gputest_ops PRIVATE support)
 target_link_libraries(gputest_ops PRIVATE ebb_compute cmocka ${CMAKE_DL_LIBS})
 add_test(NAME gpu.ops COMMAND gputest_ops cuda)
-set_tests_properties(gpu.ops PROPERTIES LABELS gpu TIMEOUT 300 SKIP_RETURN_CODE 77)
+set_tests_properties(gpu.ops PROPERTIES LABELS gpu TIMEOUT 600 SKIP_RETURN_CODE 77)
 if(TARGET ebb_cuda)
   set_tests_properties(gpu.ops PROPERTIES ENVIRONMENT "EBB_BACKEND_PATH=$<TARGET_FILE_DIR:ebb_cuda>")
 endif()
@@ -27,7 +27,7 @@ if(CMAKE_CXX_COMPILER)
   set_target_properties(ebb_cuda_double PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/doubles)
   add_test(NAME gpu.double.ops COMMAND gputest_ops cuda_double)
   add_dependencies(gputest_ops ebb_cuda_double)
-  set_tests_properties(gpu.double.ops PROPERTIES LABELS gpu TIMEOUT 300
+  set_tests_properties(gpu.double.ops PROPERTIES LABELS gpu TIMEOUT 600
     ENVIRONMENT "EBB_BACKEND_PATH=${CMAKE_CURRENT_BINARY_DIR}/doubles")
 endif()
 
@@ -50,7 +50,7 @@ if(TARGET ebb_cuda_double)
   function(ebb_wire_test name ranks)
     add_test(NAME gpu.double.nccl.${name}.${ranks}
       COMMAND ${PROJECT_SOURCE_DIR}/tests/support/mpirun ${ranks} $<TARGET_FILE:mpitest_wire> ${ARGN})
-    set_tests_properties(gpu.double.nccl.${name}.${ranks} PROPERTIES LABELS "gpu;mpi" TIMEOUT 120 PROCESSORS 2
+    set_tests_properties(gpu.double.nccl.${name}.${ranks} PROPERTIES LABELS "gpu;mpi" TIMEOUT 600 PROCESSORS 2
       ENVIRONMENT "EBB_BACKEND_PATH=${CMAKE_CURRENT_BINARY_DIR}/doubles")
   endfunction()
   foreach(ranks 1 2 3 4)
@@ -81,12 +81,12 @@ endforeach()
 # Models of every kind of first layer, as `ebb check-model` looks at them.
 if(TARGET ebb_cuda_double)
   add_test(NAME gpu.double.models COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/check_models.py cuda_double)
-  set_tests_properties(gpu.double.models PROPERTIES LABELS gpu TIMEOUT 300
+  set_tests_properties(gpu.double.models PROPERTIES LABELS gpu TIMEOUT 600
     ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>;EBB_BACKEND_PATH=${CMAKE_CURRENT_BINARY_DIR}/doubles")
 endif()
 if(TARGET ebb_cuda)
   add_test(NAME gpu.models COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/check_models.py cuda)
-  set_tests_properties(gpu.models PROPERTIES LABELS gpu TIMEOUT 300 SKIP_RETURN_CODE 77
+  set_tests_properties(gpu.models PROPERTIES LABELS gpu TIMEOUT 600 SKIP_RETURN_CODE 77
     ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>;EBB_BACKEND_PATH=$<TARGET_FILE_DIR:ebb_cuda>")
 endif()
 
