@@ -373,10 +373,10 @@ static ebb_status_t block_limit(const ebb_loader_t *l, int32_t n_lanes, int64_t 
 static size_t cache_bytes(const ebb_loader_t *l, int64_t limit)
 {
     int64_t all = ebb_order_blocks(&l->order);
-    int64_t decoded = l->info->nnz * (l->info->sparse ? 8 : 4), least = 8 << 20, most = 32 << 20;
+    int64_t room = l->info->nnz * (l->info->sparse ? 16 : 8), least = 8 << 20, most = 32 << 20; /* indices get a quarter */
     if (limit < all)
         return 0;
-    return (size_t)(decoded < least ? least : decoded > most ? most : decoded);
+    return (size_t)(room < least ? least : room > most ? most : room);
 }
 
 /* Signals are for the process's own threads. */

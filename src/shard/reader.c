@@ -64,7 +64,7 @@ static void plan_cache(ebb_reader_t *r, ebb_role_t role, int64_t budget, int mos
 static ebb_status_t make_caches(ebb_reader_t *r, int64_t budget)
 {
     plan_cache(r, EBB_ROLE_DATA, budget / 2, 64);
-    plan_cache(r, EBB_ROLE_INDICES, budget / 4, 64);
+    plan_cache(r, EBB_ROLE_INDICES, budget / 4, 128);
     plan_cache(r, EBB_ROLE_X, budget / 4 * 3, 512);
     for (int role = 0; role < EBB_ROLES; role++) {
         ebb_slots_t *cache = &r->cache[role];
