@@ -180,7 +180,7 @@ static ebb_status_t place_row(const ebb_batches_t *b, ebb_slot_t *slot, const eb
         __builtin_prefetch(block->rowptr + row, 0, 2);
     if (block->label)
         __builtin_prefetch(block->label + row, 0, 2);
-    if (block->segments > 0)
+    if (block->segments > 0 && !b->form->packed)
         __builtin_prefetch(block->segment, 0, 2);
     slot->batch.rows++;
     return EBB_OK;
@@ -296,7 +296,7 @@ static const ebb_segment_t *segment_of(const ebb_block_t *block, uint32_t row)
 }
 
 /* Where row r is: in planes as far as its chunk goes, the rest, or all of it, as patches. */
-static void place_sparse(ebb_slot_t *slot, int64_t r)
+static void place_sparse(const ebb_stored_t *form, ebb_slot_t *slot, int64_t r)
 {
     const ebb_block_t *block = slot->block[r];
     const int64_t *ptr = block->rowptr + slot->in_block[r];
@@ -306,6 +306,11 @@ static void place_sparse(ebb_slot_t *slot, int64_t r)
         slot->col_plane[r] = slot->val_plane[r] = NULL;
         slot->patch[slot->patches++] =
             (ebb_patch_t){r, slot->rowptr[r], ptr[1] - ptr[0], block->col + ptr[0], block->val + ptr[0]};
+        return;
+    }
+    if (form->packed) {
+        slot->col_plane[r] = block->room.chunk + ptr[0] * form->entry_bytes;
+        slot->val_plane[r] = slot->col_plane[r] + form->col_planes * (ptr[1] - ptr[0]);
         return;
     }
     const ebb_segment_t *s = segment_of(block, slot->in_block[r]);
@@ -338,7 +343,7 @@ static ebb_status_t gather_stored(ebb_batches_t *b, ebb_slot_t *slot)
     int64_t rows = slot->batch.rows, step = TRANSFORM_ROWS, done = 0;
     slot->patches = 0;
     for (int64_t r = 0; r < rows && sparse; r++)
-        place_sparse(slot, r);
+        place_sparse(form, slot, r);
     for (int64_t r = 0; r < rows && !sparse; r++)
         place_dense(b, slot, r);
     const int64_t *to = sparse ? slot->rowptr : slot->to;
@@ -346,8 +351,15 @@ static ebb_status_t gather_stored(ebb_batches_t *b, ebb_slot_t *slot)
         EBB_TRY(have_room(b, slot, to[rows]));
     slot->batch.nnz = to[rows];
     float *values = sparse ? slot->val : slot->x;
-    const ebb_widen_t col = {form->col, true, form->elements, rows, to, slot->col_plane, slot->col};
-    const ebb_widen_t val = {form->val, false, form->elements, rows, to, slot->val_plane, values};
+    const int value_planes = (int)ebb_elem_size(form->val);
+    ebb_widen_t col = {form->val, form->col_planes, form->elements, form->col_planes, rows,
+                       to,        slot->col_plane,  slot->col};
+    ebb_widen_t val = {form->val, 0, form->elements, value_planes, rows, to, slot->val_plane, values};
+    if (form->packed) {
+        col.stride = val.stride = 0;
+        col.fetched = form->entry_bytes;
+        val.fetched = 0; /* together with the columns */
+    }
     for (int64_t r = 0, end; r < rows; r = end) {
         end = r + step < rows ? r + step : rows;
         if (sparse)

@@ -36,7 +36,7 @@ static int64_t slab_bytes(const ebb_order_t *order, const ebb_dataset_info_t *in
     int64_t bytes =
         info->sparse ? (usual_entries(order, info) + EBB_COPY_SLACK) * 8 : order->block_rows * info->cols * 4;
     if (form->possible)
-        bytes = form->bands * (form->band_bytes + form->tail * 8) + EBB_STORED_SLACK;
+        bytes = form->bytes;
     return (bytes + 63) / 64 * 64;
 }
 

@@ -82,11 +82,16 @@ static inline void put8_half(uint16x8_t v, float *out)
     vst1q_f32(out + 4, vcvt_f32_f16(vreinterpret_f16_u16(vget_high_u16(v))));
 }
 
-static inline void put8_four(const uint8_t *p, int64_t stride, uint32_t *out)
+/* Eight elements of their lower and upper halves. */
+static inline void put8_both(uint16x8_t low, uint16x8_t high, uint32_t *out)
 {
-    uint16x8_t low = pair8(p, p + stride), high = pair8(p + 2 * stride, p + 3 * stride);
     vst1q_u32(out, vorrq_u32(vmovl_u16(vget_low_u16(low)), vshll_n_u16(vget_low_u16(high), 16)));
     vst1q_u32(out + 4, vorrq_u32(vmovl_high_u16(low), vshll_high_n_u16(high, 16)));
+}
+
+static inline void put8_four(const uint8_t *p, int64_t stride, uint32_t *out)
+{
+    put8_both(pair8(p, p + stride), pair8(p + 2 * stride, p + 3 * stride), out);
 }
 
 #endif

@@ -15,6 +15,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/pulse.h"
+#include "shard/stored.h"
 
 #include <fcntl.h>
 #include <limits.h>
@@ -91,7 +92,8 @@ static ebb_status_t make_band_room(ebb_reader_t *r)
         r->hot_bytes = r->cache[role].bytes > r->hot_bytes ? r->cache[role].bytes : r->hot_bytes;
     if (!banded)
         return EBB_OK;
-    EBB_TRY(ebb_alloc("chunk", (size_t)r->hot_bytes, (void **)&r->hot.buf));
+    EBB_TRY(ebb_alloc("chunk", (size_t)r->hot_bytes * 2 + EBB_STORED_SLACK, (void **)&r->hot.buf));
+    EBB_TRY(EBB_NEW_ARRAY("columns of a record", r->record_bytes / 2 + 1, &r->tail));
     return ebb_alloc("record of a band", (size_t)r->record_bytes, (void **)&r->record);
 }
 
@@ -132,6 +134,7 @@ void ebb_reader_destroy(ebb_reader_t *r)
     ebb_free(r->packed);
     ebb_free(r->hot.buf);
     ebb_free(r->record);
+    ebb_free(r->tail);
     ebb_free(r);
 }
 

@@ -35,7 +35,9 @@ struct ebb_reader {
     int64_t packed_at, packed_end;
     int packed_shard;
     int waits;       /* reads still to go until a device is taken to be as fast as memory */
-    ebb_slot_t hot;  /* the chunk of a band; always the same memory, so that it stays in the CPU's cache */
+    ebb_slot_t hot;  /* the chunk of a band, and behind it its other one, of hot_bytes each; always the same memory, so
+                      * that it stays in the CPU's cache */
+    int32_t *tail;   /* columns of the record read last */
     uint8_t *record; /* of the band read last */
     int64_t hot_bytes, record_bytes, record_band;
     int record_shard;

@@ -5,40 +5,47 @@
 #include "shard/planes.h"
 #include "shard/stored.h"
 
-enum { FETCHED = 24576, LEAST_AHEAD = 3, MOST_AHEAD = 48, FETCH_BYTES = 1024 };
+enum { FETCHED = 24576, LEAST_AHEAD = 3, MOST_AHEAD = 48, FETCH_BYTES = 1024, PUT_AHEAD = 128 };
 
 /* Rows to look ahead, so that the fetched lines stay in cache until they are needed. */
-static int64_t rows_ahead(const ebb_widen_t *w, int64_t planes)
+static int64_t rows_ahead(const ebb_widen_t *w)
 {
-    int64_t bytes = w->rows > 0 ? (w->to[w->rows] - w->to[0]) / w->rows * planes + 64 * planes : 1;
-    int64_t ahead = FETCHED / bytes;
+    if (w->fetched == 0 || w->rows == 0)
+        return w->rows;
+    int64_t pieces = w->stride > 0 ? w->fetched : 1;
+    int64_t ahead = FETCHED / ((w->to[w->rows] - w->to[0]) / w->rows * w->fetched + 64 * pieces);
     return ahead < LEAST_AHEAD ? LEAST_AHEAD : ahead > MOST_AHEAD ? MOST_AHEAD : ahead;
 }
 
-static inline void fetch_row(const ebb_widen_t *w, int64_t r, int planes)
+static inline void fetch_row(const ebb_widen_t *w, int64_t r)
 {
-    int64_t bytes = w->to[r + 1] - w->to[r];
+    int64_t bytes = w->to[r + 1] - w->to[r], pieces = w->stride > 0 ? w->fetched : 1;
     if (!w->from[r] || bytes == 0)
         return;
+    bytes = w->stride > 0 ? bytes : bytes * w->fetched;
     bytes = bytes < FETCH_BYTES ? bytes : FETCH_BYTES; /* the CPU's own prefetcher follows from there */
-    for (int p = 0; p < planes; p++) {
+    for (int64_t p = 0; p < pieces; p++) {
         const uintptr_t from = (uintptr_t)(w->from[r] + p * w->stride), end = from + (uintptr_t)bytes;
         for (uintptr_t line = from & ~(uintptr_t)63; line < end; line += 64)
             __builtin_prefetch((const void *)line, 0, 2);
     }
 }
 
-/* step(p, out + i) does the elements from plane byte p on. */
-#define ROWS(planes, type, width, step)                                                                                \
+/* step(p, out + i) does the elements from plane byte p on. Lines of the output are asked for ahead of the stores, which
+ * otherwise wait for them one after another (a sixth of the time of long rows out of memory). Rows without planes to
+ * fetch were fetched with others. */
+#define ROWS(type, width, step)                                                                                        \
     do {                                                                                                               \
-        const int64_t ahead = rows_ahead(w, planes), s = w->stride;                                                    \
+        const int64_t ahead = rows_ahead(w);                                                                           \
         for (int64_t r = first; r < end; r++) {                                                                        \
             const uint8_t *p = w->from[r];                                                                             \
             type *out = (type *)w->out + w->to[r];                                                                     \
-            int64_t n = w->to[r + 1] - w->to[r];                                                                       \
+            int64_t n = w->to[r + 1] - w->to[r], s = w->stride > 0 ? w->stride : n;                                    \
             if (r + ahead < w->rows)                                                                                   \
-                fetch_row(w, r + ahead, planes);                                                                       \
+                fetch_row(w, r + ahead);                                                                               \
             for (int64_t i = 0; p && i < n; i += (width)) {                                                            \
+                if ((width) > 1)                                                                                       \
+                    __builtin_prefetch(out + i + PUT_AHEAD, 1, 3);                                                     \
                 step;                                                                                                  \
             }                                                                                                          \
         }                                                                                                              \
@@ -56,22 +63,26 @@ static inline uint32_t four(const uint8_t *p, int64_t s)
 
 static void rows_portable(const ebb_widen_t *w, int64_t first, int64_t end)
 {
-    if (w->integer && w->elem == EBB_ELEM_U16)
-        ROWS(2, int32_t, 1, out[i] = (int32_t)two(p + i, s));
-    else if (w->elem == EBB_ELEM_I32)
-        ROWS(4, int32_t, 1, out[i] = (int32_t)four(p + i, s));
+    if (w->columns == 1)
+        ROWS(int32_t, 1, (void)s; out[i] = p[i]);
+    else if (w->columns == 2)
+        ROWS(int32_t, 1, out[i] = (int32_t)two(p + i, s));
+    else if (w->columns == 3)
+        ROWS(int32_t, 1, out[i] = (int32_t)(two(p + i, s) | (uint32_t)p[i + 2 * s] << 16));
+    else if (w->columns == 4)
+        ROWS(int32_t, 1, out[i] = (int32_t)four(p + i, s));
     else if (w->elem == EBB_ELEM_U8)
-        ROWS(1, float, 1, (void)s; out[i] = p[i]);
+        ROWS(float, 1, (void)s; out[i] = p[i]);
     else if (w->elem == EBB_ELEM_I8)
-        ROWS(1, float, 1, (void)s; out[i] = (int8_t)p[i]);
+        ROWS(float, 1, (void)s; out[i] = (int8_t)p[i]);
     else if (w->elem == EBB_ELEM_U16)
-        ROWS(2, float, 1, out[i] = (float)two(p + i, s));
+        ROWS(float, 1, out[i] = (float)two(p + i, s));
     else if (w->elem == EBB_ELEM_I16)
-        ROWS(2, float, 1, out[i] = (int16_t)two(p + i, s));
+        ROWS(float, 1, out[i] = (int16_t)two(p + i, s));
     else if (w->elem == EBB_ELEM_F16)
-        ROWS(2, float, 1, out[i] = half_to_float((uint16_t)two(p + i, s)));
+        ROWS(float, 1, out[i] = half_to_float((uint16_t)two(p + i, s)));
     else
-        ROWS(4, uint32_t, 1, out[i] = four(p + i, s));
+        ROWS(uint32_t, 1, out[i] = four(p + i, s));
 }
 
 #if defined(__x86_64__)
@@ -93,23 +104,34 @@ static AVX2 inline __m256 short8(const uint8_t *a, const uint8_t *b)
     return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(pair8(a, b), 16), 16));
 }
 
+static AVX2 inline __m256i triple8(const uint8_t *p, int64_t s)
+{
+    return _mm256_or_si256(pair8(p, p + s), _mm256_slli_epi32(load8(p + 2 * s), 16));
+}
+
 static AVX2 void rows_avx2(const ebb_widen_t *w, int64_t first, int64_t end)
 {
-    if (w->integer && w->elem == EBB_ELEM_U16)
-        ROWS(2, int32_t, 8, PUT8(pair8(p + i, p + i + s)));
+    if (w->columns == 1)
+        ROWS(int32_t, 8, (void)s; PUT8(load8(p + i)));
+    else if (w->columns == 2)
+        ROWS(int32_t, 8, PUT8(pair8(p + i, p + i + s)));
+    else if (w->columns == 3)
+        ROWS(int32_t, 8, PUT8(triple8(p + i, s)));
+    else if (w->columns == 4)
+        ROWS(uint32_t, 8, PUT8(quad8(p + i, s)));
     else if (w->elem == EBB_ELEM_U8)
-        ROWS(1, float, 8, (void)s; PUT8F(_mm256_cvtepi32_ps(load8(p + i))));
+        ROWS(float, 8, (void)s; PUT8F(_mm256_cvtepi32_ps(load8(p + i))));
     else if (w->elem == EBB_ELEM_I8)
-        ROWS(1, float, 8, (void)s;
+        ROWS(float, 8, (void)s;
              PUT8F(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)(p + i))))));
     else if (w->elem == EBB_ELEM_U16)
-        ROWS(2, float, 8, PUT8F(_mm256_cvtepi32_ps(pair8(p + i, p + i + s))));
+        ROWS(float, 8, PUT8F(_mm256_cvtepi32_ps(pair8(p + i, p + i + s))));
     else if (w->elem == EBB_ELEM_I16)
-        ROWS(2, float, 8, PUT8F(short8(p + i, p + i + s)));
+        ROWS(float, 8, PUT8F(short8(p + i, p + i + s)));
     else if (w->elem == EBB_ELEM_F16)
-        ROWS(2, float, 8, PUT8F(half8(p + i, p + i + s)));
+        ROWS(float, 8, PUT8F(half8(p + i, p + i + s)));
     else
-        ROWS(4, uint32_t, 8, PUT8(quad8(p + i, s)));
+        ROWS(uint32_t, 8, PUT8(quad8(p + i, s)));
 }
 
 #define PUT16(v)  _mm512_storeu_si512(out + i, v)
@@ -125,48 +147,70 @@ static AVX512 inline __m512 short16(const uint8_t *a, const uint8_t *b)
     return _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(pair16(a, b), 16), 16));
 }
 
+static AVX512 inline __m512i triple16(const uint8_t *p, int64_t s)
+{
+    return _mm512_or_si512(pair16(p, p + s), _mm512_slli_epi32(load16(p + 2 * s), 16));
+}
+
 static AVX512 void rows_avx512(const ebb_widen_t *w, int64_t first, int64_t end)
 {
-    if (w->integer && w->elem == EBB_ELEM_U16)
-        ROWS(2, int32_t, 16, PUT16(pair16(p + i, p + i + s)));
+    if (w->columns == 1)
+        ROWS(int32_t, 16, (void)s; PUT16(load16(p + i)));
+    else if (w->columns == 2)
+        ROWS(int32_t, 16, PUT16(pair16(p + i, p + i + s)));
+    else if (w->columns == 3)
+        ROWS(int32_t, 16, PUT16(triple16(p + i, s)));
+    else if (w->columns == 4)
+        ROWS(uint32_t, 16, PUT16(quad16(p + i, s)));
     else if (w->elem == EBB_ELEM_U8)
-        ROWS(1, float, 16, (void)s; PUT16F(_mm512_cvtepi32_ps(load16(p + i))));
+        ROWS(float, 16, (void)s; PUT16F(_mm512_cvtepi32_ps(load16(p + i))));
     else if (w->elem == EBB_ELEM_I8)
-        ROWS(1, float, 16, (void)s;
+        ROWS(float, 16, (void)s;
              PUT16F(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)(p + i))))));
     else if (w->elem == EBB_ELEM_U16)
-        ROWS(2, float, 16, PUT16F(_mm512_cvtepi32_ps(pair16(p + i, p + i + s))));
+        ROWS(float, 16, PUT16F(_mm512_cvtepi32_ps(pair16(p + i, p + i + s))));
     else if (w->elem == EBB_ELEM_I16)
-        ROWS(2, float, 16, PUT16F(short16(p + i, p + i + s)));
+        ROWS(float, 16, PUT16F(short16(p + i, p + i + s)));
     else if (w->elem == EBB_ELEM_F16)
-        ROWS(2, float, 16, PUT16F(_mm512_cvtph_ps(_mm512_cvtepi32_epi16(pair16(p + i, p + i + s)))));
+        ROWS(float, 16, PUT16F(_mm512_cvtph_ps(_mm512_cvtepi32_epi16(pair16(p + i, p + i + s)))));
     else
-        ROWS(4, uint32_t, 16, PUT16(quad16(p + i, s)));
+        ROWS(uint32_t, 16, PUT16(quad16(p + i, s)));
 }
 #elif defined(__aarch64__)
 static void rows_neon(const ebb_widen_t *w, int64_t first, int64_t end)
 {
-    if (w->integer && w->elem == EBB_ELEM_U16)
-        ROWS(2, int32_t, 8, put8(pair8(p + i, p + i + s), out + i));
+    if (w->columns == 1)
+        ROWS(int32_t, 8, (void)s; put8(vmovl_u8(vld1_u8(p + i)), out + i));
+    else if (w->columns == 2)
+        ROWS(int32_t, 8, put8(pair8(p + i, p + i + s), out + i));
+    else if (w->columns == 3)
+        ROWS(uint32_t, 8, put8_both(pair8(p + i, p + i + s), vmovl_u8(vld1_u8(p + i + 2 * s)), out + i));
+    else if (w->columns == 4)
+        ROWS(uint32_t, 8, put8_four(p + i, s, out + i));
     else if (w->elem == EBB_ELEM_U8)
-        ROWS(1, float, 8, (void)s; put8_unsigned(vmovl_u8(vld1_u8(p + i)), out + i));
+        ROWS(float, 8, (void)s; put8_unsigned(vmovl_u8(vld1_u8(p + i)), out + i));
     else if (w->elem == EBB_ELEM_I8)
-        ROWS(1, float, 8, (void)s; put8_signed(vmovl_s8(vreinterpret_s8_u8(vld1_u8(p + i))), out + i));
+        ROWS(float, 8, (void)s; put8_signed(vmovl_s8(vreinterpret_s8_u8(vld1_u8(p + i))), out + i));
     else if (w->elem == EBB_ELEM_U16)
-        ROWS(2, float, 8, put8_unsigned(pair8(p + i, p + i + s), out + i));
+        ROWS(float, 8, put8_unsigned(pair8(p + i, p + i + s), out + i));
     else if (w->elem == EBB_ELEM_I16)
-        ROWS(2, float, 8, put8_signed(vreinterpretq_s16_u16(pair8(p + i, p + i + s)), out + i));
+        ROWS(float, 8, put8_signed(vreinterpretq_s16_u16(pair8(p + i, p + i + s)), out + i));
     else if (w->elem == EBB_ELEM_F16)
-        ROWS(2, float, 8, put8_half(pair8(p + i, p + i + s), out + i));
+        ROWS(float, 8, put8_half(pair8(p + i, p + i + s), out + i));
     else
-        ROWS(4, uint32_t, 8, put8_four(p + i, s, out + i));
+        ROWS(uint32_t, 8, put8_four(p + i, s, out + i));
 }
 #endif
 
-bool ebb_widen_possible(ebb_elem_t elem, bool integer)
+int ebb_column_planes(ebb_elem_t elem, int64_t cols)
 {
-    if (integer)
-        return elem == EBB_ELEM_U16 || elem == EBB_ELEM_I32;
+    if (elem != EBB_ELEM_U16 && elem != EBB_ELEM_I32)
+        return 0;
+    return cols <= 1 << 8 ? 1 : cols <= 1 << 16 ? 2 : cols <= 1 << 24 ? 3 : 4;
+}
+
+bool ebb_widen_possible(ebb_elem_t elem)
+{
     return elem == EBB_ELEM_U8 || elem == EBB_ELEM_I8 || elem == EBB_ELEM_U16 || elem == EBB_ELEM_I16 ||
            elem == EBB_ELEM_F16 || elem == EBB_ELEM_F32;
 }

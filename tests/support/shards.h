@@ -35,13 +35,19 @@ static inline float made_value(const ebb_dataset_plan_t *plan, int64_t row, int6
     return 0;
 }
 
+/* Entries of a long row. */
+static inline int64_t made_longest(const ebb_dataset_plan_t *plan)
+{
+    return plan->cols > 1 << 20 ? 2500 : plan->cols / 2;
+}
+
 /* Entries of a row of a made-up sparse data set, ascending; some rows are empty, one in a hundred is long. */
 static inline int64_t made_row(const ebb_dataset_plan_t *plan, int64_t row, int32_t *col, float *val)
 {
     uint64_t h = made_hash((uint64_t)row, 1);
     int64_t want = (int64_t)(h % 41), n = 0;
     if (h % 100 == 3)
-        want = plan->cols / 2;
+        want = made_longest(plan);
     int64_t step = want > 0 ? plan->cols / want : 0;
     for (int64_t i = 0; i < want && step > 0; i++) {
         int64_t c = i * step + (int64_t)(made_hash((uint64_t)row, (uint64_t)i + 3) % (uint64_t)step);
@@ -79,7 +85,7 @@ static inline made_t make_rows(const ebb_dataset_plan_t *plan, int64_t row0, int
                 .label = calloc((size_t)n + 1, 4),
                 .weight = calloc((size_t)n + 1, 4),
                 .y = calloc((size_t)(n * plan->target_cols) + 1, 4)};
-    int64_t most = plan->cols > 41 ? plan->cols : 41;
+    int64_t most = made_longest(plan) > 20 ? 2 * made_longest(plan) + 1 : 41;
     if (plan->sparse) {
         m.col = malloc((size_t)(n * (most / 4 + 41) + most) * 4);
         m.val = malloc((size_t)(n * (most / 4 + 41) + most) * 4);

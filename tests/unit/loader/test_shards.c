@@ -19,10 +19,10 @@ static void check_row(const ebb_dataset_plan_t *plan, const ebb_batch_t *b, int6
 }
 
 /* own: blocks as the data set has them. */
-static void check(bool sparse, ebb_value_type_t type, int threads, bool kept, bool own)
+static void check_columns(bool sparse, int64_t cols, ebb_value_type_t type, int threads, bool kept, bool own)
 {
     char *dir = test_mkdir();
-    ebb_dataset_plan_t plan = made_plan(sparse, type, 4001, sparse ? 5000 : 37);
+    ebb_dataset_plan_t plan = made_plan(sparse, type, 4001, cols);
     ebb_dataset_t *ds;
     ebb_loader_t *l;
     const ebb_batch_t *b;
@@ -30,8 +30,8 @@ static void check(bool sparse, ebb_value_type_t type, int threads, bool kept, bo
         .order = {.lanes = 5, .batch = 250, .block_rows = 48, .window_blocks = 3, .seed = 11, .shuffle = true},
         .threads = threads,
         .memory_bytes = kept ? 0 : 6 << 20};
-    int32_t *col = malloc(5000 * sizeof *col);
-    float *val = malloc(5000 * sizeof *val);
+    int32_t *col = malloc(40000 * sizeof *col);
+    float *val = malloc(40000 * sizeof *val);
     char *seen = calloc(4001, 1);
     plan.shard_rows = 1300;
     make_dataset(dir, &plan, 1, 500);
@@ -64,6 +64,11 @@ static void check(bool sparse, ebb_value_type_t type, int threads, bool kept, bo
     test_rmdir(dir);
 }
 
+static void check(bool sparse, ebb_value_type_t type, int threads, bool kept, bool own)
+{
+    check_columns(sparse, sparse ? 5000 : 37, type, threads, kept, own);
+}
+
 static void sparse_rows_arrive_as_they_were_written(void **state)
 {
     check(true, EBB_F32, 1, true, false);
@@ -73,6 +78,19 @@ static void sparse_rows_arrive_as_they_were_written(void **state)
     check(true, EBB_U8, 1, false, true);
     check(true, EBB_I16, 2, true, true);
     check(true, EBB_F16, 1, false, true);
+}
+
+/* Columns of one to four bytes; rows that are short and lie side by side, or long and lie in planes (20,000 columns and
+ * more); ends of rows beyond their chunk, and rows longer than chunks (70,000 columns). */
+static void sparse_rows_of_any_number_of_columns_arrive_as_they_were_written(void **state)
+{
+    check_columns(true, 200, EBB_U8, 1, false, true);
+    check_columns(true, 256, EBB_F32, 2, false, true);
+    check_columns(true, 2000000, EBB_U8, 2, false, true);
+    check_columns(true, 2000000, EBB_F16, 1, true, true);
+    check_columns(true, 20000000, EBB_F32, 1, false, true);
+    check_columns(true, 22000, EBB_U8, 2, true, true);
+    check_columns(true, 70000, EBB_I16, 1, true, true);
 }
 
 static void dense_rows_arrive_as_they_were_written(void **state)
@@ -88,6 +106,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sparse_rows_arrive_as_they_were_written),
+        cmocka_unit_test(sparse_rows_of_any_number_of_columns_arrive_as_they_were_written),
         cmocka_unit_test(dense_rows_arrive_as_they_were_written),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -9,9 +9,9 @@ enum { ELEMENTS = 2048, ROWS = 120, SLACK = 16 };
 
 static const struct {
     ebb_elem_t elem;
-    bool integer;
-} kinds[] = {{EBB_ELEM_U16, true},  {EBB_ELEM_I32, true},  {EBB_ELEM_U8, false},  {EBB_ELEM_I8, false},
-             {EBB_ELEM_U16, false}, {EBB_ELEM_I16, false}, {EBB_ELEM_F16, false}, {EBB_ELEM_F32, false}};
+    int columns;
+} kinds[] = {{EBB_ELEM_U16, 1}, {EBB_ELEM_U16, 2}, {EBB_ELEM_I32, 3}, {EBB_ELEM_I32, 4}, {EBB_ELEM_U8, 0},
+             {EBB_ELEM_I8, 0},  {EBB_ELEM_U16, 0}, {EBB_ELEM_I16, 0}, {EBB_ELEM_F16, 0}, {EBB_ELEM_F32, 0}};
 
 static void fill(uint8_t *planes, size_t bytes)
 {
@@ -19,23 +19,59 @@ static void fill(uint8_t *planes, size_t bytes)
         planes[i] = (uint8_t)ebb_rng_u64(5, EBB_RNG_TEST, i, 0);
 }
 
-static void take(ebb_elem_t elem, bool integer, int level, const uint8_t *planes, int64_t at, int64_t n, void *out)
+static void take(ebb_elem_t elem, bool columns, int level, const uint8_t *planes, int64_t at, int64_t n, void *out)
 {
     ebb_codec_level(level);
-    if (integer)
+    if (columns)
         assert_true(ebb_take_i32(elem, true, planes, ELEMENTS, at, n, out));
     else
         assert_true(ebb_take_f32(elem, true, planes, ELEMENTS, at, n, out));
 }
 
-static void check_kind(ebb_elem_t elem, bool integer, int level)
+/* The rows' pieces of the planes, row after row; from[r] is moved there. */
+static uint8_t *packed(int planes, const uint8_t *from[ROWS], const int64_t *to)
+{
+    uint8_t *rows = malloc((size_t)(to[ROWS] * planes) + EBB_STORED_SLACK);
+    for (int64_t r = 0; r < ROWS; r++) {
+        uint8_t *row = rows + to[r] * planes;
+        size_t n = (size_t)(to[r + 1] - to[r]);
+        for (int k = 0; from[r] && k < planes; k++)
+            memcpy(row + (size_t)k * n, from[r] + k * ELEMENTS, n);
+        from[r] = from[r] ? row : NULL;
+    }
+    return rows;
+}
+
+static void check_rows(const ebb_widen_t *w, const int64_t *at, const uint8_t *planes, int level)
+{
+    uint32_t want[ELEMENTS], taken[ELEMENTS];
+    uint32_t *out = w->out;
+    memset(out, 0x5a, (size_t)(w->to[ROWS] + SLACK) * 4);
+    ebb_codec_level(level);
+    for (int64_t r = 0; r < ROWS; r += 40)
+        ebb_widen_rows(w, r, r + 40);
+    for (int64_t r = 0; r < ROWS; r++) {
+        int64_t n = w->to[r + 1] - w->to[r];
+        if (!w->from[r])
+            continue;
+        take(w->elem, w->columns > 0, 0, planes, at[r], n, want);
+        take(w->elem, w->columns > 0, level, planes, at[r], n, taken);
+        assert_memory_equal(taken, want, (size_t)n * 4);
+        assert_memory_equal(out + w->to[r], want, (size_t)n * 4);
+    }
+    ebb_codec_level(2);
+}
+
+static void check_kind(ebb_elem_t elem, int columns, int level)
 {
     size_t bytes = ELEMENTS * ebb_elem_size(elem);
+    int n_planes = columns > 0 ? columns : (int)ebb_elem_size(elem);
     uint8_t *planes = malloc(bytes + EBB_STORED_SLACK);
     const uint8_t *from[ROWS];
     int64_t to[ROWS + 1] = {0}, at[ROWS];
-    uint32_t want[ELEMENTS], taken[ELEMENTS];
     fill(planes, bytes + EBB_STORED_SLACK);
+    if (columns > 0)
+        memset(planes + columns * ELEMENTS, 0, bytes - (size_t)columns * ELEMENTS);
     for (int64_t r = 0; r < ROWS; r++) {
         int64_t n = r < 70 ? r : (r * 37) % 200;
         at[r] = (r * 7919) % (ELEMENTS - n + 1);
@@ -43,20 +79,12 @@ static void check_kind(ebb_elem_t elem, bool integer, int level)
         to[r + 1] = to[r] + n;
     }
     uint32_t *out = malloc((size_t)(to[ROWS] + SLACK) * 4);
-    const ebb_widen_t w = {elem, integer, ELEMENTS, ROWS, to, from, out};
-    ebb_codec_level(level);
-    for (int64_t r = 0; r < ROWS; r += 40)
-        ebb_widen_rows(&w, r, r + 40);
-    for (int64_t r = 0; r < ROWS; r++) {
-        int64_t n = to[r + 1] - to[r];
-        if (!from[r])
-            continue;
-        take(elem, integer, 0, planes, at[r], n, want);
-        take(elem, integer, level, planes, at[r], n, taken);
-        assert_memory_equal(taken, want, (size_t)n * 4);
-        assert_memory_equal(out + to[r], want, (size_t)n * 4);
-    }
-    ebb_codec_level(2);
+    ebb_widen_t w = {elem, columns, ELEMENTS, n_planes, ROWS, to, from, out};
+    check_rows(&w, at, planes, level);
+    uint8_t *rows = packed(n_planes, from, to);
+    w.stride = 0;
+    check_rows(&w, at, planes, level);
+    free(rows);
     free(planes);
     free(out);
 }
@@ -64,12 +92,22 @@ static void check_kind(ebb_elem_t elem, bool integer, int level)
 static void rows_are_widened_alike_by_every_instruction_set(void **state)
 {
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
-        assert_true(ebb_widen_possible(kinds[k].elem, kinds[k].integer));
+        assert_true(kinds[k].columns > 0 || ebb_widen_possible(kinds[k].elem));
         for (int level = 0; level <= 2; level++)
-            check_kind(kinds[k].elem, kinds[k].integer, level);
+            check_kind(kinds[k].elem, kinds[k].columns, level);
     }
-    assert_false(ebb_widen_possible(EBB_ELEM_F64, false));
-    assert_false(ebb_widen_possible(EBB_ELEM_I64, true));
+    assert_false(ebb_widen_possible(EBB_ELEM_F64));
+}
+
+static void columns_take_the_planes_that_their_number_needs(void **state)
+{
+    assert_true(ebb_column_planes(EBB_ELEM_U16, 256) == 1);
+    assert_true(ebb_column_planes(EBB_ELEM_U16, 257) == 2);
+    assert_true(ebb_column_planes(EBB_ELEM_U16, 65536) == 2);
+    assert_true(ebb_column_planes(EBB_ELEM_I32, 65537) == 3);
+    assert_true(ebb_column_planes(EBB_ELEM_I32, 1 << 24) == 3);
+    assert_true(ebb_column_planes(EBB_ELEM_I32, (1 << 24) + 1) == 4);
+    assert_true(ebb_column_planes(EBB_ELEM_I64, 9) == 0);
 }
 
 static void put(ebb_elem_t elem, uint8_t *planes, int64_t n, int64_t i, uint32_t v)
@@ -102,6 +140,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_are_widened_alike_by_every_instruction_set),
+        cmocka_unit_test(columns_take_the_planes_that_their_number_needs),
         cmocka_unit_test(columns_out_of_range_are_found),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
