@@ -15,7 +15,7 @@ set_tests_properties(faults.campaign PROPERTIES LABELS faults TIMEOUT 1800 PROCE
 
 # A wall clock that goes back, to be preloaded; without sanitizers, which would have to come first.
 add_library(clock_back MODULE ${CMAKE_CURRENT_LIST_DIR}/clock_back.c)
-set_target_properties(clock_back PROPERTIES PREFIX "" COMPILE_OPTIONS "-fno-sanitize=all" LINK_OPTIONS "-fno-sanitize=all")
+set_target_properties(clock_back PROPERTIES PREFIX "" C_VISIBILITY_PRESET default COMPILE_OPTIONS "-fno-sanitize=all" LINK_OPTIONS "-fno-sanitize=all")
 add_test(NAME faults.storage COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/storage.py $<TARGET_FILE:clock_back>)
 set_tests_properties(faults.storage PROPERTIES LABELS faults TIMEOUT 600 SKIP_RETURN_CODE 77 PROCESSORS 2
   ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>")
