@@ -2,7 +2,7 @@
  * that says which, instead of letting the others wait for ever.
  *
  * Each rank has one thread that tells rank 0 every second, over TCP and apart from training, how the rank is; rank 0
- * judges, and the others watch rank 0. The only rank of a job watches itself, for a step of training that does not end.
+ * judges, and the others watch rank 0. The only rank of a job watches itself.
  * It changes no result. A process has at most one watch.
  */
 #ifndef EBB_WATCH_H
@@ -16,7 +16,8 @@ extern "C" {
 #endif
 
 /* Silence or standstill that ends the job. A rank that is busy in a step has ten times as long as it was busy before
- * without progress, if that is more; in what is done once, or with a disk that is slow, 30 times the limit. */
+ * without progress, if that is more; in what is done once, or with a disk that is slow, 30 times the limit. The only
+ * rank of a job may be busy between steps, or wait for a disk there, for any time. */
 #define EBB_WATCH_SECONDS 10.0
 
 typedef struct ebb_watch ebb_watch_t;

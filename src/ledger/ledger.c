@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/pulse.h"
 #include "base/text.h"
 
 #include <inttypes.h>
@@ -13,8 +14,10 @@
 #include <sqlite3.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #define WAIT_MS        10000      /* for another host's transaction */
+#define PAUSE_MS       20         /* between looks for its end */
 #define APPLICATION_ID 0x45626231 /* "Ebb1" */
 
 typedef enum type { TEXT, REAL, WHOLE, CHOICE } type_t;
@@ -138,6 +141,15 @@ static ebb_status_t prepare(ebb_ledger_t *l, const char *sql, sqlite3_stmt **sta
     return sqlite3_prepare_v2(l->db, sql, -1, statement_p, NULL) == SQLITE_OK ? EBB_OK : fail(l, "prepare");
 }
 
+/* Sleeping here is no standstill: it ends by itself. */
+static int wait_for_turn(void *user, int times)
+{
+    const struct timespec pause = {.tv_nsec = PAUSE_MS * 1000000L};
+    ebb_pulse_tick();
+    nanosleep(&pause, NULL);
+    return times < WAIT_MS / PAUSE_MS;
+}
+
 static ebb_status_t connect_to(const char *path, int flags, ebb_ledger_t **ledger_p)
 {
     ebb_ledger_t *l;
@@ -146,7 +158,7 @@ static ebb_status_t connect_to(const char *path, int flags, ebb_ledger_t **ledge
     snprintf(l->path, sizeof l->path, "%s", path);
     if (sqlite3_open_v2(path, &l->db, flags, NULL) != SQLITE_OK)
         return fail(l, "open");
-    sqlite3_busy_timeout(l->db, WAIT_MS);
+    sqlite3_busy_handler(l->db, wait_for_turn, NULL);
     return EBB_OK;
 }
 

@@ -5,7 +5,7 @@
  * another waits for it, when it neither made progress nor used its processors or disks for the limit, or was busy
  * without progress (one kernel on a huge lane, the checkpoint's fsync) for as many times the limit as its own history
  * allows (self.c). Ranks that wait are nobody's reason, unless all do. For the only rank of a job nobody waits: it is
- * stalled when a step of training makes no progress for longer than that, whatever it does meanwhile. */
+ * stalled when it does nothing for the limit, or when a step of training makes no progress for as many times that. */
 #include "watch/judge.h"
 
 #include <stdio.h>
@@ -94,15 +94,20 @@ static int64_t busy_limit_ms(const ebb_watch_peer_t *p, int64_t limit_ns)
     return (p->patience > 0 ? p->patience : EBB_WATCH_PATIENT) * (limit_ns / 1000000);
 }
 
-static bool stands_still(const ebb_watch_peer_t *p, int64_t limit_ns)
+static bool is_idle(const ebb_watch_peer_t *p, int64_t limit_ns)
 {
-    return p->idle_ms >= limit_ns / 1000000 || p->still_ms >= busy_limit_ms(p, limit_ns);
+    return p->idle_ms >= limit_ns / 1000000;
 }
 
-/* Nobody waits for the only rank, so its storage may be as slow as it pleases; between steps it may do anything. */
+static bool stands_still(const ebb_watch_peer_t *p, int64_t limit_ns)
+{
+    return is_idle(p, limit_ns) || p->still_ms >= busy_limit_ms(p, limit_ns);
+}
+
+/* Nobody waits for the only rank: between steps it may be busy, or wait for a disk, for as long as it pleases. */
 static bool is_stalled(const ebb_watch_peer_t *p, int64_t limit_ns)
 {
-    return p->steady && p->still_ms >= busy_limit_ms(p, limit_ns);
+    return is_idle(p, limit_ns) || (p->steady && stands_still(p, limit_ns));
 }
 
 /* While all wait and nothing moves, a rank that sleeps among ranks that poll hangs within its call: one library waits
@@ -179,7 +184,7 @@ int ebb_watch_sentence(ebb_watch_cause_t cause, int rank, const char *host, cons
     else if (cause == EBB_WATCH_STUCK)
         snprintf(why, sizeof why, "is stuck: no progress for %.0f s or more while others wait", limit);
     else if (cause == EBB_WATCH_STALLED)
-        snprintf(why, sizeof why, "is stuck: no progress for %.0f s or more within a step", limit * peer->patience);
+        snprintf(why, sizeof why, "is stuck: no progress for %.0f s or more", limit);
     else
         snprintf(why, sizeof why, "and all others wait for one another for %.0f s", limit * EBB_WATCH_PATIENT);
     int n = snprintf(text, size, "rank %d on %s %s; last seen at step %lld, %s", rank, host, why, (long long)peer->step,

@@ -22,7 +22,7 @@ typedef enum ebb_watch_cause {
     EBB_WATCH_SILENT,   /* its connection stands, but nothing comes */
     EBB_WATCH_STUCK,    /* it answers, but does nothing while others wait */
     EBB_WATCH_DEADLOCK, /* all wait for one another */
-    EBB_WATCH_STALLED,  /* the only rank makes no progress in a step */
+    EBB_WATCH_STALLED,  /* the only rank makes no progress */
 } ebb_watch_cause_t;
 
 typedef struct ebb_watch_message {

@@ -1,9 +1,13 @@
 # Runs that are stopped, killed or let down by their storage.
 find_package(Python3 REQUIRED COMPONENTS Interpreter)
+# A call that never returns, to be preloaded; without sanitizers, which would have to come first.
+add_library(hang MODULE ${CMAKE_CURRENT_LIST_DIR}/hang.c)
+set_target_properties(hang PROPERTIES PREFIX "" C_VISIBILITY_PRESET default COMPILE_OPTIONS "-fno-sanitize=all" LINK_OPTIONS "-fno-sanitize=all")
+target_compile_definitions(hang PRIVATE _GNU_SOURCE)
 foreach(fault books stopping watchdog supervise two_hosts)
   add_test(NAME faults.${fault} COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/${fault}.py)
   set_tests_properties(faults.${fault} PROPERTIES LABELS faults TIMEOUT 1800 SKIP_RETURN_CODE 77 PROCESSORS 2
-    ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>;EBB_PLUGIN_NAN=$<TARGET_FILE:plugin_nan>")
+    ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>;EBB_PLUGIN_NAN=$<TARGET_FILE:plugin_nan>;EBB_HANG_SHIM=$<TARGET_FILE:hang>")
 endforeach()
 add_test(NAME faults.slurm_run COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/slurm_run.py)
 set_tests_properties(faults.slurm_run PROPERTIES LABELS faults TIMEOUT 600 SKIP_RETURN_CODE 77 PROCESSORS 2

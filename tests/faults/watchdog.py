@@ -176,6 +176,43 @@ def spinning_alone(folder):
         spins(folder, f"wd_spinning_alone_{ranks}", ranks, "is stuck: no progress for")
 
 
+HANGS = {  # where a call never returns: the call, what it is about, its number, what the rank is doing then
+    "opening": ("open /train/manifest.json 1", "opening data and model"),
+    "loading": ("pread /train/shard 2", "loading rows"),
+    "evaluating": ("pread /valid/shard 2", "evaluating"),
+    "writing": ("fsync /step- 1", "writing a checkpoint"),
+}
+
+
+def hangs(folder, where, ranks):
+    """A rank that sleeps outside of computing, be it the only one: it is ended as one that hangs in a step."""
+    call, stage = HANGS[where]
+    name, mark, limit = f"wd_hangs_{where}_{ranks}", f"{folder}/{where}-{ranks}", 3
+    rank = ranks - 1 if ranks and where != "writing" else 0  # the first rank writes
+    os.environ.update({"EBB_HANG": f"{call} {rank} {mark}", "LD_PRELOAD": os.environ["EBB_HANG_SHIM"],
+                       "ASAN_OPTIONS": "verify_asan_link_order=0:detect_leaks=0"})
+    try:
+        case = Case(folder, name, ranks, extra=["--set", f"run.watchdog={limit}"])
+    finally:
+        for key in "EBB_HANG", "LD_PRELOAD", "ASAN_OPTIONS":
+            os.environ.pop(key)
+    case.job.wait_until(lambda: os.path.exists(mark), "the call that hangs")
+    case.hurt(rank, lambda pid: None)
+    told = case.ends(f"is stuck: no progress for {limit} s")
+    if not told.split("; ")[1].endswith(f", {stage}"):
+        t.fail(f"{name}: was {stage}, not {told}")
+
+
+def hanging_alone(folder):
+    for where in HANGS:
+        hangs(folder, where, 0)
+
+
+def hanging_among_others(folder):
+    for where in HANGS:
+        hangs(folder, where, 2)
+
+
 def suspended_as_a_whole(folder):
     """Slurm's suspend: all ranks stop, and go on later than the limit: no reason to end."""
     case = Case(folder, "wd_suspended", 2, extra=["--set", "run.watchdog=3"])
@@ -216,7 +253,7 @@ def at_random(folder, seed):
 
 
 CASES = [killed_rank, killed_rank_unhelped, killed_first_unhelped, stopped_rank, stopped_first_unhelped, stopped_in_checkpoints,
-         before_the_first_step, stuck, spinning, spinning_alone, suspended_as_a_whole, switched_off]
+         before_the_first_step, stuck, spinning, spinning_alone, hanging_alone, hanging_among_others, suspended_as_a_whole, switched_off]
 
 
 def main():

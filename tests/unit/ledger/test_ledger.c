@@ -1,11 +1,13 @@
 /* Books: rows chained by hashes, sums that never take what is not known for clean, joules of replayed counters, and
  * sources that hang. */
 #include "support.h"
+#include "base/pulse.h"
 
 #include <arpa/inet.h>
 #include <ebb/ledger.h>
 #include <math.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <sqlite3.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -151,6 +153,32 @@ static void two_hosts_append_at_once_and_the_chain_holds(void **state)
     assert_ok(ebb_ledger_read(path, &out, &n));
     assert_int_equal(n, 40);
     ebb_ledger_free(out);
+}
+
+static void *hold_the_file(void *arg)
+{
+    const struct timespec pause = {.tv_nsec = 100000000};
+    sqlite3 *db = arg;
+    nanosleep(&pause, NULL);
+    return sqlite3_exec(db, "COMMIT", NULL, NULL, NULL) == SQLITE_OK ? db : NULL;
+}
+
+static void waiting_for_another_hosts_transaction_is_no_standstill(void **state)
+{
+    ebb_ledger_row_t rows[] = {work("node1", 0, 100), work("node1", 1, 100)};
+    sqlite3 *other;
+    pthread_t thread;
+    void *released;
+    append(rows, 1);
+    assert_int_equal(sqlite3_open(path, &other), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(other, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
+    uint64_t before = ebb_pulse().ticks;
+    assert_int_equal(pthread_create(&thread, NULL, hold_the_file, other), 0);
+    append(rows + 1, 1);
+    pthread_join(thread, &released);
+    assert_ptr_equal(released, other);
+    sqlite3_close(other);
+    assert_true(ebb_pulse().ticks > before);
 }
 
 static void sums_are_joules_times_pue_times_intensity(void **state)
@@ -418,6 +446,7 @@ int main(void)
         TEST(rows_come_back_as_they_went_in_and_a_second_opening_goes_on),
         TEST(every_change_of_a_row_and_every_hole_is_found),
         TEST(two_hosts_append_at_once_and_the_chain_holds),
+        TEST(waiting_for_another_hosts_transaction_is_no_standstill),
         TEST(sums_are_joules_times_pue_times_intensity),
         TEST(what_is_not_known_counts_as_the_highest_seen_and_never_as_clean),
         TEST(asap_is_the_same_joules_without_pauses_from_the_submission_on),

@@ -141,9 +141,23 @@ static void the_only_rank_is_stalled_when_a_step_does_not_end(void **state)
     assert_int_equal(ebb_watch_judge(&peer, 1, NOW, LIMIT, &rank), EBB_WATCH_STALLED);
     assert_int_equal(rank, 0);
     ebb_watch_sentence(EBB_WATCH_STALLED, 0, "node7", &peer, 10, line, sizeof line);
-    assert_non_null(strstr(line, "rank 0 on node7 is stuck: no progress for 20 s or more within a step"));
+    assert_non_null(strstr(line, "rank 0 on node7 is stuck: no progress for 10 s or more"));
     peer.steady = false; /* it evaluates, or opens its data */
     assert_int_equal(ebb_watch_judge(&peer, 1, NOW, LIMIT, &rank), EBB_WATCH_FINE);
+}
+
+static void the_only_rank_is_stalled_when_it_does_nothing_whatever_it_is_about(void **state)
+{
+    ebb_watch_peer_t peer = {.heard_ns = NOW, .patience = EBB_WATCH_PATIENT, .still_ms = 10000, .idle_ms = 9999};
+    int rank;
+    for (int steady = 0; steady < 2; steady++) {
+        peer.steady = steady;
+        peer.idle_ms = 9999; /* busy, or waiting for a disk, a moment ago */
+        assert_int_equal(ebb_watch_judge(&peer, 1, NOW, LIMIT, &rank), EBB_WATCH_FINE);
+        peer.idle_ms = 10000;
+        assert_int_equal(ebb_watch_judge(&peer, 1, NOW, LIMIT, &rank), EBB_WATCH_STALLED);
+        assert_int_equal(rank, 0);
+    }
 }
 
 static void ranks_that_all_wait_for_one_another_are_ended_late(void **state)
@@ -207,6 +221,7 @@ int main(void)
         cmocka_unit_test(a_rank_is_stuck_only_while_another_waits),
         cmocka_unit_test(a_busy_rank_has_as_many_times_the_limit_as_it_learnt),
         cmocka_unit_test(the_only_rank_is_stalled_when_a_step_does_not_end),
+        cmocka_unit_test(the_only_rank_is_stalled_when_it_does_nothing_whatever_it_is_about),
         cmocka_unit_test(ranks_that_all_wait_for_one_another_are_ended_late),
         cmocka_unit_test(a_sleeper_among_pollers_hangs_in_its_call),
         cmocka_unit_test(the_line_names_rank_host_step_and_stage),
