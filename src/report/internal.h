@@ -52,6 +52,9 @@ void ebb_chart_loss(const ebb_report_t *report, ebb_text_t *out);
 void ebb_chart_throughput(const ebb_report_t *report, ebb_text_t *out);
 void ebb_chart_stall(const ebb_report_t *report, ebb_text_t *out);
 
+/* Bytes of metrics.jsonl that are read line by line for charts; of larger files, a part. Tests make it small. */
+extern int64_t ebb_report_lines_bytes;
+
 /* Open metrics.jsonl and cut off a torn last line. */
 ebb_status_t ebb_lines_open(ebb_record_t *record) EBB_MUST_CHECK;
 

@@ -13,41 +13,49 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <unistd.h>
 
-/* Walk the whole lines from the start; *keep_p: bytes up to the first that is torn, no JSON object, or beyond step. */
-static ebb_status_t scan(FILE *in, int64_t step, int64_t *keep_p)
+/* A line to be kept when the run goes on from `step`; *last: so are all before it. Only lines of kind "step" come in
+ * the order of their steps: a checkpoint, for one, is told when it is written, among later steps. */
+static bool keeps(const char *text, int64_t n, int64_t step, bool *last)
 {
-    char *line = NULL;
-    size_t room = 0;
-    ssize_t n;
-    *keep_p = 0;
-    while ((n = getline(&line, &room, in)) > 0) {
-        json_t *json = line[n - 1] == '\n' ? json_loadb(line, (size_t)n, 0, NULL) : NULL;
-        const json_t *at = json_object_get(json, "step");
-        bool keep = json_is_object(json) && !(json_is_integer(at) && json_integer_value(at) > step);
-        json_decref(json);
-        if (!keep)
-            break;
-        *keep_p += n;
-    }
-    free(line); /* getline's */
-    return ferror(in) ? EBB_EIO : EBB_OK;
+    json_t *line = text[n - 1] == '\n' ? json_loadb(text, (size_t)n, 0, NULL) : NULL;
+    const json_t *at = json_object_get(line, "step");
+    const char *kind = json_string_value(json_object_get(line, "kind"));
+    bool keep = json_is_object(line) && !(json_is_integer(at) && json_integer_value(at) > step);
+    *last = keep && (step == INT64_MAX || (kind && strcmp(kind, "step") == 0));
+    json_decref(line);
+    return keep;
 }
 
+/* From the end, since files are long: how many bytes to keep. */
+static int64_t bytes_to_keep(const char *text, int64_t bytes, int64_t step)
+{
+    int64_t keep = bytes;
+    bool last = false;
+    for (int64_t end = bytes, begin; end > 0 && !last; end = begin) {
+        const char *before = memrchr(text, '\n', (size_t)end - 1);
+        begin = before ? before - text + 1 : 0;
+        if (!keeps(text + begin, end - begin, step, &last))
+            keep = begin;
+    }
+    return keep;
+}
+
+/* Drop what is torn at the end, and what lies beyond step. */
 static ebb_status_t cut(ebb_record_t *r, int64_t step)
 {
-    int64_t keep, bytes = ebb_file_size(r->lines_path);
-    FILE *in = fopen(r->lines_path, "re");
-    if (!in)
-        return ebb_file_error(r->lines_path, "open");
-    ebb_status_t status = scan(in, step, &keep);
-    if (status != EBB_OK)
-        status = ebb_file_error(r->lines_path, "read");
-    fclose(in);
-    EBB_TRY(status);
+    int64_t bytes = ebb_file_size(r->lines_path);
+    if (bytes <= 0)
+        return EBB_OK;
+    char *text = mmap(NULL, (size_t)bytes, PROT_READ, MAP_PRIVATE, r->lines_fd, 0);
+    if (text == MAP_FAILED)
+        return ebb_file_error(r->lines_path, "read");
+    int64_t keep = bytes_to_keep(text, bytes, step);
+    munmap(text, (size_t)bytes);
     if (keep == bytes)
         return EBB_OK;
     EBB_DEBUG("report", "%s: dropping %" PRId64 " bytes", r->lines_path, bytes - keep);

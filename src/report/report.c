@@ -11,6 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A run that is paused waits for its page. */
+int64_t ebb_report_lines_bytes = 4 << 20;
+
 /* ---- reading ---- */
 
 static double number(const json_t *object, const char *key)
@@ -54,16 +57,53 @@ static ebb_status_t add_epoch(ebb_report_t *r, const json_t *line)
     return EBB_OK;
 }
 
-/* A torn or foreign line is left out. */
-static ebb_status_t read_lines(ebb_report_t *r, FILE *in)
+/* A file of steps: its lines one after the other, and the last one that was passed over. */
+typedef struct lines {
+    FILE *in;
+    int64_t each, steps; /* one step of so many is taken; steps so far */
+    char *text, *passed;
+    size_t room, passed_room;
+    ssize_t n, passed_n; /* 0: none */
+} lines_t;
+
+static void pass_over(lines_t *l)
 {
-    char *text = NULL;
-    size_t room = 0;
-    ssize_t n;
+    char *text = l->text;
+    size_t room = l->room;
+    l->text = l->passed;
+    l->room = l->passed_room;
+    l->passed = text;
+    l->passed_room = room;
+    l->passed_n = l->n;
+}
+
+static json_t *parse_passed(lines_t *l)
+{
+    json_t *line = json_loadb(l->passed, (size_t)l->passed_n, 0, NULL);
+    l->passed_n = 0;
+    return line;
+}
+
+/* The next line that is to be taken; false: there is none. */
+static bool next_line(lines_t *l)
+{
+    static const char start[] = "{\"kind\":\"step\",";
+    while ((l->n = getline(&l->text, &l->room, l->in)) > 0) {
+        bool step = strncmp(l->text, start, sizeof start - 1) == 0;
+        if (!step || l->steps++ % l->each == 0)
+            return true;
+        pass_over(l);
+    }
+    return false;
+}
+
+/* A torn or foreign line is left out. */
+static ebb_status_t read_lines(ebb_report_t *r, lines_t *l)
+{
     json_t *before = NULL;
     ebb_status_t status = EBB_OK;
-    while (status == EBB_OK && (n = getline(&text, &room, in)) > 0) {
-        json_t *line = json_loadb(text, (size_t)n, 0, NULL);
+    while (status == EBB_OK && next_line(l)) {
+        json_t *line = json_loadb(l->text, (size_t)l->n, 0, NULL);
         const char *kind = json_string_value(json_object_get(line, "kind"));
         if (kind && strcmp(kind, "epoch") == 0)
             status = add_epoch(r, line);
@@ -71,12 +111,20 @@ static ebb_status_t read_lines(ebb_report_t *r, FILE *in)
             json_decref(line);
             continue;
         }
+        if (l->passed_n > 0) {
+            json_decref(before);
+            before = parse_passed(l);
+        }
         status = add_step(r, line, before);
         json_decref(before);
         before = line;
     }
     json_decref(before);
-    free(text);
+    if (status == EBB_OK && l->passed_n > 0) { /* the curves end where the steps do */
+        json_t *line = parse_passed(l);
+        status = line ? add_step(r, line, NULL) : EBB_OK;
+        json_decref(line);
+    }
     return status;
 }
 
@@ -84,11 +132,14 @@ static ebb_status_t read_metrics(ebb_report_t *r)
 {
     char path[PATH_MAX];
     snprintf(path, sizeof path, "%s/metrics.jsonl", r->path);
-    FILE *in = fopen(path, "re");
-    if (!in)
+    lines_t l = {.in = fopen(path, "re")};
+    if (!l.in)
         return EBB_OK;
-    ebb_status_t status = read_lines(r, in);
-    fclose(in);
+    l.each = 1 + ebb_file_size(path) / ebb_report_lines_bytes;
+    ebb_status_t status = read_lines(r, &l);
+    fclose(l.in);
+    free(l.text);
+    free(l.passed);
     return status;
 }
 

@@ -3,8 +3,7 @@
 #include "base/alloc.h"
 #include "base/file.h"
 #include "base/json.h"
-
-#include <ebb/report.h>
+#include "report/internal.h"
 
 #include <math.h>
 #include <signal.h>
@@ -191,6 +190,78 @@ static void resuming_drops_a_torn_line_and_lines_beyond_the_step(void **p)
     assert_file(f->lines, "");
 }
 
+static void line_of(ebb_record_t *r, const char *kind, int64_t step)
+{
+    ebb_record_line(r, kind);
+    ebb_record_line_i64(r, "step", step);
+    assert_ok(ebb_record_line_end(r));
+}
+
+static void lines_that_are_told_late_go_with_those_around_them(void **p)
+{
+    fixture_t *f = *p;
+    ebb_record_t *r;
+    assert_ok(ebb_record_create(f->run, false, &r));
+    line_of(r, "step", 20);
+    line_of(r, "step", 21);
+    line_of(r, "checkpoint", 20);
+    assert_ok(ebb_record_rewind(r, 20));
+    ebb_record_destroy(r);
+    assert_file(f->lines, "{\"kind\":\"step\",\"step\":20}\n");
+}
+
+static void a_long_file_is_looked_at_from_its_end_alone(void **p)
+{
+    fixture_t *f = *p;
+    ebb_record_t *r;
+    assert_ok(ebb_record_create(f->run, false, &r));
+    ebb_record_destroy(r);
+    FILE *out = fopen(f->lines, "a");
+    fputs("what no one needs to read\n", out);
+    fclose(out);
+    assert_ok(ebb_record_open(f->run, &r)); /* torn, as far as it is the end */
+    ebb_record_destroy(r);
+    assert_file(f->lines, "");
+    out = fopen(f->lines, "a");
+    fputs("what no one needs to read\n{\"kind\":\"step\",\"step\":1}\n{\"kind\":\"step\",\"step\":2}\n\0\0", out);
+    fwrite("\0\0\n\0", 1, 4, out);
+    fclose(out);
+    assert_ok(ebb_record_open(f->run, &r));
+    assert_ok(ebb_record_rewind(r, 1));
+    ebb_record_destroy(r);
+    assert_file(f->lines, "what no one needs to read\n{\"kind\":\"step\",\"step\":1}\n");
+}
+
+/* Ten rows a second, from a clock that begins again at step 501; nothing waits. */
+static void a_page_of_many_steps_takes_some_with_what_went_just_before_them(void **p)
+{
+    fixture_t *f = *p;
+    ebb_record_t *r;
+    ebb_report_t *report;
+    int64_t before = ebb_report_lines_bytes;
+    assert_ok(ebb_record_create(f->run, false, &r));
+    for (int step = 1; step <= 1000; step++) {
+        ebb_record_line(r, "step");
+        ebb_record_line_i64(r, "step", step);
+        ebb_record_line_f64(r, "seconds", step > 500 ? 2.0 * (step - 500) : step);
+        ebb_record_line_f64(r, "rows_per_s", 10);
+        ebb_record_line_f64(r, "stall_seconds", 0);
+        assert_ok(ebb_record_line_end(r));
+    }
+    ebb_record_destroy(r);
+    ebb_report_lines_bytes = ebb_file_size(f->lines) / 6;
+    assert_ok(ebb_report_open(f->run, &report));
+    ebb_report_lines_bytes = before;
+    assert_int_equal(report->n_progress, 1000 / 7 + 2);
+    for (int64_t i = 1; i < report->n_progress; i++) {
+        const ebb_progress_point_t *at = &report->progress[i];
+        assert_true(at->step == (i < report->n_progress - 1 ? 1 + 7 * (double)i : 1000));
+        assert_true(isnan(at->rows_per_s) || fabs(at->rows_per_s - 10) < 1e-9);
+        assert_true(isnan(at->rows_per_s) == (at->step == 1000));
+    }
+    ebb_report_close(report);
+}
+
 static void a_line_that_does_not_fit_leaves_whole_lines(void **p)
 {
     fixture_t *f = *p;
@@ -318,6 +389,9 @@ int main(void)
         TEST(a_failed_run_keeps_its_error),
         TEST(lines_are_json_and_give_every_double_back),
         TEST(resuming_drops_a_torn_line_and_lines_beyond_the_step),
+        TEST(lines_that_are_told_late_go_with_those_around_them),
+        TEST(a_long_file_is_looked_at_from_its_end_alone),
+        TEST(a_page_of_many_steps_takes_some_with_what_went_just_before_them),
         TEST(a_line_that_does_not_fit_leaves_whole_lines),
         TEST(two_runs_in_one_folder_are_refused_until_the_first_has_died),
         TEST(a_run_that_cannot_finish_its_record_is_marked_as_failed),
