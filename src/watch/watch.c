@@ -36,8 +36,9 @@
 #define LEAVE_NS    SECOND       /* for the others to take note of our leaving */
 #define LAUNCHER_NS (SECOND * 3 / 10)
 #define LINGER_MS   500  /* for the line to be read before processes vanish */
-#define ABORT_MS    1500 /* for the launcher's abort after that */
-#define SPARE_LINKS 16   /* for connections that have not said hello */
+#define ABORT_MS    1500 /* for the launcher's abort, and for the caller to be told, after that */
+#define ABORT_LOOK  20
+#define SPARE_LINKS 16 /* for connections that have not said hello */
 
 typedef struct link {
     int fd;   /* -1: none */
@@ -63,6 +64,7 @@ struct ebb_watch {
     char advice[1024];     /* under lock */
     ebb_watch_told_t told; /* under lock; NULL: none */
     void *told_user;
+    atomic_bool telling;
     char sentence[512];
 };
 
@@ -90,6 +92,7 @@ static void *tell_caller(void *arg)
     if (w->told)
         w->told(w->told_user, w->sentence);
     pthread_mutex_unlock(&w->lock);
+    atomic_store(&w->telling, false);
     return NULL;
 }
 
@@ -108,6 +111,7 @@ static void say(ebb_watch_t *w, ebb_watch_cause_t cause, int rank)
         snprintf(line, sizeof line, "%sebb: error: %s; %s\n", isatty(STDERR_FILENO) ? "\n" : "", w->sentence, advice);
     ssize_t written = write(STDERR_FILENO, line, (size_t)n < sizeof line ? (size_t)n : sizeof line - 1);
     (void)written; /* nobody is left to tell */
+    atomic_store(&w->telling, told);
     if (told && pthread_create(&helper, NULL, tell_caller, w) == 0)
         pthread_detach(helper);
 }
@@ -120,17 +124,25 @@ static bool is_first_of_host(const ebb_watch_t *w)
     return r == w->rank;
 }
 
+/* abort: for the launcher to carry it out; it does not hear of it while it ends the job already. */
+static void wait_for_end(ebb_watch_t *w, bool abort)
+{
+    for (int ms = 0; ms < ABORT_MS && ((abort && !ebb_pulse().leaving) || atomic_load(&w->telling)); ms += ABORT_LOOK)
+        sleep_ms(ABORT_LOOK);
+}
+
 static _Noreturn void end_job(ebb_watch_t *w, ebb_watch_cause_t cause, int rank, bool tell)
 {
     pthread_t helper;
+    bool abort = cause != EBB_WATCH_LOST; /* else the launcher has seen it too, or sees that the others leave */
     if (cause == EBB_WATCH_SILENT && !ebb_watch_same_host(&w->card[w->rank], &w->card[rank]) && is_first_of_host(w))
         ebb_watch_end_launcher();
     sleep_ms(LINGER_MS);
-    if (cause != EBB_WATCH_LOST && rank != w->rank)
+    if (abort && rank != w->rank)
         ebb_watch_kill(&w->card[w->rank], &w->card[rank]);
-    if (tell && pthread_create(&helper, NULL, abort_job, w) == 0)
+    if (abort && tell && pthread_create(&helper, NULL, abort_job, w) == 0)
         pthread_detach(helper);
-    sleep_ms(ABORT_MS);
+    wait_for_end(w, abort);
     _exit(ebb_status_exit_code(EBB_EPEER));
 }
 
