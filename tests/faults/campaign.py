@@ -283,13 +283,21 @@ class Clock(threading.Thread):
             time.sleep(0.005)
 
     def lost_by(self, act):
-        """Seconds that the event takes from the last step before the ranks end to the next one that is new."""
-        self.longest, start = 0.0, last_start(self.job)
+        """Seconds that the event takes from the last step before the ranks end to the next one that is new; and when, since the event, the
+        ranks were gone, the next ones started, had their record and made their first step."""
+        self.longest, start, old, since, times = 0.0, last_start(self.job), set(self.job.ranks()), time.time(), []
+
+        def wait(reached, what):
+            self.job.wait_until(lambda: time.sleep(0.02) or reached(), what)
+            times.append(time.time() - since)
+
         act()
-        self.job.wait_until(lambda: last_start(self.job) not in (None, start), "its next start")
+        wait(lambda: not old & set(self.job.ranks()), "its ranks' end")
+        wait(lambda: self.job.ranks(), "ranks")
+        wait(lambda: last_start(self.job) not in (None, start), "its next start")
         peak = self.peak
-        self.job.wait_until(lambda: self.peak > peak, "a new step")
-        return self.longest
+        wait(lambda: self.peak > peak, "a new step")
+        return self.longest, times
 
 
 def overhead(folder, count, rng):
@@ -309,19 +317,21 @@ def overhead(folder, count, rng):
         for what in rng.sample(["kill", "resize", "hold"], 3):
             time.sleep(60 + 30 * rng.random())
             if what == "kill":
-                seconds = clock.lost_by(lambda: kill_one(job, rng, lambda: True))
+                seconds, times = clock.lost_by(lambda: kill_one(job, rng, lambda: True))
             elif what == "resize":
-                seconds = clock.lost_by(lambda: job.scale(1 + len(job.ranks()) % 2))
+                seconds, times = clock.lost_by(lambda: job.scale(1 + len(job.ranks()) % 2))
             else:
-                seconds = clock.lost_by(held_for_a_while) - hold
+                seconds, times = clock.lost_by(held_for_a_while)
+                seconds -= hold
                 held += hold
             lost.append((what, seconds))
+            print("# %s: %.1f s; gone after %.1f, ranks after %.1f, their record after %.1f, a new step after %.1f" % (what, seconds, *times), flush=True)
         total = time.time() - begin - held
         job.pause()
         job.goes_to_an_end()
-        seconds = sum(t for _, t in lost)
+        seconds = sum(s for _, s in lost)
         shares.append(seconds / (total - seconds))
-        told = ", ".join(f"{what} {t:.1f} s" for what, t in lost)
+        told = ", ".join(f"{what} {s:.1f} s" for what, s in lost)
         print(f"# overhead {i + 1} of {count}: {total:.0f} s, of them {seconds:.1f} s without progress ({told}): {100 * shares[-1]:.1f} %", flush=True)
     mean = sum(shares) / len(shares)
     return f"overhead {100 * mean:.1f} % in the mean of {count} runs (wanted: 10){'' if mean <= 0.1 else ', MISSED'}"
