@@ -72,11 +72,12 @@ static uint32_t milliseconds(int64_t ns)
 }
 
 /* How many times the limit this rank may be busy without progress: as earlier steps teach, once it has used so much
- * processor time. Nothing else is held against it: disks and crowded machines are slow when they please. */
+ * processor time since it was last seen to wait for a disk. Nothing else is held against it: disks and crowded machines
+ * are slow when they please. */
 static int32_t patience(const ebb_watch_self_t *self, const ebb_pulse_t *pulse, int64_t limit_ns)
 {
     int64_t times = (LEARNT * self->longest_ns + limit_ns - 1) / limit_ns;
-    bool known = pulse->steady && !pulse->waiting && !self->disk && pulse->done >= STEPS_KNOWN;
+    bool known = pulse->steady && !pulse->waiting && pulse->done >= STEPS_KNOWN;
     times = times > 1 ? times : 1;
     bool spins = known && times < EBB_WATCH_PATIENT && self->cpu_ns - self->spin_cpu_ns >= times * limit_ns;
     return spins ? (int32_t)times : EBB_WATCH_PATIENT;
@@ -88,7 +89,16 @@ static void note_progress(ebb_watch_self_t *self, int64_t now_ns)
     self->longest_ns = still > self->longest_ns ? still : self->longest_ns;
     self->busy_ns = self->progress_ns = now_ns;
     self->spin_cpu_ns = self->cpu_ns;
-    self->disk = false;
+}
+
+/* Nothing has gone on since the look before; but the rank may have been busy. */
+static void note_standstill(ebb_watch_self_t *self, bool worked, int64_t now_ns)
+{
+    bool disk = waits_for_disk();
+    if (disk)
+        self->spin_cpu_ns = self->cpu_ns;
+    if (worked || (disk && now_ns - self->busy_ns > SECOND))
+        self->busy_ns = now_ns;
 }
 
 void ebb_watch_self_look(ebb_watch_self_t *self, int rank, int64_t now_ns, int64_t limit_ns, ebb_watch_message_t *beat)
@@ -97,13 +107,10 @@ void ebb_watch_self_look(ebb_watch_self_t *self, int rank, int64_t now_ns, int64
     int64_t cpu = cpu_used();
     bool worked = (cpu - self->cpu_ns) * (1000000 / BUSY_PPM) > now_ns - self->looked_ns;
     self->cpu_ns = cpu;
-    if (pulse.ticks != self->ticks) {
+    if (pulse.ticks != self->ticks)
         note_progress(self, now_ns);
-    } else {
-        self->disk = self->disk || waits_for_disk();
-        if (worked || (now_ns - self->busy_ns > SECOND && waits_for_disk()))
-            self->busy_ns = now_ns;
-    }
+    else
+        note_standstill(self, worked, now_ns);
     self->ticks = pulse.ticks;
     self->steady = pulse.steady;
     self->looked_ns = now_ns;

@@ -3,7 +3,16 @@
 #include "base/pulse.h"
 #include "watch/self.h"
 
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <spawn.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #define SECOND ((int64_t)1000000000)
 #define LIMIT  (10 * SECOND)
@@ -93,6 +102,57 @@ static void waiting_for_others_may_take_its_time(void **state)
     ebb_pulse_wait(false);
 }
 
+static _Atomic pid_t starter;
+
+static bool starter_waits(void)
+{
+    char path[64], text[256] = "";
+    snprintf(path, sizeof path, "/proc/self/task/%d/stat", (int)starter);
+    FILE *in = fopen(path, "re");
+    bool waits = in && fgets(text, sizeof text, in) && strstr(text, ") D");
+    if (in)
+        fclose(in);
+    return waits;
+}
+
+/* A thread that starts a process waits for it to be another program as it would wait for a disk. */
+static void *start_slowly(void *arg)
+{
+    char *const command[] = {"true", NULL};
+    posix_spawn_file_actions_t actions;
+    pid_t child;
+    starter = gettid();
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, 0, arg, O_RDONLY, 0); /* until somebody opens it for writing */
+    int error = posix_spawnp(&child, "true", &actions, NULL, command, environ);
+    posix_spawn_file_actions_destroy(&actions);
+    if (error == 0)
+        waitpid(child, NULL, 0);
+    return NULL;
+}
+
+static void a_disk_that_was_waited_for_is_no_excuse_for_ever(void **state)
+{
+    char fifo[512], *folder = test_mkdir();
+    ebb_watch_self_t self;
+    pthread_t thread;
+    snprintf(fifo, sizeof fifo, "%s/fifo", folder);
+    assert_int_equal(mkfifo(fifo, 0600), 0);
+    begin(&self, 1);
+    assert_int_equal(pthread_create(&thread, NULL, start_slowly, fifo), 0);
+    while (!starter_waits())
+        sched_yield();
+    for (int i = 0; i < 30; i++)
+        assert_int_equal(look(&self).patience, EBB_WATCH_PATIENT);
+    int fd = open(fifo, O_WRONLY);
+    pthread_join(thread, NULL);
+    close(fd);
+    for (int i = 0; i < 12; i++)
+        look(&self);
+    assert_int_equal(look(&self).patience, 1);
+    test_rmdir(folder);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -100,6 +160,7 @@ int main(void)
         cmocka_unit_test(steps_that_always_took_long_get_ten_times_as_long),
         cmocka_unit_test(what_is_done_once_may_take_its_time),
         cmocka_unit_test(waiting_for_others_may_take_its_time),
+        cmocka_unit_test(a_disk_that_was_waited_for_is_no_excuse_for_ever),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
