@@ -21,7 +21,10 @@ void ebb_deal_sort(ebb_deal_t *d, const int32_t *size, int64_t n, uint32_t *sort
 void ebb_deal_begin(ebb_deal_t *d, ebb_deal_bin_t *bin, int64_t width)
 {
     d->bin = bin;
-    d->width = width > 0 ? width : 1;
+    const int64_t most = INT64_MAX / (EBB_DEAL_BUCKETS / 2), exact = 1 << 26; /* beyond * width <= 2^64 */
+    d->width = width < 1 ? 1 : width > most ? most : width;
+    d->beyond = (uint64_t)d->width * (EBB_DEAL_BUCKETS / 2);
+    d->reciprocal = d->width > 1 && d->width <= exact ? UINT64_MAX / (uint64_t)d->width + 1 : 0;
     d->summary = 0;
     memset(d->word, 0, sizeof d->word);
     memset(d->head, -1, sizeof d->head);

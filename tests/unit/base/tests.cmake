@@ -1,6 +1,7 @@
 ebb_unit_test(base clock)
 ebb_unit_test(base exact)
 ebb_unit_test(base crew)
+ebb_unit_test(base deal)
 ebb_unit_test(base text)
 ebb_unit_test(base json)
 ebb_unit_test(base option)
