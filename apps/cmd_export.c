@@ -2,13 +2,11 @@
 #include "commands.h"
 #include "base/alloc.h"
 #include "base/file.h"
+#include "base/output.h"
 
 #include <ebb/shard.h>
-#include <errno.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #define BLOCK_ROWS 4096
 
@@ -125,21 +123,11 @@ static ebb_status_t write_rows(const ebb_dataset_t *ds, FILE *f, const char *pat
     return status;
 }
 
-static ebb_status_t to_file(const ebb_dataset_t *ds, const char *path)
+static ebb_status_t export(const ebb_dataset_t *ds, const char *path)
 {
-    char tmp[PATH_MAX];
-    snprintf(tmp, sizeof tmp, "%s.tmp-%ld", path, (long)getpid());
-    FILE *f = fopen(tmp, "w");
-    if (!f)
-        return ebb_file_error(path, "create");
-    ebb_status_t status = write_rows(ds, f, path);
-    if (fclose(f) != 0 && status == EBB_OK)
-        status = ebb_file_error(path, "write");
-    if (status == EBB_OK)
-        status = ebb_file_commit(tmp, path);
-    if (status != EBB_OK)
-        unlink(tmp);
-    return status;
+    ebb_output_t out;
+    EBB_TRY(ebb_output_open(path, &out));
+    return ebb_output_close(&out, write_rows(ds, out.f, out.path));
 }
 
 static ebb_status_t run(void *opts, int n_operands, char **operands)
@@ -147,7 +135,7 @@ static ebb_status_t run(void *opts, int n_operands, char **operands)
     const export_options_t *o = opts;
     ebb_dataset_t *ds;
     EBB_TRY(ebb_dataset_open(operands[0], o->dataset, &ds));
-    ebb_status_t status = n_operands > 1 ? to_file(ds, operands[1]) : write_rows(ds, stdout, "standard output");
+    ebb_status_t status = export(ds, n_operands > 1 ? operands[1] : NULL);
     ebb_dataset_close(ds);
     return status;
 }
@@ -157,7 +145,7 @@ const ebb_command_t cmd_export = {
     .help = "Write a data set as svmlight text",
     .operands = "DATA [FILE]",
     .about = "One line a row: the class (or the first target), then column:value pairs counted from 1, zeros left\n"
-             "out. To standard output without FILE.\n",
+             "out. To standard output without FILE, or with -.\n",
     .min_operands = 1,
     .max_operands = 2,
     .options = options,

@@ -2,14 +2,13 @@
 #include "commands.h"
 #include "base/alloc.h"
 #include "base/file.h"
+#include "base/output.h"
 
 #include <ebb/comm.h>
 #include <ebb/train.h>
-#include <errno.h>
-#include <limits.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
+#include <strings.h>
 
 typedef enum format { FORMAT_AUTO, FORMAT_CSV, FORMAT_NPY, FORMAT_JSONL } format_t;
 static const char *const formats[] = {"auto", "csv", "npy", "jsonl", NULL};
@@ -26,14 +25,15 @@ static const ebb_option_t options[] = {
      .letter = 'o',
      .type = EBB_OPT_STRING,
      .offset = offsetof(predict_options_t, out),
-     .help = "file to write; default: standard output"},
+     .help = "file to write; default, or -: standard output"},
     {.name = "format",
      .letter = 'f',
      .type = EBB_OPT_CHOICE,
      .offset = offsetof(predict_options_t, format),
      .def = "auto",
      .choices = formats,
-     .help = "csv, npy (float32, rows x outputs) or jsonl; auto: by the file's name, else csv"},
+     .help =
+         "csv, npy (float32, rows x outputs) or jsonl; auto: by the end of the file's name; csv on standard output"},
     {.name = "probabilities",
      .letter = 'p',
      .type = EBB_OPT_FLAG,
@@ -52,9 +52,8 @@ static const ebb_example_t examples[] = {
 };
 
 typedef struct writer {
-    const ebb_predictor_t *predictor;
-    FILE *f;
-    const char *path; /* as named in errors */
+    ebb_predictor_t *predictor;
+    ebb_output_t out;
     format_t format;
     bool probabilities;
     int64_t rows, outputs;
@@ -63,14 +62,33 @@ typedef struct writer {
 
 #define NPY_HEADER 128
 
-static format_t format_of(const predict_options_t *o)
+static ebb_status_t format_by_name(const char *out, format_t *format_p)
 {
-    const char *dot = o->out ? strrchr(o->out, '.') : NULL;
-    if (o->format != FORMAT_AUTO)
-        return (format_t)o->format;
-    if (dot && strcmp(dot, ".npy") == 0)
-        return FORMAT_NPY;
-    return dot && (strcmp(dot, ".jsonl") == 0 || strcmp(dot, ".json") == 0) ? FORMAT_JSONL : FORMAT_CSV;
+    static const struct {
+        const char *end;
+        format_t format;
+    } ends[] = {{".csv", FORMAT_CSV}, {".npy", FORMAT_NPY}, {".jsonl", FORMAT_JSONL}, {".json", FORMAT_JSONL}};
+    const char *dot = strrchr(out, '.');
+    for (size_t i = 0; dot && i < sizeof ends / sizeof *ends; i++) {
+        if (strcasecmp(dot, ends[i].end) == 0) {
+            *format_p = ends[i].format;
+            return EBB_OK;
+        }
+    }
+    return EBB_FAIL(EBB_EUSAGE,
+                    "predict: --out %s: the name tells no format; end it in .csv, .npy or .jsonl, or give --format",
+                    out);
+}
+
+static ebb_status_t format_of(const predict_options_t *o, format_t *format_p)
+{
+    bool streams = ebb_output_streams(o->out);
+    *format_p = o->format == FORMAT_AUTO ? FORMAT_CSV : (format_t)o->format;
+    if (o->format == FORMAT_AUTO && !streams)
+        EBB_TRY(format_by_name(o->out, format_p));
+    if (*format_p == FORMAT_NPY && streams)
+        return EBB_FAIL(EBB_EUSAGE, "predict: npy needs a file to go to: give --out FILE");
+    return EBB_OK;
 }
 
 /* Text in quotes where CSV (RFC 4180) or JSON asks for them. */
@@ -162,7 +180,7 @@ static ebb_status_t put(writer_t *w, const void *data, size_t bytes)
 {
     if (w->line.failed)
         return EBB_FAIL(EBB_ENOMEM, "out of memory for predictions");
-    return fwrite(data, 1, bytes, w->f) == bytes ? EBB_OK : ebb_file_error(w->path, "write");
+    return fwrite(data, 1, bytes, w->out.f) == bytes ? EBB_OK : ebb_file_error(w->out.path, "write");
 }
 
 static ebb_status_t put_npy_header(writer_t *w)
@@ -206,55 +224,33 @@ static ebb_status_t write_rows(void *user, int64_t row0, int64_t n, int64_t outp
 static ebb_status_t finish(writer_t *w)
 {
     if (w->format == FORMAT_NPY) {
-        if (fseek(w->f, 0, SEEK_SET) != 0)
-            return ebb_file_error(w->path, "seek");
+        if (fseek(w->out.f, 0, SEEK_SET) != 0)
+            return ebb_file_error(w->out.path, "seek");
         EBB_TRY(put_npy_header(w));
     }
-    return fflush(w->f) != 0 ? ebb_file_error(w->path, "write") : EBB_OK;
+    return fflush(w->out.f) != 0 ? ebb_file_error(w->out.path, "write") : EBB_OK;
 }
 
-static ebb_status_t open_out(writer_t *w, const char *out, char *tmp, size_t size)
+static ebb_status_t write_predictions(ebb_comm_t *comm, const predict_options_t *o, writer_t *w, const char *data)
 {
-    w->path = out ? out : "standard output";
-    w->f = stdout;
-    if (!out)
-        return w->format == FORMAT_NPY ? EBB_FAIL(EBB_EUSAGE, "predict: npy needs a file to go to: give --out FILE")
-                                       : EBB_OK;
-    snprintf(tmp, size, "%s.tmp-%ld", out, (long)getpid());
-    w->f = fopen(tmp, "wb");
-    return w->f ? EBB_OK : ebb_file_error(out, "create");
-}
-
-static ebb_status_t close_out(writer_t *w, const char *out, const char *tmp, ebb_status_t status)
-{
-    if (!out || !w->f)
-        return status;
-    if (fclose(w->f) != 0 && status == EBB_OK)
-        status = ebb_file_error(out, "write");
-    if (status == EBB_OK)
-        status = ebb_file_commit(tmp, out);
-    if (status != EBB_OK)
-        unlink(tmp);
-    return status;
+    bool first = ebb_comm_rank(comm) == 0;
+    EBB_TRY(ebb_comm_agree(comm, first ? ebb_output_open(o->out, &w->out) : EBB_OK));
+    ebb_status_t status = ebb_predictor_run(w->predictor, data, o->dataset, write_rows, w);
+    if (first && status == EBB_OK)
+        status = finish(w);
+    return ebb_comm_agree(comm, ebb_output_close(&w->out, status));
 }
 
 static ebb_status_t predict(ebb_comm_t *comm, const predict_options_t *o, char **operands)
 {
-    char tmp[PATH_MAX] = "";
-    bool first = ebb_comm_rank(comm) == 0;
-    ebb_predictor_t *p;
-    EBB_TRY(ebb_predictor_open(comm, operands[0], (int)o->threads, &p));
-    writer_t w = {.predictor = p, .format = format_of(o), .probabilities = o->probabilities};
-    ebb_status_t status = ebb_comm_agree(comm, first ? open_out(&w, o->out, tmp, sizeof tmp) : EBB_OK);
-    if (status == EBB_OK)
-        status = ebb_predictor_run(p, operands[1], o->dataset, write_rows, &w);
-    if (first && status == EBB_OK)
-        status = finish(&w);
-    if (first)
-        status = close_out(&w, o->out, tmp, status);
+    char path[PATH_MAX];
+    writer_t w = {.probabilities = o->probabilities};
+    EBB_TRY(ebb_comm_agree(comm, format_of(o, &w.format)));
+    EBB_TRY(ebb_predictor_open(comm, ebb_run_named(operands[0], path), (int)o->threads, &w.predictor));
+    ebb_status_t status = write_predictions(comm, o, &w, operands[1]);
     ebb_text_free(&w.line);
-    ebb_predictor_close(p);
-    return ebb_comm_agree(comm, status);
+    ebb_predictor_close(w.predictor);
+    return status;
 }
 
 static ebb_status_t run(void *opts, int n_operands, char **operands)

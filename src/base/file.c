@@ -62,6 +62,20 @@ ebb_status_t ebb_file_pwrite(int fd, const char *path, const void *buf, size_t b
     return EBB_OK;
 }
 
+static ebb_status_t write_all(int fd, const char *path, const char *p, size_t bytes)
+{
+    while (bytes > 0) {
+        ssize_t n = write(fd, p, bytes);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return ebb_file_error(path, "write");
+        p += n;
+        bytes -= (size_t)n;
+    }
+    return EBB_OK;
+}
+
 ebb_status_t ebb_file_read_all(const char *path, char **text_p, size_t *bytes_p)
 {
     int fd;
@@ -75,7 +89,8 @@ ebb_status_t ebb_file_read_all(const char *path, char **text_p, size_t *bytes_p)
         goto done;
     }
     if (!S_ISREG(st.st_mode)) {
-        status = EBB_FAIL(EBB_ENOINPUT, "%s: not a regular file", path);
+        status = EBB_FAIL(EBB_ENOINPUT, "%s: %s", path,
+                          S_ISDIR(st.st_mode) ? "is a folder; name a file" : "not a regular file");
         goto done;
     }
     EBB_TRY_GOTO(status, ebb_alloc(path, (size_t)st.st_size + 1, &text), done);
@@ -114,10 +129,24 @@ ebb_status_t ebb_file_commit(const char *tmp, const char *path)
     return sync_folder_of(path);
 }
 
+/* Devices and pipes: nothing is renamed over /dev/stdout. */
+static ebb_status_t write_as_it_stands(const char *path, const void *data, size_t bytes)
+{
+    int fd;
+    EBB_TRY(ebb_file_open(path, O_WRONLY, 0, &fd));
+    ebb_status_t status = write_all(fd, path, data, bytes);
+    if (close(fd) != 0 && status == EBB_OK)
+        status = ebb_file_error(path, "write");
+    return status;
+}
+
 ebb_status_t ebb_file_replace(const char *path, const void *data, size_t bytes)
 {
     char tmp[PATH_MAX];
+    struct stat st;
     int fd;
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
+        return write_as_it_stands(path, data, bytes);
     snprintf(tmp, sizeof tmp, "%s.tmp-%ld", path, (long)gettid());
     EBB_TRY(ebb_file_open(tmp, O_WRONLY | O_CREAT | O_TRUNC, 0666, &fd));
     ebb_status_t status = ebb_file_pwrite(fd, tmp, data, bytes, 0);

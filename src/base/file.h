@@ -12,7 +12,7 @@ ebb_status_t ebb_file_pread(int fd, const char *path, void *buf, size_t bytes, i
 ebb_status_t ebb_file_pwrite(int fd, const char *path, const void *buf, size_t bytes, int64_t offset);
 /* Whole file; *text_p is zero-terminated; free with ebb_free. */
 ebb_status_t ebb_file_read_all(const char *path, char **text_p, size_t *bytes_p);
-/* Write path.tmp-THREAD, fsync, rename to path, fsync the folder. */
+/* Write path.tmp-THREAD, fsync, rename to path, fsync the folder. A device or pipe at path is written as it stands. */
 ebb_status_t ebb_file_replace(const char *path, const void *data, size_t bytes);
 /* The last part of that, for a file written by other means. */
 ebb_status_t ebb_file_commit(const char *tmp, const char *path);
