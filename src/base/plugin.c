@@ -4,9 +4,11 @@
 
 #include <ctype.h>
 #include <dlfcn.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static ebb_status_t check_name(const char *what, const char *name)
 {
@@ -19,14 +21,22 @@ static ebb_status_t check_name(const char *what, const char *name)
     return EBB_OK;
 }
 
-/* Folder of the object this code is in, without the final slash. */
+/* Folder of the object this code is in, without the final slash. Of the program itself the linker knows only what it
+ * was called by, which is no path where the shell found it on PATH. */
 static void own_folder(char *path, size_t size)
 {
     Dl_info info;
     void *here;
     ebb_status_t (*self)(const char *, const char *, char *, size_t) = ebb_plugin_find;
     memcpy(&here, &self, sizeof here);
-    snprintf(path, size, "%s", dladdr(here, &info) && info.dli_fname ? info.dli_fname : "./");
+    bool found = dladdr(here, &info) && info.dli_fname;
+    ssize_t n = 0;
+    if (!found || strcmp(info.dli_fname, program_invocation_name) == 0)
+        n = readlink("/proc/self/exe", path, size - 1);
+    if (n > 0)
+        path[n] = 0;
+    else
+        snprintf(path, size, "%s", found ? info.dli_fname : "");
     char *slash = strrchr(path, '/');
     snprintf(slash ? slash : path, slash ? 1 : size, "%s", slash ? "" : ".");
 }
@@ -50,10 +60,11 @@ ebb_status_t ebb_plugin_find(const char *what, const char *name, char *path, siz
     snprintf(path, size, "%s/../" EBB_LIBDIR "/libebb_%s.so", own, name);
     if (ebb_file_exists(path))
         return EBB_OK;
-    return EBB_FAIL(EBB_EUNAVAILABLE,
-                    "%s %s is not installed: there is no libebb_%s.so in %s (EBB_BACKEND_PATH) or in %s; install it, "
-                    "or point EBB_BACKEND_PATH at its folder",
-                    what, name, name, folders && *folders ? folders : "no folder", own);
+    return EBB_FAIL(
+        EBB_EUNAVAILABLE,
+        "%s %s is not installed: there is no libebb_%s.so in %s%s%s; install it, or set EBB_BACKEND_PATH to "
+        "its folder",
+        what, name, name, own, folders && *folders ? ", nor in EBB_BACKEND_PATH: " : "", folders ? folders : "");
 }
 
 ebb_status_t ebb_plugin_load(const char *what, const char *path, const char *entry, void **object_p, void **symbol_p)
