@@ -37,6 +37,8 @@ static const ebb_option_t diff_options[] = {
 /* The folder of a run's checkpoints, given it or the run's folder. */
 static ebb_status_t find_folder(const char *path, char folder[PATH_MAX])
 {
+    char found[PATH_MAX];
+    path = ebb_run_named(path, found);
     if (snprintf(folder, PATH_MAX, "%s/checkpoints", path) >= PATH_MAX)
         return EBB_FAIL(EBB_EINVAL, "path too long: %.80s...", path);
     if (!ebb_file_is_dir(folder))

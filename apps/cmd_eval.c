@@ -68,9 +68,10 @@ static ebb_status_t evaluate(ebb_comm_t *comm, const eval_options_t *o, int n_op
     ebb_predictor_t *p;
     const ebb_metric_value_t *value;
     int n;
+    char path[PATH_MAX];
     int64_t rows, start = ebb_now_ns();
     json_t *config = NULL;
-    EBB_TRY(ebb_predictor_open(comm, operands[0], (int)o->threads, &p));
+    EBB_TRY(ebb_predictor_open(comm, ebb_run_named(operands[0], path), (int)o->threads, &p));
     const char *data = n_operands > 1 ? operands[1] : NULL;
     ebb_status_t status = EBB_OK;
     if (!data) {

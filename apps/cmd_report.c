@@ -14,13 +14,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A run by the name of its folder in runs/, or by a path; a ledger file by its path. */
 static ebb_status_t open_report(const char *name, ebb_report_t **report_p)
 {
-    char path[PATH_MAX], ledger[PATH_MAX];
-    snprintf(path, sizeof path, "%s", name);
-    if (!strchr(name, '/') && !ebb_file_exists(name))
-        snprintf(path, sizeof path, "runs/%s", name);
+    char path[PATH_MAX], found[PATH_MAX], ledger[PATH_MAX];
+    snprintf(path, sizeof path, "%s", ebb_run_named(name, found));
     for (size_t n = strlen(path); n > 1 && path[n - 1] == '/';)
         path[--n] = 0;
     if (!ebb_file_exists(path))
@@ -174,12 +171,11 @@ static ebb_status_t show(const ebb_report_t *report, const json_t *json)
 
 static ebb_status_t write_page(const report_options_t *o, const char *name, const ebb_report_t *report)
 {
-    char path[PATH_MAX];
-    bool plain = !strchr(name, '/') && !ebb_file_exists(name);
-    snprintf(path, sizeof path, "%s%s", plain ? "runs/" : "", name);
-    if (!o->output && !ebb_file_is_dir(path))
+    char path[PATH_MAX], found[PATH_MAX];
+    const char *run = ebb_run_named(name, found);
+    if (!o->output && !ebb_file_is_dir(run))
         return EBB_FAIL(EBB_EUSAGE, "%s is a ledger alone: say where the page goes by --output", name);
-    snprintf(path, sizeof path, "%s%s/report.html", plain ? "runs/" : "", name);
+    snprintf(path, sizeof path, "%s/report.html", run);
     EBB_TRY(ebb_report_html(report, o->output ? o->output : path));
     printf("%s\n", o->output ? o->output : path);
     return EBB_OK;

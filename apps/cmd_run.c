@@ -327,7 +327,8 @@ static ebb_status_t plan_resume(run_options_t *o, plan_t *p)
     char path[PATH_MAX];
     json_t *record;
     ebb_run_config_t *config;
-    snprintf(path, sizeof path, "%s/run.json", o->resume);
+    snprintf(p->dir, sizeof p->dir, "%s", ebb_run_named(o->resume, path));
+    snprintf(path, sizeof path, "%.*s/run.json", PATH_MAX - 16, p->dir);
     if (!ebb_file_exists(path))
         return EBB_FAIL(EBB_ENOINPUT, "%s: no run to resume: there is no run.json in it", o->resume);
     EBB_TRY(ebb_json_load(path, &record));
@@ -340,7 +341,6 @@ static ebb_status_t plan_resume(run_options_t *o, plan_t *p)
     EBB_TRY(status);
     status = read_config(config, p);
     ebb_run_config_free(config);
-    snprintf(p->dir, sizeof p->dir, "%s", o->resume);
     for (size_t n = strlen(p->dir); n > 1 && p->dir[n - 1] == '/'; n--)
         p->dir[n - 1] = 0;
     if (status == EBB_OK)

@@ -34,15 +34,13 @@ static const ebb_example_t examples[] = {
     {0},
 };
 
-/* The run's folder, named as it is or as NAME of runs/NAME. */
 static ebb_status_t find_folder(const char *name, char folder[PATH_MAX])
 {
-    snprintf(folder, PATH_MAX, "%s", name);
-    if (ebb_file_is_dir(folder))
-        return EBB_OK;
-    if (!strchr(name, '/') && snprintf(folder, PATH_MAX, "runs/%s", name) < PATH_MAX && ebb_file_is_dir(folder))
-        return EBB_OK;
-    return EBB_FAIL(EBB_ENOINPUT, "%.200s: no such run; name its folder, as in runs/NAME", name);
+    char path[PATH_MAX];
+    snprintf(folder, PATH_MAX, "%s", ebb_run_named(name, path));
+    return ebb_file_is_dir(folder)
+               ? EBB_OK
+               : EBB_FAIL(EBB_ENOINPUT, "%.200s: no such run; name its folder, as in runs/NAME", name);
 }
 
 static void say(void *user, const char *line)

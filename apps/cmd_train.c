@@ -294,17 +294,18 @@ static void on_rollback(void *user, const ebb_rollback_t *r)
 static ebb_status_t load_resumed(ebb_comm_t *comm, const train_options_t *o, ebb_run_config_t **config_p,
                                  int64_t *step_p)
 {
-    char folder[PATH_MAX], path[PATH_MAX], moved[PATH_MAX];
+    char folder[PATH_MAX], path[PATH_MAX], named[PATH_MAX], moved[PATH_MAX];
+    const char *run = ebb_run_named(o->resume, named);
     ebb_checkpoint_meta_t meta = {0};
-    snprintf(folder, sizeof folder, "%s/checkpoints", o->resume);
+    snprintf(folder, sizeof folder, "%s/checkpoints", run);
     ebb_status_t found = EBB_OK;
-    if (!ebb_file_is_dir(o->resume))
+    if (!ebb_file_is_dir(run))
         found = EBB_FAIL(EBB_ENOINPUT, "%s: no such run folder; --resume takes the folder of a run, as in runs/NAME",
                          o->resume);
     EBB_TRY(ebb_comm_agree(comm, found));
     ebb_status_t status = ebb_checkpoint_newest(comm, folder, path, sizeof path);
     if (status == EBB_ENOINPUT)
-        return ebb_error_prefix("%s: there is no checkpoint to resume from: ", o->resume);
+        return ebb_error_prefix("%s: there is no checkpoint to resume from: ", run);
     EBB_TRY(status);
     EBB_TRY(ebb_checkpoint_read_meta(path, &meta));
     *step_p = meta.step;
@@ -312,8 +313,8 @@ static ebb_status_t load_resumed(ebb_comm_t *comm, const train_options_t *o, ebb
     ebb_checkpoint_meta_free(&meta);
     EBB_TRY(status);
     /* The run goes on in the folder that was named, wherever that is now. */
-    if (!realpath(o->resume, moved))
-        return ebb_file_error(o->resume, "find");
+    if (!realpath(run, moved))
+        return ebb_file_error(run, "find");
     return ebb_run_config_move(*config_p, moved);
 }
 
@@ -337,10 +338,10 @@ static ebb_status_t load_config(ebb_comm_t *comm, const train_options_t *o, int 
 static ebb_status_t find_backend(const train_options_t *o, int n_operands, char **operands, char backend[64],
                                  int64_t *lanes_p)
 {
-    char path[PATH_MAX];
+    char path[PATH_MAX], named[PATH_MAX];
     ebb_run_config_t *config;
     if (o->resume) {
-        snprintf(path, sizeof path, "%s/run.json", o->resume);
+        snprintf(path, sizeof path, "%s/run.json", ebb_run_named(o->resume, named));
         json_t *record = json_load_file(path, 0, NULL), *run = json_object_get(record, "config");
         const char *name = json_string_value(json_object_get(json_object_get(run, "train"), "backend"));
         snprintf(backend, 64, "%s", name ? name : "cpu");

@@ -11,6 +11,8 @@
 #include "base/option.h"
 #include "base/text.h"
 
+#include <limits.h>
+
 #define ANY_OPERANDS (-1)
 
 typedef struct ebb_example {
@@ -90,6 +92,10 @@ void ebb_command_usage(const ebb_command_t *command, ebb_text_t *out);
 
 /* Write the man pages and the bash completion of all subcommands into a folder. */
 ebb_status_t ebb_docs_write(const char *folder);
+
+/* A run, model or ledger by its path, or a run by the name of its folder in runs/: the path, `name` itself or in
+ * `path`. */
+const char *ebb_run_named(const char *name, char path[PATH_MAX]);
 
 /* Remove the models and checkpoints in a run's folder. */
 ebb_status_t ebb_remove_models(const char *folder);
