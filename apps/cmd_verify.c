@@ -14,6 +14,12 @@ typedef struct verify_options {
     int64_t threads;
 } verify_options_t;
 
+/* Where faults are printed. */
+typedef struct printer {
+    const char *path;
+    bool json, several;
+} printer_t;
+
 static const ebb_option_t options[] = {
     {"json", 0, EBB_OPT_FLAG, offsetof(verify_options_t, json), NULL, NULL, 0, 0, NULL,
      "Print one JSON object per fault"},
@@ -22,10 +28,11 @@ static const ebb_option_t options[] = {
     {0},
 };
 
-static void print_json(const ebb_fault_t *fault)
+static void print_json(const char *path, const ebb_fault_t *fault)
 {
-    json_t *object = json_pack("{s:i, s:s?, s:I, s:I, s:s}", "shard", fault->shard, "dataset", fault->dataset, "chunk",
-                               (json_int_t)fault->chunk, "row", (json_int_t)fault->row, "message", fault->message);
+    json_t *object =
+        json_pack("{s:s, s:i, s:s?, s:I, s:I, s:s}", "path", path, "shard", fault->shard, "dataset", fault->dataset,
+                  "chunk", (json_int_t)fault->chunk, "row", (json_int_t)fault->row, "message", fault->message);
     char *text = object ? ebb_json_dump(object) : NULL;
     json_decref(object);
     puts(text ? text : "{}");
@@ -49,40 +56,63 @@ static void print_line(const ebb_fault_t *fault)
 
 static void report(void *user, const ebb_fault_t *fault)
 {
-    const verify_options_t *o = user;
-    if (o->json)
-        print_json(fault);
-    else
-        print_line(fault);
+    const printer_t *p = user;
+    if (p->json) {
+        print_json(p->path, fault);
+        return;
+    }
+    if (p->several)
+        printf("%s: ", p->path);
+    print_line(fault);
 }
 
-static ebb_status_t run(void *target, int n_operands, char **operands)
+static ebb_status_t verify(const verify_options_t *o, const printer_t *p)
 {
-    verify_options_t *o = target;
     char took[32];
     int64_t start = ebb_now_ns();
-    EBB_TRY(ebb_dataset_verify(operands[0], o->threads > 0 ? (int)o->threads : ebb_cores(), report, o));
+    EBB_TRY(ebb_dataset_verify(p->path, o->threads > 0 ? (int)o->threads : ebb_cores(), report, (void *)p));
     if (!o->json)
-        printf("%s: no faults (%s)\n", operands[0],
+        printf("%s: no faults (%s)\n", p->path,
                ebb_format_duration((double)(ebb_now_ns() - start) * 1e-9, took, sizeof took));
     return EBB_OK;
 }
 
+/* Each of several is looked at, whatever is wrong with those before. */
+static ebb_status_t run(void *target, int n_operands, char **operands)
+{
+    const verify_options_t *o = target;
+    ebb_status_t status = EBB_OK;
+    int bad = 0;
+    if (n_operands == 1)
+        return verify(o, &(printer_t){.path = operands[0], .json = o->json});
+    for (int i = 0; i < n_operands; i++) {
+        ebb_status_t found = verify(o, &(printer_t){.path = operands[i], .json = o->json, .several = true});
+        if (found == EBB_OK)
+            continue;
+        fprintf(stderr, "ebb: error: %s\n", ebb_error()->message);
+        ebb_error_clear();
+        status = found;
+        bad++;
+    }
+    return bad ? EBB_FAIL(status, "verify: %d of %d are not sound", bad, n_operands) : EBB_OK;
+}
+
 static const ebb_example_t examples[] = {
     {"Check a data set after copying it", "ebb verify data/sections/train"},
+    {"All parts of a split", "ebb verify data/sections/*"},
     {0},
 };
 
 const ebb_command_t cmd_verify = {
     .name = "verify",
     .help = "Check every byte and every number of a data set",
-    .operands = "PATH",
+    .operands = "PATH...",
     .about =
         "Checks the manifest against the shards, every checksum, every index, row pointers, that values are finite\n"
         "and that labels are classes. Each fault is printed with its shard, dataset, chunk and row. Exit status 65\n"
         "if there was any.\n",
     .min_operands = 1,
-    .max_operands = 1,
+    .max_operands = ANY_OPERANDS,
     .options = options,
     .options_bytes = sizeof(verify_options_t),
     .examples = examples,

@@ -482,7 +482,7 @@ ebb_status_t ebb_dataset_verify(const char *path, int threads, void (*report)(vo
     ebb_dataset_close(v.ds);
     pthread_mutex_destroy(&v.lock);
     EBB_TRY(status);
-    return v.faults > 0
-               ? EBB_FAIL(EBB_ECORRUPT, "%s: %lld faults: restore the files or pack again", path, (long long)v.faults)
-               : EBB_OK;
+    return v.faults > 0 ? EBB_FAIL(EBB_ECORRUPT, "%s: %lld fault%s: restore the files or pack again", path,
+                                   (long long)v.faults, v.faults == 1 ? "" : "s")
+                        : EBB_OK;
 }
