@@ -58,12 +58,12 @@ static const ebb_option_t options[] = {
     {"shard-bytes", 0, EBB_OPT_BYTES, AT(shard_bytes), "256M", "bytes", 1, INFINITY, NULL,
      "Size of a shard before compression"},
     {"memory", 'm', EBB_OPT_BYTES, AT(memory_bytes), "512M", "bytes", 1, INFINITY, NULL,
-     "Bound on the buffers of each rank"},
+     "Bound on the buffers of each rank; at least 2 MiB a thread"},
     {"level", 0, EBB_OPT_I64, AT(level), "9", NULL, 1, 19, NULL, "zstd level"},
     {"threads", 'j', EBB_OPT_I64, AT(threads), "0", "threads", 0, 512, NULL,
      "Threads of each rank; 0: its share of the cores"},
     {"force", 0, EBB_OPT_FLAG, AT(force), NULL, NULL, 0, 0, NULL, "Replace an existing data set"},
-    {"quiet", 'q', EBB_OPT_FLAG, AT(quiet), NULL, NULL, 0, 0, NULL, "Show no progress"},
+    {"quiet", 'q', EBB_OPT_FLAG, AT(quiet), NULL, NULL, 0, 0, NULL, "Show no progress and no summary"},
     {0},
 };
 

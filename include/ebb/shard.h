@@ -201,9 +201,9 @@ typedef struct ebb_pack_options {
     const char *dataset;     /* hdf5: path of X (group or dataset) */
     bool dense, sparse;      /* force the layout; default as the source is */
     int64_t shard_bytes;     /* uncompressed bytes per shard; default 256 MiB */
-    int64_t memory_bytes;    /* bound on buffers; default 512 MiB */
+    int64_t memory_bytes;    /* bound on buffers; default 512 MiB, at least 2 MiB a thread */
     int level;               /* zstd; default 9 */
-    int threads;             /* 0: all cores of this rank's share */
+    int threads;             /* 0: all cores of this rank's share that the memory feeds */
     bool force;              /* replace an existing data set */
     bool progress;           /* rate and ETA on stderr */
     const char *like; /* a data set whose columns, classes and encodings to take; a label of no class is an error */

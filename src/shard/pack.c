@@ -14,7 +14,30 @@
 
 #include <string.h>
 
-enum { MIN_PIECE = 64 * 1024, MAX_TEXT_PIECE = 1024 * 1024, MAX_PIECE = 8 * 1024 * 1024, MAX_THREADS = 512 };
+enum {
+    MIN_PIECE = 64 * 1024,
+    PIECES = 32 /* for each thread */,
+    MAX_TEXT_PIECE = 1024 * 1024,
+    MAX_PIECE = 8 * 1024 * 1024,
+    MAX_THREADS = 512
+};
+
+/* As many as asked for; of those nobody asked for only as many as the memory feeds. */
+static ebb_status_t choose_threads(ebb_pack_t *p)
+{
+    int64_t fed = p->o.memory_bytes / (PIECES * MIN_PIECE);
+    int wanted = p->o.threads > 0 ? p->o.threads : 1;
+    if (wanted > MAX_THREADS)
+        return EBB_FAIL(EBB_EUSAGE, "%d threads are too many; at most %d", wanted, MAX_THREADS);
+    if (fed < wanted)
+        return EBB_FAIL(EBB_EUSAGE, "--memory: %d thread%s at least %d MiB; give more%s", wanted,
+                        wanted == 1 ? " needs" : "s need", wanted * (PIECES * MIN_PIECE >> 20),
+                        wanted == 1 ? "" : ", or fewer --threads");
+    if (p->o.threads <= 0)
+        wanted = ebb_comm_cores(p->comm) < MAX_THREADS ? ebb_comm_cores(p->comm) : MAX_THREADS;
+    p->threads = wanted < fed ? wanted : (int)fed;
+    return EBB_OK;
+}
 
 static ebb_status_t set_defaults(ebb_pack_t *p, const ebb_pack_options_t *options)
 {
@@ -24,9 +47,7 @@ static ebb_status_t set_defaults(ebb_pack_t *p, const ebb_pack_options_t *option
     o->shard_bytes = o->shard_bytes > 0 ? o->shard_bytes : (int64_t)256 << 20;
     o->memory_bytes = o->memory_bytes > 0 ? o->memory_bytes : (int64_t)512 << 20;
     o->level = o->level != 0 ? o->level : 9;
-    p->threads = o->threads > 0 ? o->threads : ebb_comm_cores(p->comm);
-    if (p->threads > MAX_THREADS)
-        return EBB_FAIL(EBB_EUSAGE, "%d threads are too many; at most %d", p->threads, MAX_THREADS);
+    EBB_TRY(choose_threads(p));
     if (o->hash_bits > 30)
         return EBB_FAIL(EBB_EUSAGE, "--hash-bits %d: at most 30", o->hash_bits);
     if (o->dense && o->sparse)
@@ -47,8 +68,8 @@ static ebb_status_t choose_piece_bytes(ebb_pack_t *p)
 {
     int64_t share = p->o.memory_bytes / p->threads;
     EBB_TRY(ebb_comm_allreduce(p->comm, &share, 1, EBB_COMM_I64, EBB_MIN));
-    int64_t bytes = share / 32, most = p->importer.format->text ? MAX_TEXT_PIECE : MAX_PIECE;
-    p->piece_bytes = bytes < MIN_PIECE ? MIN_PIECE : bytes > most ? most : bytes;
+    int64_t bytes = share / PIECES, most = p->importer.format->text ? MAX_TEXT_PIECE : MAX_PIECE;
+    p->piece_bytes = bytes > most ? most : bytes;
     p->line_limit = share / 4 > 4 * p->piece_bytes ? share / 4 : 4 * p->piece_bytes;
     return EBB_OK;
 }
@@ -463,7 +484,7 @@ ebb_status_t ebb_pack(ebb_comm_t *comm, int n_sources, const char *const *source
     p->size = ebb_comm_size(comm);
     p->lock = -1;
     ebb_status_t status = pack(p, n_sources, sources, dest, options);
-    if (status == EBB_OK)
+    if (status == EBB_OK && p->o.progress)
         report(p, begun);
     cleanup(p);
     ebb_free(p);

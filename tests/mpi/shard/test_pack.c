@@ -33,7 +33,7 @@ static void pack_alone(const char *source, const char *dest, ebb_pack_options_t 
 static void any_ranks_write_the_bytes_of_one(void **state)
 {
     ebb_pack_options_t options = {
-        .shard_bytes = 40000, .memory_bytes = 1, .threads = 2, .name = "data", .split = "train=0.6,valid=0.3"};
+        .shard_bytes = 40000, .memory_bytes = 4 << 20, .threads = 2, .name = "data", .split = "train=0.6,valid=0.3"};
     share_folder();
     const char *source = in_dir(dir, "source");
     if (ebb_comm_rank(world) == 0) {
@@ -51,7 +51,7 @@ static void any_ranks_write_the_bytes_of_one(void **state)
 
 static void all_ranks_tell_of_the_first_fault_and_leave_nothing(void **state)
 {
-    ebb_pack_options_t options = {.memory_bytes = 1, .threads = 2};
+    ebb_pack_options_t options = {.memory_bytes = 4 << 20, .threads = 2};
     share_folder();
     const char *source = in_dir(dir, "source");
     if (ebb_comm_rank(world) == 0) {

@@ -279,7 +279,7 @@ static void any_threads_and_memory_write_the_same_bytes(void **state)
     assert_ok(ebb_pack(self, 1, &source, in_dir(dir, "one"), &o));
     for (int threads = 2; threads <= 3; threads++) {
         o.threads = threads;
-        o.memory_bytes = 1;
+        o.memory_bytes = (int64_t)threads << 21;
         o.force = true;
         assert_ok(ebb_pack(self, 1, &source, in_dir(dir, "more"), &o));
         assert_true(same_folders(in_dir(dir, "one"), in_dir(dir, "more")));
