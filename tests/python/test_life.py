@@ -1,10 +1,12 @@
 """Leases, threads and interrupts: no view ever lies in memory that was given back, and nothing is held for nothing."""
 import gc
+import importlib
 import os
 import random
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import unittest
@@ -239,6 +241,26 @@ class Processes(unittest.TestCase):
             program = f"import ebb; loader = ebb.Loader({path!r}, **{OPTIONS}); a = next(iter(loader)); b = next(iter(loader)).y"
             done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
             self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
+
+
+class PyTorchIsNotThere(unittest.TestCase):
+    """Without PyTorch its module says what to install; where PyTorch is broken, what PyTorch says is not hidden."""
+
+    def error_of(self, torch):
+        with mock.patch.dict(sys.modules), tempfile.TemporaryDirectory() as folder:
+            for name in [name for name in sys.modules if name.split(".")[0] == "torch" or name == "ebb.torch"]:
+                del sys.modules[name]
+            with open(os.path.join(folder, "torch.py"), "w") as f:
+                f.write(torch)
+            with mock.patch.object(sys, "path", [folder] + sys.path), self.assertRaises(ImportError) as caught:
+                importlib.import_module("ebb.torch")
+            return str(caught.exception)
+
+    def test_missing(self):
+        self.assertIn("pip install torch", self.error_of("raise ModuleNotFoundError('none here', name='torch')"))
+
+    def test_broken(self):
+        self.assertEqual(self.error_of("raise ImportError('libcufile.so.0: cannot open')"), "libcufile.so.0: cannot open")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from collections import namedtuple
 try:
     import torch
     import torch.utils.data
-except ImportError:
+except ModuleNotFoundError:  # what else keeps PyTorch from being imported it says best itself
     raise ImportError("ebb.torch needs PyTorch: pip install torch; batches as NumPy and SciPy do without it") from None
 
 from ._batch import writable
