@@ -3,6 +3,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/json.h"
 
 #include <ebb/jobs.h>
 #include <ebb/slurm.h>
@@ -229,6 +230,22 @@ static ebb_status_t take_carbon(draft_t *d, const ebb_run_carbon_t *carbon)
     return EBB_OK;
 }
 
+/* A run that has ended would only be refused when its hour comes. */
+static ebb_status_t check_unfinished(const char *folder)
+{
+    char path[PATH_MAX];
+    json_t *record;
+    snprintf(path, sizeof path, "%.*s/run.json", PATH_MAX - 16, folder);
+    if (!ebb_file_exists(path))
+        return EBB_OK;
+    EBB_TRY(ebb_json_load(path, &record));
+    const char *outcome = json_string_value(json_object_get(record, "outcome"));
+    bool finished = outcome && strcmp(outcome, "finished") == 0;
+    json_decref(record);
+    return finished ? EBB_FAIL(EBB_EUSAGE, "%s: holds a finished run: give another --name, or remove it", folder)
+                    : EBB_OK;
+}
+
 static ebb_status_t read_run(const submit_options_t *o, draft_t *d, const char *file)
 {
     ebb_run_config_t *config;
@@ -250,6 +267,8 @@ static ebb_status_t read_run(const submit_options_t *o, draft_t *d, const char *
         status = take_carbon(d, ebb_run_config_carbon(config));
     ebb_run_config_free(config);
     d->spec.run_folder = d->run_folder;
+    if (status == EBB_OK)
+        status = check_unfinished(d->run_folder);
     return status == EBB_OK ? absolute(d->folder, file, d->path) : status;
 }
 
@@ -408,6 +427,8 @@ static ebb_status_t enter(const submit_options_t *o, ebb_queue_t *queue, draft_t
         return hand_to_slurm(o, queue, d);
     EBB_TRY(ebb_queue_submit(queue, &d->spec, NULL, &id));
     printf("job %lld \"%s\" submitted: policy %s\n", (long long)id, d->spec.name, ebb_plan_policy_name(d->spec.policy));
+    if (!ebb_agent_lives(ebb_queue_path(queue)))
+        printf("no agent is at work: nothing is started until `ebb agent` is\n");
     return EBB_OK;
 }
 

@@ -204,6 +204,8 @@ static ebb_status_t show_log(ebb_queue_t *queue, const ebb_queue_job_t *job, boo
     }
     if (fd >= 0)
         close(fd);
+    else
+        EBB_INFO("logs", "job %lld has not been started: it has printed nothing", (long long)job->id);
     return EBB_OK;
 }
 

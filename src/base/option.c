@@ -371,6 +371,7 @@ static const ebb_option_t *find(const ebb_option_t *table, const char *name, siz
 static ebb_status_t unknown_option(const ebb_option_t *table, const char *name, size_t n)
 {
     const char *names[128] = {0};
+    bool has_keys = find(table, "set", 3) != NULL;
     char word[64];
     int count = 0;
     snprintf(word, sizeof word, "%.*s", (int)(n < 63 ? n : 63), name);
@@ -380,7 +381,8 @@ static ebb_status_t unknown_option(const ebb_option_t *table, const char *name, 
     const char *near = ebb_text_nearest(word, names);
     if (near)
         return EBB_FAIL(EBB_EUSAGE, "unknown option --%s; did you mean --%s?", word, near);
-    return EBB_FAIL(EBB_EUSAGE, "unknown option --%s; --help lists the options", word);
+    return EBB_FAIL(EBB_EUSAGE, "unknown option --%s; --help lists the options%s", word,
+                    has_keys ? ", and a key of the run file is set by --set KEY=VALUE" : "");
 }
 
 /* The words of a command line being read. */

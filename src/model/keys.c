@@ -23,7 +23,8 @@ ebb_status_t ebb_unknown(const char *path, const char *what, const char *word, c
         size_t n = strlen(list);
         snprintf(list + n, sizeof list - n, "%s%s", i ? ", " : "", candidates[i]);
     }
-    return EBB_FAIL(EBB_EUSAGE, "%s: unknown %s \"%s\"; %s", path, what, word, list[0] ? list : "none are known here");
+    return list[0] ? EBB_FAIL(EBB_EUSAGE, "%s: unknown %s \"%s\"; known: %s", path, what, word, list)
+                   : EBB_FAIL(EBB_EUSAGE, "%s: unknown %s \"%s\"; none are known here", path, what, word);
 }
 
 static ebb_status_t unknown_key(const ebb_key_t *keys, const char *path, const char *word)
@@ -51,7 +52,7 @@ static ebb_status_t read_value(const ebb_key_t *key, const json_t *json, const c
     }
     double value = json_is_boolean(json) ? (double)json_is_true(json) : json_number_value(json);
     if (!(value >= key->min && value <= key->max))
-        return EBB_FAIL(EBB_EUSAGE, "%s.%s: %g is out of range; from %g to %g", path, key->name, value, key->min,
+        return EBB_FAIL(EBB_EUSAGE, "%s.%s: %.9g is out of range; from %.9g to %.9g", path, key->name, value, key->min,
                         key->max);
     *value_p = value;
     return EBB_OK;
@@ -90,6 +91,6 @@ void ebb_keys_help(const ebb_key_t *keys, ebb_text_t *out)
         if (keys[i].type == EBB_KEY_FLAG)
             ebb_text_add(out, ")\n");
         else
-            ebb_text_add(out, "; %g to %g)\n", keys[i].min, keys[i].max);
+            ebb_text_add(out, "; %.9g to %.9g)\n", keys[i].min, keys[i].max);
     }
 }

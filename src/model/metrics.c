@@ -75,8 +75,8 @@ static ebb_status_t find_metric(ebb_metrics_t *m, metric_t *metric)
         }
     const char *near = ebb_text_nearest(metric->name, names);
     return EBB_FAIL(EBB_EUSAGE, "unknown metric \"%s\"; %s%s%s", metric->name,
-                    near ? "did you mean \"" : "loss, accuracy, top_K, log_loss, auc, rmse, mae", near ? near : "",
-                    near ? "\"?" : "");
+                    near ? "did you mean \"" : "known: loss, accuracy, top_K, log_loss, auc, rmse, mae",
+                    near ? near : "", near ? "\"?" : "");
 }
 
 static ebb_status_t check_suits(const ebb_metrics_t *m, const metric_t *metric)
