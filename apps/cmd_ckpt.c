@@ -49,6 +49,8 @@ static ebb_status_t find_folder(const char *path, char folder[PATH_MAX])
 static ebb_status_t list_folder(const char *path, char folder[PATH_MAX], ebb_checkpoint_entry_t **entry_p, int64_t *n_p)
 {
     EBB_TRY(find_folder(path, folder));
+    if (!ebb_file_exists(folder))
+        return EBB_FAIL(EBB_ENOINPUT, "%s: no such run; name its folder, as in runs/NAME", path);
     EBB_TRY(ebb_checkpoint_list(folder, entry_p, n_p));
     if (*n_p > 0)
         return EBB_OK;

@@ -40,8 +40,9 @@ void train_show_start(const char *name, const json_t *facts)
             number(facts, "batch"), number(facts, "epoch_steps"));
     if (number(facts, "total_steps") < FEW_STEPS && number(facts, "batch") > number(facts, "lanes"))
         fprintf(stderr, "       few steps to learn in: a smaller train.batch or more train.epochs gives more\n");
-    fprintf(stderr, "data   %s: %s rows x %s columns, %s non-zeros\n", string(data, "name"),
-            count(number(data, "rows"), a), count(number(data, "cols"), b), count(number(data, "nnz"), c));
+    fprintf(stderr, "data   %s: %s rows x %s columns, %s %s\n", string(data, "name"), count(number(data, "rows"), a),
+            count(number(data, "cols"), b), count(number(data, "nnz"), c),
+            json_is_true(json_object_get(data, "sparse")) ? "non-zeros" : "values");
     fprintf(stderr, "model  %s parameters\n", count(number(facts, "parameters"), a));
     for (const char *line = string(facts, "model"); *line;) {
         int n = 0;

@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -26,7 +27,8 @@ struct ebb_progress {
 
 bool ebb_progress_is_terminal(void)
 {
-    return isatty(STDERR_FILENO) == 1;
+    const char *term = getenv("TERM");
+    return isatty(STDERR_FILENO) == 1 && !(term && strcmp(term, "dumb") == 0);
 }
 
 static size_t terminal_width(void)
@@ -50,10 +52,12 @@ static atomic_bool line_is_open; /* the terminal's cursor stands behind a line t
 
 static void print_line(const char *text, bool final)
 {
-    if (ebb_progress_is_terminal())
-        fprintf(stderr, "\r%.*s\033[K%s", fitting_bytes(text), text, final ? "\n" : "");
-    else
+    if (!ebb_progress_is_terminal())
         fprintf(stderr, "%s\n", text);
+    else if (final) /* stays, so it is shown in whole, whatever lines it takes */
+        fprintf(stderr, "\r\033[K%s\n", text);
+    else
+        fprintf(stderr, "\r%.*s\033[K", fitting_bytes(text), text);
     fflush(stderr);
     atomic_store(&line_is_open, !final && ebb_progress_is_terminal());
 }

@@ -54,7 +54,7 @@ static void draw_a_long_line(void)
 {
     ebb_progress_line(1, false, "0123456789012345678901234567890123456789");
     ebb_log(EBB_LOG_WARN, "test", "w");
-    ebb_progress_line(1, true, "short");
+    ebb_progress_line(1, true, "a last line that is longer than the terminal");
 }
 
 /* What comes out of a terminal may come in pieces: read as much as is expected, or until nothing comes for 5 s. */
@@ -71,9 +71,10 @@ static void read_terminal(int master, char *text, size_t expected)
     text[n] = 0;
 }
 
-static void a_terminal_line_is_redrawn_cut_to_the_width_and_gives_way_to_the_log(void **state)
+static void a_terminal_line_is_cut_to_the_width_gives_way_to_the_log_and_stays_in_whole(void **state)
 {
-    static const char expected[] = "\r01234567890123456789\033[K\r\033[Kebb test: warning: w\r\n\rshort\033[K\r\n";
+    static const char expected[] = "\r01234567890123456789\033[K\r\033[Kebb test: warning: w\r\n\r\033[Ka last line "
+                                   "that is longer than the terminal\r\n";
     char text[sizeof expected];
     int master = posix_openpt(O_RDWR | O_NOCTTY);
     if (master < 0 || grantpt(master) != 0 || unlockpt(master) != 0)
@@ -94,7 +95,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_pipe_gets_plain_lines_only),
-        cmocka_unit_test(a_terminal_line_is_redrawn_cut_to_the_width_and_gives_way_to_the_log),
+        cmocka_unit_test(a_terminal_line_is_cut_to_the_width_gives_way_to_the_log_and_stays_in_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
