@@ -509,7 +509,7 @@ static ebb_status_t make_file(ebb_shard_writer_t *w)
 static ebb_status_t make_buffers(ebb_shard_writer_t *w)
 {
     int threads = ebb_crew_threads(w->crew);
-    w->max_jobs = 2 * threads > 4 ? 2 * threads : 4;
+    w->max_jobs = 4 * threads; /* with 2 a thread some had to wait while the owner compressed one itself */
     EBB_TRY(EBB_NEW_ARRAY("chunk queue", w->max_jobs, &w->job));
     EBB_TRY(EBB_NEW_ARRAY("compressors", threads, &w->cctx));
     EBB_TRY(EBB_NEW_ARRAY("compressors", threads, &w->scratch));
