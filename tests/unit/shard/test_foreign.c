@@ -302,7 +302,7 @@ static void mistakes_in_foreign_files_are_named(void **state)
     assert_ok(ebb_reader_csr(reader, 0, 1, col, val));
     assert_fails(ebb_reader_csr(reader, 0, 2, col, val), EBB_ECORRUPT, "column 5 is not in 0 .. 4");
     close_reader(reader, ds);
-    assert_fails(ebb_dataset_verify(path, 1, NULL, NULL), EBB_ECORRUPT, "1 faults");
+    assert_fails(ebb_dataset_verify(path, 1, NULL, NULL), EBB_ECORRUPT, "1 fault:");
     assert_fails(ebb_dataset_open(path, "Z", &ds), EBB_EDATA, "there is X");
     assert_fails(ebb_dataset_open(path, "X:obs/none", &ds), EBB_EDATA, "no targets at obs/none");
     assert_fails(ebb_dataset_open(path, "X:X/data", &ds), EBB_EDATA, "4 targets for 2 rows");

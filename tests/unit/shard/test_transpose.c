@@ -3,7 +3,7 @@
 #include "pack.h"
 #include "shard/h5.h"
 
-enum { ROWS = 3001, COLS = 207 };
+enum { ROWS = 9001, COLS = 207 };
 
 static char *dir;
 static ebb_comm_t *self;
@@ -94,14 +94,14 @@ static void write_matrices(const char *path, int32_t spoil)
     H5Fclose(file);
 }
 
-static ebb_status_t pack(const char *dataset, const char *dest, int64_t memory_bytes)
+static ebb_status_t pack(const char *dataset, const char *dest, int64_t memory_bytes, int threads)
 {
     const char *source = in_dir(dir, "matrix.h5");
     ebb_pack_options_t o = {.dataset = dataset,
                             .target = "label",
                             .name = "x",
                             .memory_bytes = memory_bytes,
-                            .threads = 2,
+                            .threads = threads,
                             .shard_bytes = 20000,
                             .force = true};
     return ebb_pack(self, 1, &source, in_dir(dir, dest), &o);
@@ -110,23 +110,23 @@ static ebb_status_t pack(const char *dataset, const char *dest, int64_t memory_b
 static void columns_pack_to_the_bytes_of_rows(void **state)
 {
     write_matrices(in_dir(dir, "matrix.h5"), 0);
-    assert_ok(pack("rows", "by-rows", 0));
-    assert_ok(pack("columns", "by-columns", 0));
+    assert_ok(pack("rows", "by-rows", 0, 2));
+    assert_ok(pack("columns", "by-columns", 0, 2));
     assert_true(same_folders(in_dir(dir, "by-rows"), in_dir(dir, "by-columns")));
-    assert_ok(pack("columns", "by-columns", 1)); /* a window holds one piece */
+    assert_ok(pack("columns", "by-columns", 2 << 20, 1)); /* two windows */
     assert_true(same_folders(in_dir(dir, "by-rows"), in_dir(dir, "by-columns")));
 }
 
 static void a_row_out_of_range_or_twice_is_named(void **state)
 {
     write_matrices(in_dir(dir, "matrix.h5"), ROWS);
-    assert_fails(pack("columns", "dest", 0), EBB_EDATA, "entry 100: row 3001 is not in 0 .. 3000");
+    assert_fails(pack("columns", "dest", 0, 2), EBB_EDATA, "entry 100: row 9001 is not in 0 .. 9000");
     matrix_t m;
     fill(&m, true);
     write_matrices(in_dir(dir, "matrix.h5"), m.index[99]);
     free(m.index);
     free(m.val);
-    assert_fails(pack("columns", "dest", 0), EBB_EDATA, "twice");
+    assert_fails(pack("columns", "dest", 0, 2), EBB_EDATA, "twice");
     assert_int_equal(count_entries(dir), 1);
 }
 
