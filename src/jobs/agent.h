@@ -14,15 +14,18 @@ typedef struct ebb_task {
     ebb_queue_job_t job;
     ebb_queue_estimate_t estimate;
     ebb_decision_t decision;
-    ebb_outlook_t *outlook; /* NULL: needs none */
-    int64_t version;        /* of the outlook, when it was planned; -1: never */
-    double planned;         /* when */
-    int64_t wanted;         /* ranks by its plan; 0: not now */
-    double until;           /* when that changes */
-    double left;            /* work; at the last look */
-    double latest_end;      /* its own, or what others that wait for it need; INFINITY for none */
-    bool overrun;           /* has done more than was estimated */
-    bool ready;             /* the jobs it waits for are done */
+    ebb_outlook_t *outlook;                /* NULL: needs none */
+    int64_t version;                       /* of the outlook, when it was planned; -1: never */
+    double planned;                        /* when */
+    int64_t wanted;                        /* ranks by its plan; 0: not now */
+    double until;                          /* when that changes */
+    double left;                           /* work; at the last look */
+    double latest_end;                     /* its own, or what others that wait for it need; INFINITY for none */
+    double length;                         /* work of the whole by the pace that was seen; 0: none was */
+    double pace_of, pace_from, pace_share; /* running_since of the stretch whose pace is seen; when it made its first
+                                              progress (0: not yet), and the share done then */
+    bool overrun;                          /* has done more than was estimated */
+    bool ready;                            /* the jobs it waits for are done */
     ebb_demand_t demand;
     int64_t started_ns, asked_ns, not_before_ns; /* by this agent; 0: not */
     bool killed, resumed;                        /* resumed: looked at by this agent */
@@ -56,6 +59,7 @@ void ebb_agent_forgive(void);
 bool ebb_task_has_processes(const ebb_task_t *t); /* stopped ones as well */
 bool ebb_task_is_frozen(const ebb_task_t *t);
 double ebb_task_units(const ebb_agent_t *a, const ebb_task_t *t); /* of work done so far */
+double ebb_task_rate(const ebb_task_t *t);                        /* work a second on its ranks */
 /* A move of the task; false if somebody else moved it first, or the queue cannot be written. */
 bool ebb_task_move(ebb_agent_t *a, ebb_task_t *t, const ebb_queue_change_t *change);
 void ebb_task_look(ebb_agent_t *a, ebb_task_t *t);

@@ -59,10 +59,10 @@ bool ebb_task_has_processes(const ebb_task_t *t)
            ebb_task_is_frozen(t);
 }
 
-static double rate_on(const ebb_task_t *t, int64_t ranks)
+double ebb_task_rate(const ebb_task_t *t)
 {
     for (int64_t i = 0; i < t->estimate.n; i++)
-        if (t->estimate.size[i].ranks == ranks)
+        if (t->estimate.size[i].ranks == t->job.ranks)
             return t->estimate.size[i].rate;
     return t->estimate.size[t->estimate.base].rate;
 }
@@ -71,7 +71,7 @@ double ebb_task_units(const ebb_agent_t *a, const ebb_task_t *t)
 {
     const ebb_queue_job_t *j = &t->job;
     double stretch = j->running_since > 0 ? fmax(0, a->now - j->running_since) : 0;
-    return j->done * t->estimate.work + stretch * rate_on(t, j->ranks);
+    return j->done * t->estimate.work + stretch * ebb_task_rate(t);
 }
 
 bool ebb_task_move(ebb_agent_t *a, ebb_task_t *t, const ebb_queue_change_t *change)

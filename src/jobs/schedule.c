@@ -55,11 +55,31 @@ static double progress(const ebb_queue_spec_t *spec)
     return total > 0 && step > 0 ? fmin(1, (double)step / (double)total) : -1;
 }
 
+/* A start takes time in which nothing is done: what a stretch tells of the whole is told from its first progress on. */
+static void watch_pace(const ebb_agent_t *a, ebb_task_t *t, double p)
+{
+    if (p < 0 || t->job.state != EBB_RUNNING || t->scaler != 0)
+        return;
+    if (t->pace_of != t->job.running_since || p < t->pace_share) {
+        t->pace_of = t->job.running_since;
+        t->pace_from = 0;
+        t->pace_share = p;
+    } else if (t->pace_from == 0 && p > t->pace_share) {
+        t->pace_from = a->now;
+        t->pace_share = p;
+    } else if (t->pace_from > 0 && p - t->pace_share >= SHOWN) {
+        t->length = ebb_task_rate(t) * (a->now - t->pace_from) / (p - t->pace_share);
+    }
+}
+
 static void look_at_work(const ebb_agent_t *a, ebb_task_t *t)
 {
     double units = ebb_task_units(a, t), work = t->estimate.work, p = t->job.begun > 0 ? progress(&t->job.spec) : -1;
+    watch_pace(a, t, p);
     t->left = work - units;
-    if (p >= SHOWN && units > 0)
+    if (p >= SHOWN && t->length > 0)
+        t->left = t->length * (1 - p);
+    else if (p >= SHOWN && units > 0)
         t->left = units * (1 - p) / p;
     t->overrun = p < SHOWN && t->left <= 0;
     t->left = fmax(t->left, LEAST_LEFT * work);
