@@ -23,7 +23,7 @@
 #define SECOND     ((int64_t)1000000000)
 #define LOOK_NS    (SECOND / 2)
 #define READY_NS   (3 * SECOND)     /* for a process to begin to catch signals */
-#define REMOTE_NS  (8 * SECOND)     /* for ranks on other machines to do so */
+#define REMOTE_NS  (8 * SECOND)     /* for ranks that are not seen here to do so, where no record tells */
 #define LEAVE_NS   (SECOND * 3 / 2) /* for a launcher to see that its ranks are gone */
 #define TERM_NS    (4 * SECOND)     /* for a launcher to end its ranks */
 #define GAP_NS     (3 * SECOND)     /* a longer pause between looks: this process did not run */
@@ -206,7 +206,8 @@ static void deliver_pause(ebb_job_t *job, const census_t *c, int64_t now)
     int64_t waited = now - job->asked_ns;
     if (c->ranks > 0 && c->ready > 0 && (c->ready == c->ranks || waited > READY_NS))
         signal_ranks(job);
-    else if (job->launched && c->ranks == 0 && waited > REMOTE_NS && ebb_process_catches(job->pid, SIGUSR1))
+    else if (job->launched && c->ranks == 0 && (job->up || waited > REMOTE_NS) &&
+             ebb_process_catches(job->pid, SIGUSR1))
         kill(job->pid, SIGUSR1);
     else if (c->ranks > 0 && c->ready == 0 && waited > READY_NS)
         kill(job->pid, SIGTERM);

@@ -9,6 +9,7 @@ typedef struct ebb_job {
     int ranks;
     bool launched;         /* by a launcher */
     bool asked, signalled; /* to pause */
+    bool up;               /* all ranks have begun, as the run's record tells */
     bool ended;
     int status; /* of waitpid, once ended */
     int64_t started_ns, asked_ns, looked_ns;

@@ -203,10 +203,19 @@ static void wait_for_ranks(loop_t *l)
         wait_for_news(l);
 }
 
+/* Ranks that are not processes under this one, as in a Slurm job, are known by the record they have begun. */
+static void look_at_record(loop_t *l)
+{
+    char error[8];
+    if (l->job.asked && !l->job.signalled && !l->job.up)
+        l->job.up = ebb_state_start(&l->state, error, sizeof error) != l->start;
+}
+
 static void wait_for_job(loop_t *l)
 {
     while (!l->job.ended) {
         wait_for_news(l);
+        look_at_record(l);
         ebb_job_look(&l->job, l->options->stopped_limit);
         confirm(l);
     }
