@@ -46,7 +46,7 @@ set_tests_properties(faults.slurm_lua PROPERTIES LABELS faults TIMEOUT 600 SKIP_
 # Jobs handed to Slurm. In full: EBB=build/release/apps/ebb tests/faults/slurm_jobs.py kills:100
 add_test(NAME faults.slurm_jobs COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/slurm_jobs.py)
 set_tests_properties(faults.slurm_jobs PROPERTIES LABELS faults TIMEOUT 1200 SKIP_RETURN_CODE 77 PROCESSORS 2
-  ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>")
+  ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>;EBB_PLUGIN_SLOW=$<TARGET_FILE:plugin_slow>")
 
 # In full: build/release/tests/faults_loader 10000 and build/release/tests/kills_loader 1000
 foreach(kind faults kills)
@@ -83,7 +83,13 @@ set_tests_properties(faults.carbon PROPERTIES LABELS faults TIMEOUT 600 SKIP_RET
 # The queue's agent, killed again and again. In full: EBB=build/release/apps/ebb tests/faults/agent.py kills:100 keepers:20
 add_test(NAME faults.agent COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/agent.py kills:6 keepers:2)
 set_tests_properties(faults.agent PROPERTIES LABELS faults TIMEOUT 600 ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>")
-# By hand, since how the plan unfolds depends on how fast runs start: EBB=build/release/apps/ebb tests/faults/clean_hours.py [2]
+# A model plug-in whose steps take as long on every machine.
+add_library(plugin_slow MODULE ${CMAKE_CURRENT_LIST_DIR}/plugin_slow.c)
+target_include_directories(plugin_slow PRIVATE ${PROJECT_SOURCE_DIR}/include)
+set_target_properties(plugin_slow PROPERTIES PREFIX "")
+add_test(NAME faults.clean_hours COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/clean_hours.py)
+set_tests_properties(faults.clean_hours PROPERTIES LABELS faults TIMEOUT 300 SKIP_RETURN_CODE 77 PROCESSORS 2
+  ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>;EBB_PLUGIN_SLOW=$<TARGET_FILE:plugin_slow>")
 
 # Jobs on sources that fail. In full: tests/faults/fail_open.py build/release/tests/fail_open jobs:10000
 add_executable(fail_open ${CMAKE_CURRENT_LIST_DIR}/fail_open.c)
