@@ -1,6 +1,6 @@
-/* Plans made on line, as forecasts come true, on real forecasts; how fast the planner is; what elastic plans save.
+/* Plans made on line, as forecasts come true, on real forecasts; what elastic plans save.
  *
- *     yardstick_online FOLDER_OF_DATA          exit 0 if every demand is met (times decide nothing)
+ *     yardstick_online FOLDER_OF_DATA          exit 0 if every demand is met
  *
  * Forecasts: DACF's day-ahead ones of 2021 for four regions, jobs of 2 to 12 h that arrive at 00:00 UTC and end within
  * 24 h, planned again every hour, when the intensity of the running hour is known ("now"; beside it, for comparison,
@@ -10,7 +10,6 @@
 #include <ebb/carbon.h>
 #include <ebb/plan.h>
 #include "base/alloc.h"
-#include "base/clock.h"
 #include "base/rng.h"
 
 #include <math.h>
@@ -286,73 +285,6 @@ static void elastic(void)
     }
 }
 
-/* ---- speed ---- */
-
-static double seconds(void)
-{
-    return (double)ebb_now_ns() * 1e-9;
-}
-
-static void fill_curve(int64_t n, int64_t per_day, double *g)
-{
-    for (int64_t i = 0; i < n; i++)
-        g[i] = 300 + 120 * sin(6.283 * (double)(i % per_day) / (double)per_day) +
-               30 * ebb_rng_uniform(3, EBB_RNG_TEST, (uint64_t)i, 0);
-}
-
-static void time_sizes(double overhead_s)
-{
-    static double g[168];
-    ebb_plan_size_t size[64];
-    ebb_plan_t plan = {0};
-    double best = INFINITY;
-    fill_curve(168, 24, g);
-    for (int i = 0; i < 64; i++)
-        size[i] = (ebb_plan_size_t){i + 1, pow(i + 1, 0.9), 300.0 * (i + 1)};
-    ebb_plan_horizon_t h = {.n = 168, .slot_s = 3600, .g_per_kwh = g};
-    ebb_plan_job_t job = {.work = 40 * 3600 * size[7].rate,
-                          .sizes = size,
-                          .n_sizes = 64,
-                          .base = 7,
-                          .restart_s = overhead_s,
-                          .resize_s = overhead_s};
-    for (int i = 0; i < 10; i++) {
-        double begin = seconds();
-        must(ebb_plan_make(planner, EBB_PLAN_ELASTIC, &h, &job, &plan));
-        best = fmin(best, seconds() - begin);
-    }
-    must(ebb_plan_check(&job, &plan));
-    printf("168 slots x 64 sizes, elastic, %s: %.2f ms (wanted: 10), above its bound by %.3f %%\n",
-           overhead_s > 0 ? "60 s a change" : "changes free", 1e3 * best, 100 * (plan.cost / plan.bound_g - 1));
-    ebb_plan_free(&plan);
-}
-
-static void time_year(ebb_plan_policy_t policy, double restart_s)
-{
-    enum { SLOTS = 17520, JOBS = 10000, WINDOW = 96 };
-    static double g[SLOTS + WINDOW];
-    ebb_plan_size_t size[8];
-    ebb_plan_t plan = {0};
-    fill_curve(SLOTS + WINDOW, 48, g);
-    for (int i = 0; i < 8; i++)
-        size[i] = (ebb_plan_size_t){i + 1, pow(i + 1, 0.9), 300.0 * (i + 1)};
-    double begin = seconds();
-    for (int64_t i = 0; i < JOBS; i++) {
-        int64_t at = i * SLOTS / JOBS;
-        ebb_plan_horizon_t h = {.n = WINDOW, .slot_s = 1800, .g_per_kwh = g + at};
-        ebb_plan_job_t job = {.work = 3600 * (double)(1 + i % 20),
-                              .sizes = size,
-                              .n_sizes = 8,
-                              .restart_s = restart_s,
-                              .resize_s = restart_s};
-        must(ebb_plan_make(planner, policy, &h, &job, &plan));
-    }
-    printf(
-        "10000 jobs of 1 to 20 h over a year of half-hours, deadline 48 h, %s, %.0f s a change: %.2f s (wanted: 10)\n",
-        ebb_plan_policy_name(policy), restart_s, seconds() - begin);
-    ebb_plan_free(&plan);
-}
-
 int main(int argc, char **argv)
 {
     folder = argc > 1 ? argv[1] : "../shared/data/carbon";
@@ -365,12 +297,6 @@ int main(int argc, char **argv)
     useless_forecasts();
     great_britain();
     elastic();
-    time_sizes(0);
-    time_sizes(60);
-    for (int p = EBB_PLAN_DEFER; p <= EBB_PLAN_ELASTIC; p++)
-        time_year((ebb_plan_policy_t)p, 0);
-    time_year(EBB_PLAN_PAUSE, 60);
-    time_year(EBB_PLAN_ELASTIC, 60);
     ebb_planner_destroy(planner);
     return failures > 0;
 }

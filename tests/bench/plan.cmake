@@ -1,0 +1,1 @@
+ebb_bench(plan LIBS ebb_plan)
