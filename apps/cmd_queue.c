@@ -12,6 +12,7 @@
 
 typedef struct queue_options {
     bool all, json;
+    char *prune;
 } queue_options_t;
 
 static const ebb_option_t options[] = {
@@ -21,6 +22,11 @@ static const ebb_option_t options[] = {
      .offset = offsetof(queue_options_t, all),
      .help = "Also jobs that are over"},
     {.name = "json", .type = EBB_OPT_FLAG, .offset = offsetof(queue_options_t, json), .help = "Print JSON"},
+    {.name = "prune",
+     .type = EBB_OPT_STRING,
+     .offset = offsetof(queue_options_t, prune),
+     .unit = "duration",
+     .help = "Forget jobs that have been over for so long (90d), with their logs, and list nothing"},
     {0},
 };
 
@@ -41,13 +47,31 @@ static ebb_status_t show_all(ebb_queue_t *queue, const queue_options_t *o, ebb_q
     return status;
 }
 
-static ebb_status_t run_queue(void *target, int n_operands, char **operands)
+static ebb_status_t prune(const char *age)
 {
     ebb_queue_t *queue;
+    double age_s;
+    int64_t n;
+    if (ebb_parse_duration(age, &age_s) != EBB_OK)
+        return ebb_error_prefix("--prune: ");
+    EBB_TRY(ebb_queue_open(NULL, &queue));
+    ebb_status_t status = ebb_queue_prune(queue, ebb_wall_seconds() - age_s, &n);
+    ebb_queue_close(queue);
+    if (status == EBB_OK)
+        printf("%lld job%s forgotten\n", (long long)n, n == 1 ? "" : "s");
+    return status;
+}
+
+static ebb_status_t run_queue(void *target, int n_operands, char **operands)
+{
+    const queue_options_t *o = target;
+    ebb_queue_t *queue;
     ebb_queue_list_t list = {0};
+    if (o->prune)
+        return prune(o->prune);
     EBB_TRY(ebb_queue_open(NULL, &queue));
     ebb_jobs_ask_slurm(queue);
-    ebb_status_t status = show_all(queue, target, &list);
+    ebb_status_t status = show_all(queue, o, &list);
     ebb_queue_list_free(&list);
     ebb_queue_close(queue);
     return status;
@@ -151,6 +175,7 @@ static ebb_status_t run_release(void *target, int n, char **operands)
 static const ebb_example_t examples[] = {
     {"What waits and runs", "ebb queue"},
     {"All jobs that ever were, for a program", "ebb queue --all --json"},
+    {"Forget those that ended more than three months ago", "ebb queue --prune 90d"},
     {0},
 };
 

@@ -178,6 +178,10 @@ EBB_API ebb_status_t ebb_queue_resized(ebb_queue_t *queue, int64_t id, int64_t r
 /* What happened to a job, in order; *event_p is freed by the caller with free(). */
 EBB_API ebb_status_t ebb_queue_history(ebb_queue_t *queue, int64_t id, ebb_queue_event_t **event_p, int64_t *n_p);
 
+/* Forget jobs that were over before `before`, with their logs and history; *n_p of them. One that a live job waits for
+ * stays. Numbers are never given again. */
+EBB_API ebb_status_t ebb_queue_prune(ebb_queue_t *queue, double before, int64_t *n_p);
+
 /* Small values that outlive their writer: a source's record (ebb_plan_track_t) under a key. EBB_OK with *bytes_p 0:
  * there is none of this key. */
 EBB_API ebb_status_t ebb_queue_keep(ebb_queue_t *queue, const char *key, const void *value, size_t bytes);

@@ -287,9 +287,55 @@ static void estimates_come_from_a_profile_else_from_what_is_said(void **state)
     ebb_queue_estimate_free(&e);
 }
 
+static void jobs_that_are_long_over_are_forgotten_but_not_those_that_others_wait_for(void **state)
+{
+    ebb_queue_t *q;
+    ebb_queue_job_t job = {0};
+    ebb_queue_event_t *event;
+    char path[4200];
+    int64_t old, wanted, waiting, live, again, n, events;
+    ebb_queue_spec_t s = plain("x");
+    assert_ok(ebb_queue_open(*state, &q));
+    assert_ok(ebb_queue_submit(q, &s, NULL, &live));
+    assert_ok(ebb_queue_submit(q, &s, NULL, &wanted));
+    ebb_queue_spec_t after = plain("y");
+    after.after = &wanted;
+    after.n_after = 1;
+    assert_ok(ebb_queue_submit(q, &after, NULL, &waiting));
+    assert_ok(ebb_queue_submit(q, &s, NULL, &old));
+    assert_ok(ebb_queue_move(q, &(ebb_queue_change_t){.id = wanted, .to = EBB_DONE}, NULL));
+    assert_ok(ebb_queue_move(q, &(ebb_queue_change_t){.id = old, .to = EBB_FAILED}, NULL));
+    snprintf(path, sizeof path, "%s/jobs", ebb_queue_path(q));
+    mkdir(path, 0700);
+    snprintf(path, sizeof path, "%s/jobs/%lld", ebb_queue_path(q), (long long)old);
+    assert_int_equal(mkdir(path, 0700), 0);
+    assert_ok(ebb_queue_get(q, old, &job));
+    double ended = job.ended;
+    ebb_queue_job_free(&job);
+    assert_ok(ebb_queue_prune(q, ended - 1, &n));
+    assert_int_equal(n, 0);
+    assert_ok(ebb_queue_prune(q, ended + 10, &n));
+    assert_int_equal(n, 1);
+    assert_fails(ebb_queue_get(q, old, &job), EBB_ENOINPUT, "");
+    assert_ok(ebb_queue_history(q, old, &event, &events));
+    assert_int_equal(events, 0);
+    assert_int_equal(access(path, F_OK), -1);
+    assert_ok(ebb_queue_get(q, wanted, &job));
+    ebb_queue_job_free(&job);
+    assert_ok(ebb_queue_submit(q, &s, NULL, &again));
+    assert_true(again > old);
+    assert_ok(ebb_queue_move(q, &(ebb_queue_change_t){.id = waiting, .to = EBB_CANCELLED}, NULL));
+    assert_ok(ebb_queue_prune(q, ended + 100, &n));
+    assert_int_equal(n, 2);
+    free(event);
+    ebb_queue_close(q);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(jobs_that_are_long_over_are_forgotten_but_not_those_that_others_wait_for, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(a_job_comes_back_as_it_was_entered, setup, teardown),
         cmocka_unit_test_setup_teardown(what_cannot_be_is_refused_and_not_entered, setup, teardown),
         cmocka_unit_test_setup_teardown(of_two_moves_one_happens, setup, teardown),
