@@ -87,6 +87,8 @@ const ebb_command_t cmd_agent = {
         "agent takes them over. So it does after a kill -9. After a reboot runs go on from their checkpoint; other\n"
         "commands that were under way are given up, unless they were submitted with --rerun.\n"
         "\n"
+        "Jobs that were handed to Slurm are looked after as by ebb slurm, every 15 minutes.\n"
+        "\n"
         "The queue and the logs of jobs are in $EBB_STATE_DIR, else $XDG_STATE_HOME/ebb, else ~/.local/state/ebb.\n",
     .options = options,
     .options_bytes = sizeof(agent_options_t),

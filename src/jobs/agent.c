@@ -19,6 +19,7 @@
 #define TICK_REAL_S 0.5  /* at most */
 #define TICK_S      60.0 /* of the wall clock, where it runs fast; but not below: */
 #define LEAST_S     0.03
+#define SLURM_S     900.0 /* of the wall clock, between looks at jobs that Slurm carries out; really a second at least */
 
 /* ---- tasks ---- */
 
@@ -60,11 +61,14 @@ static ebb_status_t merge(ebb_agent_t *a, ebb_queue_list_t *list)
     ebb_task_t **task;
     int64_t n = 0;
     ebb_status_t status = EBB_NEW_ARRAY("jobs of the agent", list->n + 1, &task);
+    a->n_slurm = 0;
     for (int64_t i = 0; i < list->n && status == EBB_OK; i++) {
         ebb_queue_job_t *job = &list->job[i];
         ebb_task_t *t = find_task(a->task, a->n, job->id);
-        if (*job->slurm)
+        if (*job->slurm) {
+            a->n_slurm++;
             continue;
+        }
         if (!t && (status = new_task(job, &t)) != EBB_OK)
             break;
         ebb_queue_job_free(&t->job);
@@ -116,10 +120,12 @@ static void take_signals(ebb_agent_t *a)
     int status;
     while (read(a->signals, &info, sizeof info) == (ssize_t)sizeof info)
         a->stop |= info.ssi_signo != SIGCHLD;
-    for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;)
+    for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
+        a->slurm = pid == a->slurm ? 0 : a->slurm;
         for (int64_t i = 0; i < a->n; i++)
             if (a->task[i]->scaler == pid)
                 ebb_task_scaled(a, a->task[i], status);
+    }
 }
 
 static void wait_a_tick(ebb_agent_t *a)
@@ -127,6 +133,19 @@ static void wait_a_tick(ebb_agent_t *a)
     struct pollfd p = {.fd = a->signals, .events = POLLIN};
     poll(&p, 1, (int)(1000 * a->tick_s));
     take_signals(a);
+}
+
+/* ---- jobs of Slurm ---- */
+
+/* In a process of its own, because Slurm may take its time to answer. */
+static void look_after_slurm(ebb_agent_t *a)
+{
+    char *const word[] = {(char *)a->options->self, (char *)"slurm", NULL};
+    int64_t now = ebb_now_ns();
+    if (a->n_slurm == 0 || a->slurm != 0 || now < a->slurm_after_ns)
+        return;
+    a->slurm_after_ns = now + (int64_t)(1e9 * fmax(1, SLURM_S / ebb_clock_rate()));
+    a->slurm = ebb_agent_spawn(a, word, NULL);
 }
 
 /* ---- the loop ---- */
@@ -146,6 +165,7 @@ static void tick(ebb_agent_t *a)
     ebb_agent_schedule(a);
     drop_what_is_over(a);
     ebb_agent_note(a);
+    look_after_slurm(a);
 }
 
 static bool is_idle(const ebb_agent_t *a)

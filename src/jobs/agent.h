@@ -47,6 +47,9 @@ typedef struct ebb_agent {
     double now, tick_s;
     double *grid; /* scratch: g per kWh */
     int64_t grid_capacity;
+    int64_t n_slurm;        /* live jobs that were handed to Slurm */
+    pid_t slurm;            /* `ebb slurm` under way; 0: none */
+    int64_t slurm_after_ns; /* when to look after them again */
     int lock_fd, signals;
     bool stop;
 } ebb_agent_t;
@@ -69,6 +72,9 @@ void ebb_task_pause(ebb_agent_t *a, ebb_task_t *t);
 void ebb_task_go_on(ebb_agent_t *a, ebb_task_t *t); /* of frozen ones */
 void ebb_task_scale(ebb_agent_t *a, ebb_task_t *t, int64_t ranks);
 void ebb_task_scaled(ebb_agent_t *a, ebb_task_t *t, int status);
+/* Start this program with other words (NULL-terminated), its output appended to the file `log` (NULL: where ours goes);
+ * 0: it cannot be. */
+pid_t ebb_agent_spawn(const ebb_agent_t *a, char *const *word, const char *log);
 
 /* ---- schedule.c: plans, slots ---- */
 

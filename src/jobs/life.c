@@ -331,6 +331,26 @@ void ebb_task_go_on(ebb_agent_t *a, ebb_task_t *t)
     }
 }
 
+pid_t ebb_agent_spawn(const ebb_agent_t *a, char *const *word, const char *log)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        sigset_t none;
+        sigemptyset(&none);
+        sigprocmask(SIG_SETMASK, &none, NULL);
+        int fd = log ? open(log, O_WRONLY | O_APPEND | O_CREAT, 0600) : -1;
+        if (fd >= 0) {
+            dup2(fd, STDOUT_FILENO);
+            dup2(fd, STDERR_FILENO);
+        }
+        execv(a->options->self, word);
+        _exit(127);
+    }
+    if (pid < 0)
+        EBB_WARN("agent", "cannot start a process: %s", strerror(errno));
+    return pid > 0 ? pid : 0;
+}
+
 /* In a process of its own, because it waits until the run goes on. */
 void ebb_task_scale(ebb_agent_t *a, ebb_task_t *t, int64_t ranks)
 {
@@ -340,21 +360,9 @@ void ebb_task_scale(ebb_agent_t *a, ebb_task_t *t, int64_t ranks)
     snprintf(number, sizeof number, "%lld", (long long)ranks);
     char *const word[] = {(char *)a->options->self, (char *)"scale", (char *)t->job.spec.run_folder,
                           (char *)"--ranks",        number,          NULL};
-    pid_t pid = fork();
-    if (pid == 0) {
-        sigset_t none;
-        sigemptyset(&none);
-        sigprocmask(SIG_SETMASK, &none, NULL);
-        int fd = open(log, O_WRONLY | O_APPEND | O_CREAT, 0600);
-        dup2(fd, STDOUT_FILENO);
-        dup2(fd, STDERR_FILENO);
-        execv(word[0], word);
-        _exit(127);
-    }
-    if (pid < 0) {
-        EBB_WARN("agent", "cannot start a process: %s", strerror(errno));
+    pid_t pid = ebb_agent_spawn(a, word, log);
+    if (pid == 0)
         return;
-    }
     t->scaler = pid;
     t->scaled_to = ranks;
     ebb_agent_say(a, t, "from %lld to %lld ranks", (long long)t->job.ranks, (long long)ranks);

@@ -24,6 +24,12 @@ static bool is_absent(const char *text)
                                         "Transport endpoint",
                                         "slurm_receive_msg",
                                         "Connection timed out",
+                                        "Connection reset by peer", /* killed while it was asked */
+                                        "Broken pipe",
+                                        "Communication connection failure",
+                                        "Unexpected message received",
+                                        "No route to host",
+                                        "Network is unreachable",
                                         NULL};
     for (int i = 0; signs[i]; i++)
         if (strstr(text, signs[i]))
