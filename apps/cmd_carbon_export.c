@@ -23,10 +23,8 @@
 #include <ebb/plan.h>
 
 #include <math.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #define LONGEST_JOB 48 /* hours */
 #define CLEAN_SHARE 0.25
@@ -216,22 +214,20 @@ static ebb_status_t export(const export_options_t *o, double valid_s, const char
     return status;
 }
 
+typedef struct again {
+    const export_options_t *options;
+    double valid_s;
+    const char *path;
+} again_t;
+
 /* What fails once begun is told and tried again: readers start jobs at once when the file is too old. */
-static ebb_status_t export_again(const export_options_t *o, double every_s, double valid_s, const char *path)
+static void export_again(void *user)
 {
-    sigset_t set;
-    struct timespec wait = {.tv_sec = (time_t)every_s};
-    sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
-    sigprocmask(SIG_BLOCK, &set, NULL);
-    while (sigtimedwait(&set, NULL, &wait) < 0) {
-        if (export(o, valid_s, path) == EBB_OK)
-            continue;
-        EBB_WARN("carbon", "%s: not written: %s", path, ebb_error()->message);
-        ebb_error_clear();
-    }
-    return EBB_OK;
+    const again_t *a = user;
+    if (export(a->options, a->valid_s, a->path) == EBB_OK)
+        return;
+    EBB_WARN("carbon", "%s: not written: %s", a->path, ebb_error()->message);
+    ebb_error_clear();
 }
 
 static ebb_status_t run(void *target, int n_operands, char **operands)
@@ -246,7 +242,9 @@ static ebb_status_t run(void *target, int n_operands, char **operands)
         return EBB_FAIL(EBB_EUSAGE, "--every: from a second to --valid (%s), else the file is too old between",
                         o->valid);
     EBB_TRY(export(o, valid_s, operands[0]));
-    return o->every ? export_again(o, every_s, valid_s, operands[0]) : EBB_OK;
+    if (o->every)
+        ebb_repeat(every_s, export_again, &(again_t){o, valid_s, operands[0]});
+    return EBB_OK;
 }
 
 static const ebb_example_t examples[] = {

@@ -4,9 +4,6 @@
 
 #include <ebb/slurm.h>
 
-#include <signal.h>
-#include <time.h>
-
 typedef struct slurm_options {
     char *every;
 } slurm_options_t;
@@ -33,16 +30,9 @@ void ebb_jobs_ask_slurm(ebb_queue_t *queue)
     forgive(ebb_slurm_tend(queue, false));
 }
 
-static void tend_again(ebb_queue_t *queue, double every_s)
+static void tend(void *queue)
 {
-    sigset_t set;
-    struct timespec wait = {.tv_sec = (time_t)every_s};
-    sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
-    sigprocmask(SIG_BLOCK, &set, NULL);
-    while (sigtimedwait(&set, NULL, &wait) < 0)
-        forgive(ebb_slurm_tend(queue, true));
+    forgive(ebb_slurm_tend(queue, true));
 }
 
 static ebb_status_t run(void *target, int n_operands, char **operands)
@@ -58,7 +48,7 @@ static ebb_status_t run(void *target, int n_operands, char **operands)
     ebb_status_t status = ebb_slurm_tend(queue, true);
     if (o->every) {
         forgive(status);
-        tend_again(queue, every_s);
+        ebb_repeat(every_s, tend, queue);
         status = EBB_OK;
     }
     ebb_queue_close(queue);
@@ -78,8 +68,8 @@ const ebb_command_t cmd_slurm = {
     .about =
         "Jobs by ebb submit --slurm need nobody: all parts of a job lie with Slurm, with their times. This command\n"
         "makes them better: it takes over how they ended, gives jobs that have not begun the times of a new plan as\n"
-        "forecasts change (scontrol update), and hands over again what a controller lost when it died. ebb queue and\n"
-        "ebb why do the same, but for new plans.\n",
+        "forecasts change (scontrol update), and hands over again what a controller lost when it died. An agent that\n"
+        "runs does this every 15 minutes; ebb queue and ebb why do the same, but for new plans.\n",
     .options = options,
     .options_bytes = sizeof(slurm_options_t),
     .examples = examples,

@@ -33,6 +33,9 @@ typedef struct ebb_command {
     ebb_status_t (*run)(void *options, int n_operands, char **operands);
 } ebb_command_t;
 
+/* Call act every so many seconds, at least 1, until SIGINT or SIGTERM comes, which stay blocked. */
+void ebb_repeat(double every_s, void (*act)(void *user), void *user);
+
 /* Options that several subcommands have: the parts of a row for the structure `options` of each. */
 #define OPTION_DATASET(options, text)                                                                                  \
     .name = "dataset", .type = EBB_OPT_STRING, .offset = offsetof(options, dataset), .help = text

@@ -4,7 +4,6 @@
 Usage: slurm.py srun|mpirun"""
 import os
 import sys
-import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
 import ebbslurm
@@ -92,26 +91,14 @@ def job_log(folder):
 
 def main():
     launcher = sys.argv[1]
-    why = ebbslurm.missing()
-    if why:
-        print("SKIPPED: no Slurm here,", why)
-        sys.exit(t.SKIP)
-    with tempfile.TemporaryDirectory(prefix="ebb-slurm-") as folder:
-        os.chmod(folder, 0o755)
+    with ebbslurm.cluster() as (cluster, folder):
+        if launcher == "srun" and "pmix" not in cluster.command("srun", "--mpi=list").stderr + cluster.output("srun", "--mpi=list"):
+            ebbslurm.skip("this Slurm has no PMIx")
         t.sparse_data(f"{folder}/rows.svm", 700, 500, 6, 3, 5)
         t.run(["pack", "-q", f"{folder}/rows.svm", f"{folder}/data"])
         with open(f"{folder}/run.yaml", "w") as f:
             f.write(RUN.format(folder=folder))
-        os.mkdir(f"{folder}/slurm")
-        try:
-            with ebbslurm.Cluster(f"{folder}/slurm") as cluster:
-                if launcher == "srun" and "pmix" not in cluster.command("srun", "--mpi=list").stderr + cluster.output("srun", "--mpi=list"):
-                    print("SKIPPED: this Slurm has no PMIx")
-                    sys.exit(t.SKIP)
-                requeued_once_to_the_same_model(cluster, folder, launcher)
-        except ebbslurm.Unavailable as why:
-            print(f"SKIPPED: Slurm does not come up here: {why}")
-            sys.exit(t.SKIP)
+        requeued_once_to_the_same_model(cluster, folder, launcher)
 
 
 main()

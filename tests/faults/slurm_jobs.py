@@ -5,8 +5,8 @@ Usage: slurm_jobs.py [CASE ...]; cases: elastic wishes array kills:ROUNDS (kills
 import json
 import os
 import random
+import subprocess
 import sys
-import tempfile
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
@@ -138,6 +138,8 @@ def wishes(cluster, folder):
     again, start = begins(job)
     if again != ids or not 19.9 * 3600 < start - time.time() < 20.1 * 3600:
         t.fail(f"re-planned: {ids} is {again}, begins in {start - time.time()} s")
+    grid(folder, [500] * 15 + [100] * 2 + [500] * 55)
+    looked_after_by_an_agent(cluster, jobs, lambda: 14.9 * 3600 < begins(job)[1] - time.time() < 15.1 * 3600)
     jobs.ebb("hold", job)
     if jobs.show(job)["state"] != "held" or cluster.output("squeue", "-h", "-o", "%A").strip():
         t.fail(f"held: {jobs.show(job)}")
@@ -159,11 +161,33 @@ def wishes(cluster, folder):
     refused = jobs.ebb("submit", "--slurm", "--sbatch=--partition=nowhere", "--", "true", ok=False)
     if refused.returncode != 64 or "partition" not in refused.stderr:
         t.fail(f"a partition that is not there: {refused}")
+    a_submission_that_is_broken_off_is_kept(folder, jobs)
     job = jobs.submit("--", "sh", "-c", "echo hello; exit 3")
     jobs.wait(job, "failed")
     if jobs.show(job)["exit_code"] != 3 or jobs.ebb("logs", job).stdout != "hello\n":
         t.fail(f"{jobs.show(job)}")
     print("wishes: deferred, planned again, held, released, cancelled; refusals and failures are told")
+
+
+def looked_after_by_an_agent(cluster, jobs, reached):
+    agent = subprocess.Popen(t.command(["agent", "-q"]), env={**os.environ, **jobs.env}, stdin=subprocess.DEVNULL, preexec_fn=t.with_us())
+    try:
+        cluster.wait(reached, "a new plan by the agent")
+    finally:
+        agent.terminate()
+        agent.wait(60)
+
+
+def a_submission_that_is_broken_off_is_kept(folder, jobs):
+    """As when the controller dies while it is asked: whether it has the job is not known."""
+    os.makedirs(f"{folder}/fake", exist_ok=True)
+    with open(f"{folder}/fake/sbatch", "w") as f:
+        f.write("#!/bin/sh\necho 'sbatch: error: Batch job submission failed: Connection reset by peer' >&2\nexit 1\n")
+    os.chmod(f"{folder}/fake/sbatch", 0o755)
+    real, jobs.env["PATH"] = jobs.env["PATH"], f"{folder}/fake:{jobs.env['PATH']}"
+    job = jobs.submit("--", "true")
+    jobs.env["PATH"] = real
+    jobs.wait(job, "done")
 
 
 def array(cluster, folder):
@@ -211,20 +235,10 @@ def kills(cluster, folder, rounds):
 
 
 def main():
-    why = ebbslurm.missing()
-    if why:
-        print("SKIPPED: no Slurm here,", why)
-        sys.exit(t.SKIP)
     for word in sys.argv[1:] or ["wishes", "array", "elastic", "kills:3"]:
         name, _, number = word.partition(":")
-        with tempfile.TemporaryDirectory(prefix="ebb-slurm-") as folder:
-            os.chmod(folder, 0o755)
-            try:
-                with ebbslurm.Cluster(f"{folder}/slurm") as cluster:
-                    globals()[name](cluster, folder, *([int(number)] if number else []))
-            except ebbslurm.Unavailable as reason:
-                print(f"SKIPPED: Slurm does not come up here: {reason}")
-                sys.exit(t.SKIP)
+        with ebbslurm.cluster() as (cluster, folder):
+            globals()[name](cluster, folder, *([int(number)] if number else []))
 
 
 main()

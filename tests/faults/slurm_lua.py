@@ -3,7 +3,6 @@
 grid is clean; a stale, broken or missing file, or a comment that is not understood, and they begin at once."""
 import os
 import sys
-import tempfile
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
@@ -67,19 +66,10 @@ def follows_the_file(cluster, folder):
 
 
 def main():
-    why = ebbslurm.missing()
-    if why:
-        print("SKIPPED: no Slurm here,", why)
-        sys.exit(t.SKIP)
-    with tempfile.TemporaryDirectory(prefix="ebb-slurm-") as folder:
-        os.chmod(folder, 0o755)
+    def before(folder):
         os.environ["EBB_CARBON_EXPORT"] = f"{folder}/carbon"
-        try:
-            with ebbslurm.Cluster(f"{folder}/slurm", nodes=1, lua=PLUGIN) as cluster:
-                follows_the_file(cluster, folder)
-        except ebbslurm.Unavailable as reason:
-            print(f"SKIPPED: Slurm does not come up here: {reason}")
-            sys.exit(t.SKIP)
+    with ebbslurm.cluster(before, nodes=1, lua=PLUGIN) as (cluster, folder):
+        follows_the_file(cluster, folder)
 
 
 main()

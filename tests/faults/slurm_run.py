@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-import tempfile
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
@@ -130,21 +129,10 @@ def a_dead_node_is_left_out(cluster, folder):
 
 
 def main():
-    why = ebbslurm.missing()
-    if why:
-        print("SKIPPED: no Slurm here,", why)
-        sys.exit(t.SKIP)
-    with tempfile.TemporaryDirectory(prefix="ebb-slurm-") as folder:
-        os.chmod(folder, 0o755)
+    with ebbslurm.cluster() as (cluster, folder):
         s.make_data(folder)
-        os.mkdir(f"{folder}/slurm")
-        try:
-            with ebbslurm.Cluster(f"{folder}/slurm") as cluster:
-                in_an_allocation(cluster, folder)
-                a_dead_node_is_left_out(cluster, folder)
-        except ebbslurm.Unavailable as reason:
-            print(f"SKIPPED: Slurm does not come up here: {reason}")
-            sys.exit(t.SKIP)
+        in_an_allocation(cluster, folder)
+        a_dead_node_is_left_out(cluster, folder)
 
 
 main()

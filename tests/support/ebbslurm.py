@@ -1,10 +1,14 @@
 """A private Slurm for a test, by cluster/slurm/dev-cluster, which goes when the test goes."""
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+
+import ebbtest
 
 DEV_CLUSTER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../cluster/slurm/dev-cluster")
 PATH = os.environ["PATH"] + ":/usr/sbin:/sbin"
@@ -72,3 +76,25 @@ class Cluster:
         """Slurm's word for the state of a job, and how often it was requeued."""
         fields = dict(word.split("=", 1) for word in self.output("scontrol", "-o", "show", "job", str(job)).split() if "=" in word)
         return fields.get("JobState", "?"), int(fields.get("Restarts", "0"))
+
+
+def skip(why):
+    print("SKIPPED:", why)
+    sys.exit(ebbtest.SKIP)
+
+
+@contextlib.contextmanager
+def cluster(before=None, **options):
+    """A cluster and a folder for the test, prepared by before(folder); where there can be none the test is skipped."""
+    why = missing()
+    if why:
+        skip(f"no Slurm here, {why}")
+    with tempfile.TemporaryDirectory(prefix="ebb-slurm-") as folder:
+        os.chmod(folder, 0o755)
+        if before:
+            before(folder)
+        try:
+            with Cluster(f"{folder}/slurm", **options) as started:
+                yield started, folder
+        except Unavailable as reason:
+            skip(f"Slurm does not come up here: {reason}")

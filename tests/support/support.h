@@ -55,6 +55,24 @@ static inline void test_rmdir(char *path)
     free(path);
 }
 
+/* A file below root, with its folders; replaced as a whole, as the kernel's files change. */
+static inline void test_write(const char *root, const char *name, const char *text)
+{
+    char path[600], fresh[620];
+    snprintf(path, sizeof path, "%s/%s", root, name);
+    for (char *c = path + strlen(root) + 1; (c = strchr(c, '/')); c++) {
+        *c = 0;
+        mkdir(path, 0777);
+        *c = '/';
+    }
+    snprintf(fresh, sizeof fresh, "%s.new", path);
+    FILE *f = fopen(fresh, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+    assert_int_equal(rename(fresh, path), 0);
+}
+
 /* Path of a real data file ("a9a/a9a") in $EBB_SHARED or ../shared/data beside the project, or NULL. Static. */
 static inline const char *test_shared(const char *name)
 {

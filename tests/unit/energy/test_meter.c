@@ -13,35 +13,17 @@
 
 static char *root;
 
-/* Replaced as a whole, as the kernel's files change. */
-static void write_text(const char *path, const char *text)
-{
-    char full[512], tmp[520];
-    snprintf(full, sizeof full, "%s/%s", root, path);
-    for (char *c = full + strlen(root) + 1; (c = strchr(c, '/')); c++) {
-        *c = 0;
-        mkdir(full, 0777);
-        *c = '/';
-    }
-    snprintf(tmp, sizeof tmp, "%s.new", full);
-    FILE *f = fopen(tmp, "w");
-    assert_non_null(f);
-    fputs(text, f);
-    fclose(f);
-    assert_int_equal(rename(tmp, full), 0);
-}
-
 static void write_zone(const char *zone, const char *name, double joules, double wrap)
 {
     char path[256], text[64];
     snprintf(path, sizeof path, "sys/class/powercap/%s/name", zone);
-    write_text(path, name);
+    test_write(root, path, name);
     snprintf(path, sizeof path, "sys/class/powercap/%s/max_energy_range_uj", zone);
     snprintf(text, sizeof text, "%.0f\n", wrap * 1e6);
-    write_text(path, text);
+    test_write(root, path, text);
     snprintf(path, sizeof path, "sys/class/powercap/%s/energy_uj", zone);
     snprintf(text, sizeof text, "%.0f\n", joules * 1e6);
-    write_text(path, text);
+    test_write(root, path, text);
 }
 
 static void remove_energy(const char *zone)
@@ -140,7 +122,7 @@ static void a_file_that_goes_and_comes_back_never_becomes_joules(void **state)
     r = ebb_counters_read(&c, 1);
     assert_joules(r.cpu_j, 40);
     assert_int_equal(r.cpu_lost, 0);
-    write_text("sys/class/powercap/intel-rapl:1/energy_uj", "garbage\n");
+    test_write(root, "sys/class/powercap/intel-rapl:1/energy_uj", "garbage\n");
     r = ebb_counters_read(&c, 1);
     assert_int_equal(r.cpu_lost, 1);
     ebb_counters_close(&c);
@@ -150,14 +132,14 @@ static void sockets_of_amds_driver_count_where_there_is_no_powercap(void **state
 {
     ebb_counters_t c;
     char name[64];
-    write_text("sys/class/hwmon/hwmon3/energy1_label", "Ecore000\n");
-    write_text("sys/class/hwmon/hwmon3/energy1_input", "5000000\n");
-    write_text("sys/class/hwmon/hwmon3/energy2_label", "Esocket0\n");
-    write_text("sys/class/hwmon/hwmon3/energy2_input", "70000000\n");
+    test_write(root, "sys/class/hwmon/hwmon3/energy1_label", "Ecore000\n");
+    test_write(root, "sys/class/hwmon/hwmon3/energy1_input", "5000000\n");
+    test_write(root, "sys/class/hwmon/hwmon3/energy2_label", "Esocket0\n");
+    test_write(root, "sys/class/hwmon/hwmon3/energy2_input", "70000000\n");
     assert_ok(ebb_counters_open(root, &c));
     ebb_counters_name(&c, name, sizeof name);
     assert_string_equal(name, "Esocket0");
-    write_text("sys/class/hwmon/hwmon3/energy2_input", "82500000\n");
+    test_write(root, "sys/class/hwmon/hwmon3/energy2_input", "82500000\n");
     assert_joules(ebb_counters_read(&c, 1).cpu_j, 12.5);
     ebb_counters_close(&c);
 }
@@ -236,7 +218,7 @@ static void a_meter_adds_up_what_its_thread_reads_and_tells_its_source(void **st
     assert_int_equal(e.gaps, 0);
     assert_string_equal(e.source, "measured: package-0");
     assert_joules(e.node_j, e.job_j + e.others_j + e.idle_j);
-    write_text("sys/class/powercap/intel-rapl:0/name", "core\n");
+    test_write(root, "sys/class/powercap/intel-rapl:0/name", "core\n");
     assert_ok(ebb_meter_start(&(ebb_meter_options_t){.root = root}, &m));
     ebb_meter_read(m, &e);
     ebb_meter_stop(m);

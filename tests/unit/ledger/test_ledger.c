@@ -234,28 +234,11 @@ static void asap_is_the_same_joules_without_pauses_from_the_submission_on(void *
 
 /* ---- keeping books ---- */
 
-static void write_text(const char *name, const char *text)
-{
-    char full[600], tmp[620];
-    snprintf(full, sizeof full, "%s/root/%s", folder, name);
-    for (char *c = full + strlen(folder) + 1; (c = strchr(c, '/')); c++) {
-        *c = 0;
-        mkdir(full, 0777);
-        *c = '/';
-    }
-    snprintf(tmp, sizeof tmp, "%s.new", full);
-    FILE *f = fopen(tmp, "w");
-    assert_non_null(f);
-    fputs(text, f);
-    fclose(f);
-    assert_int_equal(rename(tmp, full), 0);
-}
-
 static void write_joules(double joules)
 {
     char text[64];
     snprintf(text, sizeof text, "%.0f\n", joules * 1e6);
-    write_text("sys/class/powercap/intel-rapl:0/energy_uj", text);
+    test_write(folder, "root/sys/class/powercap/intel-rapl:0/energy_uj", text);
 }
 
 static double seconds_now(void)
@@ -280,8 +263,8 @@ static void books_hold_what_the_counter_rose_by_and_nothing_that_it_jumped_by(vo
     ebb_ledger_sums_t s;
     ebb_energy_t e;
     snprintf(root, sizeof root, "%s/root", folder);
-    write_text("sys/class/powercap/intel-rapl:0/name", "package-0\n");
-    write_text("sys/class/powercap/intel-rapl:0/max_energy_range_uj", "65000000\n");
+    test_write(folder, "root/sys/class/powercap/intel-rapl:0/name", "package-0\n");
+    test_write(folder, "root/sys/class/powercap/intel-rapl:0/max_energy_range_uj", "65000000\n");
     write_joules(60);
     ebb_books_options_t o = {.path = path, .ranks = 1, .meter = {.interval = 0.02, .root = root}, .pue = 1.2};
     assert_ok(ebb_books_start(&o, &b));
