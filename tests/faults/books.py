@@ -257,7 +257,11 @@ def main():
             t.fail("report.html: drawings missing, or not self-contained")
         if not any(name.endswith(".prom") for name in os.listdir(f"{folder}/textfile")):
             t.fail("nothing for Prometheus")
-        t.run(["compare", run, run])
+        if json.loads(t.run(["compare", run, run, "--json"]).stdout) != [told, told]:
+            t.fail("ebb compare --json is not the two reports")
+        text = t.run(["compare", run, run]).stdout
+        if f"{told['carbon']['grams_co2e']:.5g}" not in text or "bits " not in text:
+            t.fail(f"ebb compare:\n{text}")
         changed_rows_are_found(run, path, folder)
         a_profile_is_measured_and_planned_by(folder, env)
         counter.ended = True

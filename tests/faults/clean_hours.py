@@ -102,6 +102,9 @@ def elastic(folder, queue, steps):
     got, wanted = (ebbtest.hashes(f"{folder}/runs/{name}") for name in ("clean", "undisturbed"))
     if got != wanted or not all(wanted):
         ebbtest.fail(f"hashes {got}, undisturbed {wanted}\n{told}")
+    told = ebbtest.run(["compare", "clean", "undisturbed"], cwd=folder).stdout
+    if "weights equal, optimiser state equal" not in told:
+        ebbtest.fail(f"ebb compare:\n{told}")
     grams, asap = books(folder, run)
     print(f"{end['pauses']} pauses, {end['resizes']} resizes, {steps} steps: {got[0][:16]} as undisturbed; "
           f"{grams:.4g} g, {asap:.4g} g had it started at once")
