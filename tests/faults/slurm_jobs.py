@@ -149,13 +149,7 @@ def wishes(cluster, folder):
     jobs.ebb("cancel", job)
     if jobs.show(job)["state"] != "cancelled" or cluster.output("squeue", "-h", "-o", "%A").strip():
         t.fail(f"cancelled: {jobs.show(job)}")
-    steps = jobs.submit("--pause-by", "checkpoint", "--", "sh", "-c", 'trap "exit 75" USR1 TERM; while :; do sleep 0.1; done')
-    jobs.wait(steps, "running")
-    jobs.ebb("hold", steps)
-    jobs.wait(steps, "held")
-    jobs.ebb("release", steps)
-    jobs.wait(steps, "running")
-    jobs.ebb("cancel", steps)
+    paused_and_gone_on(cluster, folder, jobs)
     if jobs.ebb("submit", "--slurm", "--after", job, "--", "true", ok=False).returncode != 64:
         t.fail("--after is taken, though Slurm is not told of it")
     refused = jobs.ebb("submit", "--slurm", "--sbatch=--partition=nowhere", "--", "true", ok=False)
@@ -167,6 +161,24 @@ def wishes(cluster, folder):
     if jobs.show(job)["exit_code"] != 3 or jobs.ebb("logs", job).stdout != "hello\n":
         t.fail(f"{jobs.show(job)}")
     print("wishes: deferred, planned again, held, released, cancelled; refusals and failures are told")
+
+
+def paused_and_gone_on(cluster, folder, jobs):
+    """A command that may not begin anew, but goes on where it was paused."""
+    job = jobs.submit("--pause-by", "checkpoint", "--", "sh", "-c",
+                      f'trap "exit 75" USR1 TERM; echo >>{folder}/begun; while :; do sleep 0.1; done')
+
+    def begun(times):
+        def reached():
+            jobs.wait(job, "running", "starting", "paused")
+            return os.path.exists(f"{folder}/begun") and os.path.getsize(f"{folder}/begun") == times
+        return reached
+    cluster.wait(begun(1), "its first start")
+    jobs.ebb("hold", job)
+    jobs.wait(job, "held")
+    jobs.ebb("release", job)
+    cluster.wait(begun(2), "its second start")
+    jobs.ebb("cancel", job)
 
 
 def looked_after_by_an_agent(cluster, jobs, reached):
