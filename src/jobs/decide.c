@@ -209,3 +209,8 @@ void ebb_find_urgent(ebb_demand_t **demand, int64_t n, double now, double slots,
     for (int64_t i = 0; i < n; i++)
         demand[i]->urgent = i < urgent;
 }
+
+int64_t ebb_ranks_from_now(int64_t wanted, int64_t ranks, bool urgent)
+{
+    return urgent && wanted < ranks ? ranks : wanted;
+}

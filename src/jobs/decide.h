@@ -54,5 +54,8 @@ typedef struct ebb_demand {
  * deadline are urgent. The bound is Graham's for list scheduling ("Bounds on multiprocessing timing anomalies", 1969):
  * work over slots, and the longest job times 1 - 1/slots. Sorts by latest end. margin_s: time until the next look. */
 void ebb_find_urgent(ebb_demand_t **demand, int64_t n, double now, double slots, double margin_s);
+/* Ranks of a job that runs on `ranks`: `wanted`, what its plan gives it (0: a pause); an urgent one is never given fewer
+ * than it has, since every change costs a start, which may take longer than was said. */
+int64_t ebb_ranks_from_now(int64_t wanted, int64_t ranks, bool urgent);
 
 #endif

@@ -334,14 +334,15 @@ static int64_t ranks_that_fit(const room_t *r, const ebb_task_t *t)
 
 static void steer_running(ebb_agent_t *a, room_t *r, ebb_task_t *t)
 {
-    int64_t before = need(r, t, t->job.ranks), now = t->wanted > 0 ? need(r, t, t->wanted) : 0;
+    int64_t ranks = ebb_ranks_from_now(t->wanted, t->job.ranks, t->demand.urgent);
+    int64_t before = need(r, t, t->job.ranks), now = ranks > 0 ? need(r, t, ranks) : 0;
     if (t->scaler != 0 || ebb_now_ns() < t->not_before_ns)
         return;
-    if (t->wanted == 0 && can_pause(t) && !t->demand.urgent) {
+    if (ranks == 0 && can_pause(t)) {
         ebb_task_pause(a, t);
-    } else if (t->wanted > 0 && t->wanted != t->job.ranks && t->job.spec.policy == EBB_PLAN_ELASTIC &&
+    } else if (ranks > 0 && ranks != t->job.ranks && t->job.spec.policy == EBB_PLAN_ELASTIC &&
                r->used - before + now <= r->slots) {
-        ebb_task_scale(a, t, t->wanted);
+        ebb_task_scale(a, t, ranks);
         r->used += now > before ? now - before : 0;
     }
 }

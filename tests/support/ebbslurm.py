@@ -65,8 +65,9 @@ class Cluster:
             time.sleep(0.05)
 
     def logs(self):
-        """The end of every daemon's log."""
-        text = ""
+        """What the controller says of nodes and jobs, and the end of every daemon's log."""
+        told = [["sinfo", "-N", "-l"], ["sinfo", "-R"], ["squeue", "-o", "%i %j %T %r %N"]]
+        text = "".join(f"-- {' '.join(words)}\n{self.output(*words)}" for words in told)
         for name in sorted(n for n in os.listdir(self.folder) if n.endswith(".log")):
             with open(f"{self.folder}/{name}", errors="replace") as f:
                 text += f"-- {name}\n" + "".join(f.readlines()[-12:])

@@ -183,6 +183,15 @@ static void many_jobs_on_few_slots_miss_no_deadline(void **state)
     }
 }
 
+static void an_urgent_job_keeps_its_ranks_or_gets_more(void **state)
+{
+    assert_int_equal(ebb_ranks_from_now(0, 2, false), 0);
+    assert_int_equal(ebb_ranks_from_now(1, 2, false), 1);
+    assert_int_equal(ebb_ranks_from_now(0, 2, true), 2);
+    assert_int_equal(ebb_ranks_from_now(1, 2, true), 2);
+    assert_int_equal(ebb_ranks_from_now(4, 2, true), 4);
+}
+
 static int create(void **state)
 {
     assert_ok(ebb_planner_create(&planner));
@@ -205,6 +214,7 @@ int main(void)
         cmocka_unit_test(what_runs_in_one_window_is_not_stopped),
         cmocka_unit_test(sizes_beyond_the_slots_are_left_out),
         cmocka_unit_test(many_jobs_on_few_slots_miss_no_deadline),
+        cmocka_unit_test(an_urgent_job_keeps_its_ranks_or_gets_more),
     };
     return cmocka_run_group_tests(tests, create, destroy);
 }
