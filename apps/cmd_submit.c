@@ -87,7 +87,7 @@ static const ebb_option_t options[] = {
      .def = "auto",
      .choices = pause_choices,
      .help =
-         "how it is stopped in the middle: not at all, by SIGSTOP of all its processes, or by SIGTERM upon which it "
+         "how it is stopped in the middle: not at all, by freezing all its processes, or by SIGTERM upon which it "
          "exits 75 and can be started again; auto: checkpoint for a run file, freeze for a command"},
     {.name = "rerun",
      .type = EBB_OPT_FLAG,

@@ -33,7 +33,8 @@ extern "C" {
 /* How a job is stopped in the middle. */
 typedef enum ebb_queue_pause {
     EBB_PAUSE_NEVER,      /* not at all: such a job can be deferred */
-    EBB_PAUSE_FREEZE,     /* SIGSTOP and SIGCONT of all its processes; memory and slots of a GPU stay in use */
+    EBB_PAUSE_FREEZE,     /* all its processes stand still, by cgroup v2's freezer where groups may be made, else by
+                           * SIGSTOP and SIGCONT; memory and slots of a GPU stay in use */
     EBB_PAUSE_CHECKPOINT, /* SIGTERM, upon which it exits 75; the same command goes on */
 } ebb_queue_pause_t;
 

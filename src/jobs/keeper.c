@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/lock.h"
+#include "jobs/freezer.h"
 #include "jobs/process.h"
 #include "supervise/tree.h"
 
@@ -31,6 +32,7 @@ typedef struct keeper {
     char **word, **environment;
     bool group; /* signals are for all processes of the command's group; else for the first one, which hands them on */
     pid_t child;
+    ebb_freezer_t freezer;
     bool told; /* to stop: once, since a second signal would end a run without a checkpoint */
     int lock_fd;
 } keeper_t;
@@ -98,6 +100,7 @@ static _Noreturn void become(const keeper_t *k, pid_t parent)
     sigset_t none;
     sigemptyset(&none);
     setpgid(0, 0);
+    ebb_freezer_enter(&k->freezer);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     sigprocmask(SIG_SETMASK, &none, NULL);
     if (getppid() != parent)
@@ -123,7 +126,7 @@ static void signals(sigset_t *set)
 /* ---- while it runs ---- */
 
 /* Processes may be born while others are stopped: look again until all of them are. */
-static void set_frozen(bool frozen)
+static void signal_all(bool frozen)
 {
     const struct timespec pause = {.tv_nsec = 2000000};
     ebb_tree_t tree = {0};
@@ -145,6 +148,14 @@ static void set_frozen(bool frozen)
     ebb_error_clear();
 }
 
+/* What was stopped by signals goes on by signals, whatever the freezer can do by then. */
+static void set_frozen(const keeper_t *k, bool frozen)
+{
+    bool done = ebb_freezer_set(&k->freezer, frozen);
+    if (!frozen || !done)
+        signal_all(frozen);
+}
+
 /* True once the command has ended. */
 static bool collect(const keeper_t *k, int *status_p)
 {
@@ -161,11 +172,11 @@ static bool collect(const keeper_t *k, int *status_p)
 static void obey(keeper_t *k, int number)
 {
     switch (number) {
-    case EBB_KEEPER_FREEZE: set_frozen(true); break;
-    case EBB_KEEPER_THAW: set_frozen(false); break;
+    case EBB_KEEPER_FREEZE: set_frozen(k, true); break;
+    case EBB_KEEPER_THAW: set_frozen(k, false); break;
     case EBB_KEEPER_KILL: ebb_tree_kill(KILL_SECONDS); break;
     case EBB_KEEPER_STOP:
-        set_frozen(false);
+        set_frozen(k, false);
         if (!k->told)
             kill(k->group ? -k->child : k->child, SIGTERM);
         k->told = true;
@@ -214,8 +225,10 @@ static ebb_status_t start(keeper_t *k)
 /* Once the attempt is claimed an end must be written, whatever happens; a full disk is waited for. */
 static void keep(keeper_t *k)
 {
+    ebb_freezer_create(&k->freezer);
     int code = start(k) == EBB_OK ? wait_for(k) : 71;
     ebb_tree_kill(KILL_SECONDS);
+    ebb_freezer_destroy(&k->freezer);
     while (write_end(k, code) != EBB_OK) {
         fprintf(stderr, "ebb: %s\n", ebb_error()->message);
         ebb_error_clear();

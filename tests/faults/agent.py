@@ -7,6 +7,7 @@ checkpoint and end. No job is lost, none runs twice, and nothing is left behind.
 import os
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -120,36 +121,50 @@ def kill_keepers(folder, rng, n):
     queue.end()
 
 
+def frozen(pid):
+    """By its control group?"""
+    with open("/proc/mounts") as f:
+        mounts = [words[1] for words in map(str.split, f) if words[2] == "cgroup2"]
+    with open(f"/proc/{pid}/cgroup") as f:
+        group = [line.strip()[3:] for line in f if line.startswith("0::/")]
+    return bool(mounts and group) and "frozen 1" in lines(f"{mounts[0]}{group[0]}/cgroup.events")
+
+
 def process_states(queue, job):
-    """Of the processes of a job that are not its keeper."""
+    """Of the processes of a job that are not its keeper: "T" stopped by a signal, "F" frozen, or what else they do."""
     found = []
     for pid in queue.processes():
         try:
             with open(f"/proc/{pid}/environ", "rb") as f, open(f"/proc/{pid}/stat") as stat:
                 if f"EBB_JOB_ID={job}".encode() in f.read().split(b"\0"):
-                    found.append(stat.read().rpartition(")")[2].split()[0])
+                    found.append("F" if frozen(pid) else stat.read().rpartition(")")[2].split()[0])
         except OSError:
             pass
     return found
 
 
-def wishes(folder):
+# Without control groups, as where none may be made.
+UNGROUPED = ["unshare", "--mount", "sh", "-c", 'umount -a -t cgroup2 && exec "$0" "$@"']
+
+
+def wishes(folder, under=()):
     """Held, a command stands still with all its processes, until it is released; cancelled, nothing is left of it, also
     where it does not listen."""
     queue = Queue(folder)
+    still = {"T"} if under else {"T", "F"}
     job = queue.submit("--name", "wished", "--", "sh", "-c", "sleep 600 & setsid sleep 600 & wait")
     other = queue.submit("--name", "other", "--gpus", "1", "--", "sh", "-c", 'echo $CUDA_VISIBLE_DEVICES; sleep 600')
     queue.submit("--name", "third", "--gpus", "1", "--", "true")
     try:
-        queue.agent("--slots", "3", "--gpus", "1")
+        queue.agent("--slots", "3", "--gpus", "1", under=under)
         wait_for("jobs to run", lambda: [queue.jobs()[j]["state"] for j in (job, other)] == ["running"] * 2)
         wait_for("its processes", lambda: len(process_states(queue, job)) == 3)
         wait_for("the third's reason", lambda: "waits for GPUs" in queue.jobs()[3]["reason"])
         queue.ebb("hold", "wished")
         wait_for("the job to be held", lambda: queue.jobs()[job]["state"] == "held")
-        wait_for("all to stand still", lambda: process_states(queue, job) == ["T"] * 3)
+        wait_for("all to stand still", lambda: len(process_states(queue, job)) == 3 and set(process_states(queue, job)) <= still)
         queue.ebb("release", "wished")
-        wait_for("it to go on", lambda: queue.jobs()[job]["state"] == "running" and "T" not in process_states(queue, job))
+        wait_for("it to go on", lambda: queue.jobs()[job]["state"] == "running" and not still & set(process_states(queue, job)))
         queue.ebb("hold", "wished")
         wait_for("the job to be held", lambda: queue.jobs()[job]["state"] == "held")
         queue.ebb("cancel", "wished", "other")
@@ -179,8 +194,9 @@ def main():
     pauses = sum(j["pauses"] for j in jobs.values())
     print(f"{options['kills']} agents killed, {len(jobs)} jobs done, each once; {pauses} pauses, "
           f"{sum(j['starts'] for j in jobs.values())} starts")
-    with tempfile.TemporaryDirectory() as folder:
-        wishes(folder)
+    for under in [(), UNGROUPED] if subprocess.run([*UNGROUPED, "true"], capture_output=True).returncode == 0 else [()]:
+        with tempfile.TemporaryDirectory() as folder:
+            wishes(folder, under)
     if options["keepers"]:
         with tempfile.TemporaryDirectory() as folder:
             kill_keepers(folder, rng, options["keepers"])

@@ -45,8 +45,8 @@ class Queue:
     def jobs(self):
         return {j["id"]: j for j in json.loads(self.ebb("queue", "--all", "--json").stdout)}
 
-    def agent(self, *args):
-        p = subprocess.Popen(ebbtest.command(["agent", *args]), env=self.env, stdin=subprocess.DEVNULL,
+    def agent(self, *args, under=()):
+        p = subprocess.Popen([*under, *ebbtest.command(["agent", *args])], env=self.env, stdin=subprocess.DEVNULL,
                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
         self.agents.append(p)
         return p
