@@ -10,6 +10,7 @@
 #include <string.h>
 
 const char *const ebb_scope_choices[] = {"any", "direct", "lifecycle", NULL};
+const char *const ebb_signal_choices[] = {"any", "average", "marginal", NULL};
 
 static const char *or_environment(const char *value, const char *name)
 {
@@ -52,6 +53,33 @@ static ebb_status_t find_begin(const source_options_t *options, const ebb_carbon
     return EBB_OK;
 }
 
+static ebb_status_t choose(int option, const char *name, const char *const *choices, const char **word_p)
+{
+    const char *env = getenv(name);
+    int i = 0;
+    *word_p = choices[option];
+    if (option > 0 || !env || !*env)
+        return EBB_OK;
+    while (choices[i] && strcmp(choices[i], env) != 0)
+        i++;
+    *word_p = choices[i];
+    return choices[i] ? EBB_OK
+                      : EBB_FAIL(EBB_EUSAGE, "%s: \"%.40s\" is none of %s, %s, %s", name, env, choices[0], choices[1],
+                                 choices[2]);
+}
+
+static ebb_status_t how_to_read(const source_options_t *options, ebb_carbon_read_options_t *read)
+{
+    const char *scope, *signal;
+    EBB_TRY(choose(options->scope, "EBB_CARBON_SCOPE", ebb_scope_choices, &scope));
+    EBB_TRY(choose(options->signal, "EBB_CARBON_SIGNAL", ebb_signal_choices, &signal));
+    *read = (ebb_carbon_read_options_t){.column = or_environment(options->column, "EBB_CARBON_COLUMN"),
+                                        .zeros = options->zeros,
+                                        .scope = ebb_carbon_scope_named(scope),
+                                        .signal = ebb_carbon_signal_named(signal)};
+    return EBB_OK;
+}
+
 ebb_status_t ebb_source_resolve(const source_options_t *options, ebb_source_t *source)
 {
     ebb_carbon_source_options_t *o = &source->ask;
@@ -60,10 +88,7 @@ ebb_status_t ebb_source_resolve(const source_options_t *options, ebb_source_t *s
                                        .file = or_environment(options->file, "EBB_CARBON_FILE"),
                                        .url = or_environment(options->url, "EBB_CARBON_URL"),
                                        .budget_s = options->timeout};
-    o->read = (ebb_carbon_read_options_t){.column = options->column, .zeros = options->zeros};
-    o->read.scope = options->scope == 1   ? EBB_CARBON_DIRECT
-                    : options->scope == 2 ? EBB_CARBON_LIFECYCLE
-                                          : EBB_CARBON_SCOPE_UNKNOWN;
+    EBB_TRY(how_to_read(options, &o->read));
     EBB_TRY(ebb_carbon_source_kind(or_environment(options->source, "EBB_CARBON_SOURCE"), o->file, &o->kind));
     EBB_TRY(need_zone(o));
     EBB_TRY(ebb_carbon_cache_folder(getenv("EBB_CARBON_CACHE"), getenv("XDG_CACHE_HOME"), getenv("HOME"), source->cache,

@@ -11,12 +11,12 @@
 /* Begins the options of a command. */
 typedef struct source_options {
     bool json, no_cache, zeros;
-    int scope;
+    int scope, signal; /* of the choices below; 0: as the source says */
     char *source, *zone, *file, *column, *url, *at;
     double timeout;
 } source_options_t;
 
-extern const char *const ebb_scope_choices[];
+extern const char *const ebb_scope_choices[], *const ebb_signal_choices[];
 
 /* Which source, for a structure whose member `source` has the fields. */
 #define SOURCE_NAME_OPTIONS(holder)                                                                                    \
@@ -50,13 +50,20 @@ extern const char *const ebb_scope_choices[];
          .type = EBB_OPT_STRING,                                                                                       \
          .offset = offsetof(holder, source.column),                                                                    \
          .unit = "name",                                                                                               \
-         .help = "Column of a CSV file that has several"},                                                             \
+         .help = "Column of a CSV file that has several; without it $EBB_CARBON_COLUMN"},                              \
         {.name = "scope",                                                                                              \
          .type = EBB_OPT_CHOICE,                                                                                       \
          .offset = offsetof(holder, source.scope),                                                                     \
          .def = "any",                                                                                                 \
          .choices = ebb_scope_choices,                                                                                 \
-         .help = "Emissions to count, where the source has both"},                                                     \
+         .help = "Emissions to count, where the source has both; what a file counts that does not say; without it "    \
+                 "$EBB_CARBON_SCOPE"},                                                                                 \
+        {.name = "signal",                                                                                             \
+         .type = EBB_OPT_CHOICE,                                                                                       \
+         .offset = offsetof(holder, source.signal),                                                                    \
+         .def = "any",                                                                                                 \
+         .choices = ebb_signal_choices,                                                                                \
+         .help = "What the intensities of a file are that does not say; without it $EBB_CARBON_SIGNAL"},               \
         {.name = "zeros",                                                                                              \
          .type = EBB_OPT_FLAG,                                                                                         \
          .offset = offsetof(holder, source.zeros),                                                                     \

@@ -86,9 +86,8 @@ static const ebb_option_t options[] = {
      .offset = offsetof(submit_options_t, pause),
      .def = "auto",
      .choices = pause_choices,
-     .help =
-         "how it is stopped in the middle: not at all, by freezing all its processes, or by SIGTERM upon which it "
-         "exits 75 and can be started again; auto: checkpoint for a run file, freeze for a command"},
+     .help = "how it is stopped in the middle: not at all, by freezing all its processes, or by SIGTERM upon which it "
+             "exits 75 and can be started again; auto: checkpoint for a run file, freeze for a command"},
     {.name = "rerun",
      .type = EBB_OPT_FLAG,
      .offset = offsetof(submit_options_t, rerun),
@@ -123,11 +122,17 @@ static const ebb_example_t examples[] = {
 
 /* ---- from options to the spec ---- */
 
+/* Of the grid's source, in a job's environment. */
+enum { SOURCE, ZONE, FROM_FILE, URL, COLUMN, SCOPE, SIGNAL, VARIABLES };
+static const char *const variables[VARIABLES] = {"EBB_CARBON_SOURCE", "EBB_CARBON_ZONE",   "EBB_CARBON_FILE",
+                                                 "EBB_CARBON_URL",    "EBB_CARBON_COLUMN", "EBB_CARBON_SCOPE",
+                                                 "EBB_CARBON_SIGNAL"};
+
 typedef struct draft {
     ebb_queue_spec_t spec;
     char **word, **environment;
-    char *of_run[4]; /* source, zone, file, url of the run file's carbon section; owned */
-    char *added[4];  /* EBB_CARBON_* of the options, else of the run file; owned */
+    char *of_run[VARIABLES]; /* of the run file's carbon section; owned */
+    char *added[VARIABLES];  /* NAME=VALUE of the options, else of the run file; owned */
     int64_t *after;
     char folder[PATH_MAX], path[PATH_MAX], run_folder[PATH_MAX], profile[PATH_MAX], name[256];
     char file[PATH_MAX];
@@ -135,7 +140,7 @@ typedef struct draft {
 
 static void free_draft(draft_t *d)
 {
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < VARIABLES; i++) {
         ebb_free(d->of_run[i]);
         ebb_free(d->added[i]);
     }
@@ -222,8 +227,16 @@ static bool is_run_file(int n, char **operands)
 
 static ebb_status_t take_carbon(draft_t *d, const ebb_run_carbon_t *carbon)
 {
-    const char *const text[] = {carbon->source, carbon->zone, carbon->file, carbon->url};
-    for (int i = 0; i < 4; i++)
+    const char *const text[VARIABLES] = {
+        [SOURCE] = carbon->source,
+        [ZONE] = carbon->zone,
+        [FROM_FILE] = carbon->file,
+        [URL] = carbon->url,
+        [COLUMN] = carbon->column,
+        [SCOPE] = carbon->scope > 0 ? ebb_scope_choices[carbon->scope] : NULL,
+        [SIGNAL] = carbon->signal > 0 ? ebb_signal_choices[carbon->signal] : NULL,
+    };
+    for (int i = 0; i < VARIABLES; i++)
         if (text[i] && *text[i] && !(d->of_run[i] = ebb_strdup(text[i])))
             return EBB_FAIL(EBB_ENOMEM, "out of memory: carbon of a run file");
     d->spec.pue = carbon->pue;
@@ -305,7 +318,7 @@ static bool is_replaced(const draft_t *d, const char *variable)
     size_t n = strcspn(variable, "=");
     if (strncmp(variable, "EBB_CARBON_TOKEN=", 17) == 0) /* never written anywhere: the agent has its own */
         return true;
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < VARIABLES; i++)
         if (d->added[i] && strncmp(d->added[i], variable, n + 1) == 0)
             return true;
     return false;
@@ -326,15 +339,17 @@ static ebb_status_t add_variable(draft_t *d, int *n_p, const char *name, const c
 static ebb_status_t find_environment(const submit_options_t *o, draft_t *d)
 {
     const source_options_t *s = &o->source;
-    const char *file = s->file ? s->file : d->of_run[2];
+    const char *said[VARIABLES] = {[SOURCE] = s->source, [ZONE] = s->zone, [FROM_FILE] = s->file, [URL] = s->url};
     int added = 0;
     int64_t n = 0;
-    if (file)
-        EBB_TRY(absolute(d->folder, file, d->file));
-    EBB_TRY(add_variable(d, &added, "EBB_CARBON_SOURCE", s->source ? s->source : d->of_run[0]));
-    EBB_TRY(add_variable(d, &added, "EBB_CARBON_ZONE", s->zone ? s->zone : d->of_run[1]));
-    EBB_TRY(add_variable(d, &added, "EBB_CARBON_FILE", file ? d->file : NULL));
-    EBB_TRY(add_variable(d, &added, "EBB_CARBON_URL", s->url ? s->url : d->of_run[3]));
+    for (int i = 0; i < VARIABLES; i++)
+        said[i] = said[i] ? said[i] : d->of_run[i];
+    if (said[FROM_FILE]) {
+        EBB_TRY(absolute(d->folder, said[FROM_FILE], d->file));
+        said[FROM_FILE] = d->file;
+    }
+    for (int i = 0; i < VARIABLES; i++)
+        EBB_TRY(add_variable(d, &added, variables[i], said[i]));
     for (char **v = environ; *v; v++)
         n++;
     EBB_TRY(EBB_NEW_ARRAY("environment of a job", n + added + 1, &d->environment));

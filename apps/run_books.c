@@ -77,8 +77,13 @@ static ebb_status_t start(ebb_comm_t *comm, const ebb_run_config_t *config, doub
                                           .cpu_user = &b->pids,
                                           .root = getenv("EBB_METER_ROOT")};
     options.prometheus = prometheus_path(config, prometheus) ? prometheus : NULL;
-    source_options_t asked = {
-        .source = c->source, .zone = c->zone, .file = c->file, .column = c->column, .url = c->url, .scope = c->scope};
+    source_options_t asked = {.source = c->source,
+                              .zone = c->zone,
+                              .file = c->file,
+                              .column = c->column,
+                              .url = c->url,
+                              .scope = c->scope,
+                              .signal = c->signal};
     options.source = ebb_source_for_books(&asked, &source) ? &source.ask : NULL;
     ebb_status_t status = ebb_books_start(&options, &b->books);
     ebb_source_free(&source);

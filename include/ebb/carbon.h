@@ -36,6 +36,9 @@ typedef enum ebb_carbon_scope {
 
 EBB_API const char *ebb_carbon_signal_name(ebb_carbon_signal_t signal); /* "average", "marginal", "unknown" */
 EBB_API const char *ebb_carbon_scope_name(ebb_carbon_scope_t scope);    /* "direct", "life-cycle", "unknown" */
+/* By name, as above or "lifecycle"; unknown for any other, and for NULL. */
+EBB_API ebb_carbon_signal_t ebb_carbon_signal_named(const char *name);
+EBB_API ebb_carbon_scope_t ebb_carbon_scope_named(const char *name);
 
 /* A value that holds from begin to end (seconds). */
 typedef struct ebb_carbon_point {

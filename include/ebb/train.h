@@ -45,6 +45,7 @@ EBB_API ebb_status_t ebb_run_config_key(const ebb_run_config_t *config, char key
 typedef struct ebb_run_carbon {
     char *source, *zone, *file, *column, *url; /* as in <ebb/carbon.h> */
     int scope;                                 /* 0: any, 1: direct, 2: life-cycle */
+    int signal;                                /* 0: any, 1: average, 2: marginal */
     double pue, embodied_kg, lifetime_years;   /* of the building; of making one host, 0: not given */
     char *prometheus;                          /* folder for node_exporter */
 } ebb_run_carbon_t;

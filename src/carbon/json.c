@@ -264,28 +264,13 @@ static ebb_status_t take_casdk(const reply_t *r, const json_t *root)
 
 /* ---- Ebb's own ---- */
 
-static ebb_carbon_signal_t signal_named(const char *name)
-{
-    for (int s = EBB_CARBON_AVERAGE; s <= EBB_CARBON_MARGINAL; s++)
-        if (strcmp(name, ebb_carbon_signal_name((ebb_carbon_signal_t)s)) == 0)
-            return (ebb_carbon_signal_t)s;
-    return EBB_CARBON_SIGNAL_UNKNOWN;
-}
-
-static ebb_carbon_scope_t scope_named(const char *name)
-{
-    for (int s = EBB_CARBON_DIRECT; s <= EBB_CARBON_LIFECYCLE; s++)
-        if (strcmp(name, ebb_carbon_scope_name((ebb_carbon_scope_t)s)) == 0)
-            return (ebb_carbon_scope_t)s;
-    return EBB_CARBON_SCOPE_UNKNOWN;
-}
-
 static ebb_status_t take_own(const reply_t *r, const json_t *root)
 {
     size_t i;
     json_t *row;
     EBB_TRY(check_zone(r, text_of(root, "zone")));
-    set_default(r->series, signal_named(text_of(root, "signal")), scope_named(text_of(root, "scope")));
+    set_default(r->series, ebb_carbon_signal_named(text_of(root, "signal")),
+                ebb_carbon_scope_named(text_of(root, "scope")));
     if (json_is_integer(json_object_get(root, "generated_at")) || json_is_string(json_object_get(root, "generated_at")))
         EBB_TRY(time_of(r, root, "generated_at", &r->series->generated_at));
     json_array_foreach(json_object_get(root, "points"), i, row)

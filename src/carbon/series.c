@@ -18,6 +18,24 @@ const char *ebb_carbon_scope_name(ebb_carbon_scope_t scope)
     return scope == EBB_CARBON_DIRECT ? "direct" : scope == EBB_CARBON_LIFECYCLE ? "life-cycle" : "unknown";
 }
 
+ebb_carbon_signal_t ebb_carbon_signal_named(const char *name)
+{
+    for (int s = EBB_CARBON_AVERAGE; name && s <= EBB_CARBON_MARGINAL; s++)
+        if (strcmp(name, ebb_carbon_signal_name((ebb_carbon_signal_t)s)) == 0)
+            return (ebb_carbon_signal_t)s;
+    return EBB_CARBON_SIGNAL_UNKNOWN;
+}
+
+ebb_carbon_scope_t ebb_carbon_scope_named(const char *name)
+{
+    if (name && strcmp(name, "lifecycle") == 0)
+        return EBB_CARBON_LIFECYCLE;
+    for (int s = EBB_CARBON_DIRECT; name && s <= EBB_CARBON_LIFECYCLE; s++)
+        if (strcmp(name, ebb_carbon_scope_name((ebb_carbon_scope_t)s)) == 0)
+            return (ebb_carbon_scope_t)s;
+    return EBB_CARBON_SCOPE_UNKNOWN;
+}
+
 void ebb_carbon_series_free(ebb_carbon_series_t *series)
 {
     ebb_free(series->point);

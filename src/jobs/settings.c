@@ -48,8 +48,16 @@ static ebb_status_t find_cache(char *const *environment, ebb_carbon_settings_t *
 static ebb_status_t make_key(ebb_carbon_settings_t *s)
 {
     ebb_text_t key = {0};
-    ebb_text_add(&key, "%s %s%s%s%s%s", ebb_carbon_source_names()[s->options.kind], s->zone ? s->zone : "-",
-                 s->file ? " " : "", s->file ? s->file : "", s->url ? " " : "", s->url ? s->url : "");
+    const char *const text[] = {s->file, s->column, s->url};
+    const ebb_carbon_read_options_t *read = &s->options.read;
+    ebb_text_add(&key, "%s %s", ebb_carbon_source_names()[s->options.kind], s->zone ? s->zone : "-");
+    for (size_t i = 0; i < sizeof text / sizeof *text; i++)
+        if (text[i])
+            ebb_text_add(&key, " %s", text[i]);
+    if (read->scope != EBB_CARBON_SCOPE_UNKNOWN)
+        ebb_text_add(&key, " %s", ebb_carbon_scope_name(read->scope));
+    if (read->signal != EBB_CARBON_SIGNAL_UNKNOWN)
+        ebb_text_add(&key, " %s", ebb_carbon_signal_name(read->signal));
     s->key = key.s;
     return key.failed ? EBB_FAIL(EBB_ENOMEM, "out of memory: source") : EBB_OK;
 }
@@ -60,6 +68,7 @@ static ebb_status_t fill(char *const *environment, ebb_carbon_settings_t *s)
     EBB_TRY(copy(environment, "EBB_CARBON_ZONE", &s->zone));
     EBB_TRY(copy(environment, "EBB_CARBON_FILE", &s->file));
     EBB_TRY(copy(environment, "EBB_CARBON_URL", &s->url));
+    EBB_TRY(copy(environment, "EBB_CARBON_COLUMN", &s->column));
     EBB_TRY(find_cache(environment, s));
     if (ebb_carbon_token("EBB_CARBON_TOKEN", &s->token) != EBB_OK) {
         EBB_WARN("agent", "%s", ebb_error()->message);
@@ -72,6 +81,10 @@ static ebb_status_t fill(char *const *environment, ebb_carbon_settings_t *s)
                                                .token = s->token,
                                                .cache_dir = s->cache,
                                                .budget_s = BUDGET_S};
+    s->options.read =
+        (ebb_carbon_read_options_t){.column = s->column,
+                                    .scope = ebb_carbon_scope_named(variable(environment, "EBB_CARBON_SCOPE")),
+                                    .signal = ebb_carbon_signal_named(variable(environment, "EBB_CARBON_SIGNAL"))};
     return make_key(s);
 }
 
@@ -90,6 +103,7 @@ void ebb_carbon_settings_free(ebb_carbon_settings_t *s)
     ebb_free(s->zone);
     ebb_free(s->file);
     ebb_free(s->url);
+    ebb_free(s->column);
     ebb_free(s->cache);
     ebb_free(s->key);
     ebb_carbon_token_free(s->token);

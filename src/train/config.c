@@ -21,6 +21,7 @@ static const char *const wire_choices[] = {"auto", "mpi", "nccl", NULL};
 static const char *const rows_choices[] = {"auto", "sparse", "dense", NULL};
 
 static const char *const scope_choices[] = {"any", "direct", "lifecycle", NULL};
+static const char *const signal_choices[] = {"any", "average", "marginal", NULL};
 
 static const ebb_option_t run_table[] = {
     {KEY("run.name", EBB_OPT_STRING, name, NULL, NULL, 0, 0, NULL, "name of the run; default: the run file's name")},
@@ -111,9 +112,12 @@ static const ebb_option_t run_table[] = {
     {KEY("carbon.file", EBB_OPT_STRING, carbon.file, NULL, NULL, 0, 0, NULL,
          "CSV or JSON of intensities; without it $EBB_CARBON_FILE")},
     {KEY("carbon.column", EBB_OPT_STRING, carbon.column, NULL, NULL, 0, 0, NULL,
-         "column of a CSV file that has several")},
+         "column of a CSV file that has several; without it $EBB_CARBON_COLUMN")},
     {KEY("carbon.scope", EBB_OPT_CHOICE, carbon.scope, "any", NULL, 0, 0, scope_choices,
-         "emissions to count, where the source has both")},
+         "emissions to count, where the source has both; what a file counts that does not say; without it "
+         "$EBB_CARBON_SCOPE")},
+    {KEY("carbon.signal", EBB_OPT_CHOICE, carbon.signal, "any", NULL, 0, 0, signal_choices,
+         "what the intensities of a file are that does not say; without it $EBB_CARBON_SIGNAL")},
     {KEY("carbon.url", EBB_OPT_STRING, carbon.url, NULL, NULL, 0, 0, NULL,
          "address of the service; without it $EBB_CARBON_URL, else the service's own")},
     {KEY("carbon.pue", EBB_OPT_F64, carbon.pue, "0", NULL, 0, 10, NULL,
