@@ -41,7 +41,7 @@ def main():
                 with open(f"{work}/base.svm", "rb") as f:
                     shutil.copyfileobj(f, out)
         with open(f"{work}/run.yaml", "w") as f:
-            f.write(f"data: {{train: {data}, memory: 80MiB, block_rows: 512}}\nmodel: {{layers: [{{linear: {{out: 16}}}}, {{relu: {{}}}}, {{linear: {{}}}}]}}\n"
+            f.write(f"data: {{train: {data}, memory: 64MiB, window_blocks: 4}}\nmodel: {{layers: [{{linear: {{out: 16}}}}, {{relu: {{}}}}, {{linear: {{}}}}]}}\n"
                     f"train: {{epochs: 1, batch: 1536}}\nrun: {{dir: {work}/runs}}\n")
         shutil.rmtree(f"{work}/runs", ignore_errors=True)
         pack = peak(["pack", text, data, "--force", "--memory", "64MiB"])
