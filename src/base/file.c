@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <libgen.h>
 #include <limits.h>
 #include <stdio.h>
@@ -62,20 +63,6 @@ ebb_status_t ebb_file_pwrite(int fd, const char *path, const void *buf, size_t b
     return EBB_OK;
 }
 
-static ebb_status_t write_all(int fd, const char *path, const char *p, size_t bytes)
-{
-    while (bytes > 0) {
-        ssize_t n = write(fd, p, bytes);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return ebb_file_error(path, "write");
-        p += n;
-        bytes -= (size_t)n;
-    }
-    return EBB_OK;
-}
-
 ebb_status_t ebb_file_read_all(const char *path, char **text_p, size_t *bytes_p)
 {
     int fd;
@@ -129,23 +116,36 @@ ebb_status_t ebb_file_commit(const char *tmp, const char *path)
     return sync_folder_of(path);
 }
 
-/* Devices and pipes: nothing is renamed over /dev/stdout. */
+bool ebb_file_streams(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode);
+}
+
+static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *walk)
+{
+    return remove(path);
+}
+
+bool ebb_file_remove_tree(const char *path)
+{
+    return nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS) == 0;
+}
+
 static ebb_status_t write_as_it_stands(const char *path, const void *data, size_t bytes)
 {
-    int fd;
-    EBB_TRY(ebb_file_open(path, O_WRONLY, 0, &fd));
-    ebb_status_t status = write_all(fd, path, data, bytes);
-    if (close(fd) != 0 && status == EBB_OK)
-        status = ebb_file_error(path, "write");
-    return status;
+    FILE *f = fopen(path, "we");
+    bool good = f && fwrite(data, 1, bytes, f) == bytes;
+    if (f && fclose(f) != 0)
+        good = false;
+    return good ? EBB_OK : ebb_file_error(path, "write");
 }
 
 ebb_status_t ebb_file_replace(const char *path, const void *data, size_t bytes)
 {
     char tmp[PATH_MAX];
-    struct stat st;
     int fd;
-    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
+    if (ebb_file_streams(path))
         return write_as_it_stands(path, data, bytes);
     snprintf(tmp, sizeof tmp, "%s.tmp-%ld", path, (long)gettid());
     EBB_TRY(ebb_file_open(tmp, O_WRONLY | O_CREAT | O_TRUNC, 0666, &fd));

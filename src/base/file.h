@@ -19,6 +19,10 @@ ebb_status_t ebb_file_commit(const char *tmp, const char *path);
 /* mkdir -p; each folder made is synced into the one above. */
 ebb_status_t ebb_file_mkdirs(const char *path);
 bool ebb_file_exists(const char *path);
+/* A device, a pipe or a socket: never to be renamed over, /dev/stdout for one. */
+bool ebb_file_streams(const char *path);
+/* A file, or a folder with all that is in it; links are not followed. False: errno says why. */
+bool ebb_file_remove_tree(const char *path);
 bool ebb_file_is_dir(const char *path);
 int64_t ebb_file_size(const char *path); /* -1 if absent */
 /* Record an error from errno: "path: verb: reason". */

@@ -4,7 +4,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 static bool is_stdout(const char *path)
@@ -14,8 +13,7 @@ static bool is_stdout(const char *path)
 
 bool ebb_output_streams(const char *path)
 {
-    struct stat st;
-    return is_stdout(path) || (stat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode));
+    return is_stdout(path) || ebb_file_streams(path);
 }
 
 /* What `path` names in the end: of a link, the file that it leads to, so that the link stays. */
@@ -39,11 +37,12 @@ ebb_status_t ebb_output_open(const char *path, ebb_output_t *out)
     }
     if (ebb_file_is_dir(path))
         return EBB_FAIL(EBB_EUSAGE, "%s: is a folder; give the name of a file", path);
-    EBB_TRY(name_of(path, out->path));
-    if (ebb_output_streams(path))
+    if (ebb_file_streams(path)) {
         snprintf(out->path, sizeof out->path, "%s", path);
-    else
+    } else {
+        EBB_TRY(name_of(path, out->path));
         snprintf(out->tmp, sizeof out->tmp, "%.*s.tmp-%ld", PATH_MAX - 32, out->path, (long)getpid());
+    }
     out->f = fopen(out->tmp[0] ? out->tmp : path, "we");
     return out->f ? EBB_OK : ebb_file_error(path, "create");
 }

@@ -3,23 +3,13 @@
 #include "base/file.h"
 
 #include <errno.h>
-#include <ftw.h>
 #include <stdio.h>
-#include <sys/stat.h>
-
-static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *at)
-{
-    (void)st;
-    (void)kind;
-    (void)at;
-    return remove(path);
-}
 
 static ebb_status_t remove_folder(const ebb_queue_t *q, const char *kind, int64_t id)
 {
     char path[PATH_MAX + 64];
     snprintf(path, sizeof path, "%s/%s/%lld", q->folder, kind, (long long)id);
-    if (nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS) != 0 && errno != ENOENT)
+    if (!ebb_file_remove_tree(path) && errno != ENOENT)
         return ebb_file_error(path, "remove");
     return EBB_OK;
 }

@@ -381,6 +381,15 @@ static ebb_status_t plan_again(const task_t *t)
     return status;
 }
 
+/* A controller that died just after a start starts the job again, which its node refuses. */
+static ebb_status_t let_go_of_failed(const task_t *t)
+{
+    for (int64_t i = 0; i < t->list->n; i++)
+        if (is_ours(t, &t->list->part[i]) && ebb_slurm_failed_to_launch(&t->list->part[i]))
+            EBB_TRY(ebb_slurm_let_go(&t->list->part[i]));
+    return EBB_OK;
+}
+
 static ebb_status_t look_after(task_t *t, bool replan)
 {
     int code;
@@ -398,6 +407,7 @@ static ebb_status_t look_after(task_t *t, bool replan)
     }
     if (t->runs + t->waits == 0)
         return recover(t);
+    EBB_TRY(let_go_of_failed(t));
     if (t->runs > 0)
         return settle(t, EBB_RUNNING, "in Slurm");
     EBB_TRY(settle(t, t->past.starts > 0 ? EBB_PAUSED : EBB_STARTING, reason_to_wait(t)));

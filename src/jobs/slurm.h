@@ -77,5 +77,8 @@ ebb_status_t ebb_slurm_sbatch(const ebb_slurm_request_t *request, char id[32]);
 ebb_status_t ebb_slurm_scancel(const ebb_slurm_part_t *part);
 ebb_status_t ebb_slurm_signal(const ebb_slurm_part_t *part); /* a pause */
 ebb_status_t ebb_slurm_update(const ebb_slurm_part_t *part, double begin_in_s, int64_t tasks);
+/* Let go of a part that Slurm itself has put on hold, because a node would not start it. */
+bool ebb_slurm_failed_to_launch(const ebb_slurm_part_t *part);
+ebb_status_t ebb_slurm_let_go(const ebb_slurm_part_t *part);
 
 #endif

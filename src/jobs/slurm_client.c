@@ -214,3 +214,14 @@ ebb_status_t ebb_slurm_update(const ebb_slurm_part_t *part, double begin_in_s, i
     char *word[] = {(char *)"scontrol", (char *)"update", id, start, tasks > 0 ? number : NULL, NULL};
     return order(word);
 }
+
+/* "launch failed requeued held"; by a person it is "JobHeldUser" or "JobHeldAdmin". */
+bool ebb_slurm_failed_to_launch(const ebb_slurm_part_t *part)
+{
+    return part->word == EBB_SLURM_WAITS && strncmp(part->reason, "launch", 6) == 0;
+}
+
+ebb_status_t ebb_slurm_let_go(const ebb_slurm_part_t *part)
+{
+    return order((char *const[]){(char *)"scontrol", (char *)"release", (char *)part->id, NULL});
+}

@@ -10,7 +10,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
@@ -25,16 +24,6 @@ static ebb_status_t join(char **path_p, const char *a, const char *between, cons
         return EBB_FAIL(EBB_EUSAGE, "path too long: %.100s...", a);
     *path_p = ebb_strdup(path);
     return *path_p ? EBB_OK : EBB_FAIL(EBB_ENOMEM, "no memory for a path");
-}
-
-static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *walk)
-{
-    return remove(path);
-}
-
-static void remove_tree(const char *path)
-{
-    nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 }
 
 /* Is it a data set, a folder of data sets, or empty: something --force may replace? */
@@ -92,7 +81,7 @@ static ebb_status_t make_tmp(ebb_pack_t *p)
         return EBB_OK;
     close(p->lock);
     p->lock = -1;
-    remove_tree(p->tmp);
+    (void)ebb_file_remove_tree(p->tmp);
     if (mkdir(p->tmp, 0777) != 0)
         return ebb_file_error(p->tmp, "make folder");
     EBB_TRY(ebb_file_open(p->tmp, O_RDONLY | O_DIRECTORY, 0, &p->lock));
@@ -152,13 +141,13 @@ static ebb_status_t move_into_place(ebb_pack_t *p)
         return ebb_file_error(p->dest, "rename into place");
     if (renameat2(AT_FDCWD, p->tmp, AT_FDCWD, p->dest, RENAME_EXCHANGE) != 0) {
         /* A file system without exchange: for a moment there is neither. */
-        remove_tree(p->dest);
+        (void)ebb_file_remove_tree(p->dest);
         if (rename(p->tmp, p->dest) != 0)
             return ebb_file_error(p->dest, "rename into place");
         return sync_parent(p->dest);
     }
     EBB_TRY(sync_parent(p->dest));
-    remove_tree(p->tmp);
+    (void)ebb_file_remove_tree(p->tmp);
     return EBB_OK;
 }
 
@@ -185,7 +174,7 @@ void ebb_pack_place_abandon(ebb_pack_t *p)
     if (p->lock < 0)
         return;
     if (p->tmp && ebb_file_is_dir(p->tmp))
-        remove_tree(p->tmp);
+        (void)ebb_file_remove_tree(p->tmp);
     close(p->lock);
     p->lock = -1;
 }
