@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
@@ -192,20 +193,31 @@ def goes_on_without(folder, name, reason, disturb, repair, ranks):
 
 
 def full_for_a_while(folder):
-    def fill(disk):
-        """Also with what a checkpoint that was under way frees when it takes an older one's place."""
-        fd, until = os.open(f"{disk.path}/filler", os.O_WRONLY | os.O_CREAT | os.O_APPEND), time.time() + 0.3
-        while time.time() < until:
-            try:
-                os.write(fd, bytes(1 << 16))
-            except OSError:
-                time.sleep(0.002)
-        os.close(fd)
+    full = threading.Event()
 
-    def free(disk):
+    def fill(disk):
+        with open(f"{disk.path}/filler", "ab", buffering=0) as filler:
+            while full.is_set():
+                try:
+                    filler.write(bytes(1 << 16))
+                except OSError:
+                    time.sleep(0.002)
+
+    def begin(disk):
+        """Until it ends: a checkpoint that is under way, however slow, frees room when it takes an older one's place."""
+        full.set()
+        begin.thread = threading.Thread(target=fill, args=(disk,))
+        begin.thread.start()
+
+    def end(disk):
+        full.clear()
+        begin.thread.join()
         os.unlink(f"{disk.path}/filler")
 
-    return goes_on_without(folder, "full_for_a_while", "No space left on device", fill, free, 2)
+    try:
+        return goes_on_without(folder, "full_for_a_while", "No space left on device", begin, end, 2)
+    finally:
+        full.clear()
 
 
 def read_only_for_a_while(folder):
