@@ -2,45 +2,34 @@
  * compressed by a crew while further rows come, and written in the order in which they filled.
  *
  * Invariants. That order depends on rows and chunk sizes alone (rows are taken one by one, arrays in the order of their
- * roles), and libhdf5 is told nothing that varies (no times, fixed format bounds), so equal rows give equal bytes for
- * any thread count and any sizes of append. Disk space is reserved before libhdf5 writes, because libhdf5 cannot close
- * a file that it failed to write. After an error the writer only fits destroy. Thread rules: one thread per writer,
- * libhdf5 under its lock. */
+ * roles), and the file holds nothing else that varies (writer_file.h), so equal rows give equal bytes for any thread
+ * count and any sizes of append. After an error the writer only fits destroy. Thread rules: one thread per writer. */
 #include "shard/layout.h"
 #include "base/alloc.h"
 #include "base/crew.h"
 #include "base/file.h"
 #include "base/hash.h"
 #include "shard/bands.h"
-#include "shard/h5.h"
+#include "shard/writer_file.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/resource.h>
 #include <unistd.h>
 #include <zstd.h>
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "shards are written in little-endian order");
 
-enum {
-    CHUNK_BYTES = EBB_CHUNK_ELEMENTS * 8, /* the most that a chunk has; longer ones are of narrower types */
-    RESERVE_AHEAD = 16 << 20,
-    RESERVE_METADATA = 256 << 10,
-    ASKED_CHUNKS = 2048,
-    EMPTY_FILE_STEP = 4096
-};
+enum { CHUNK_BYTES = EBB_CHUNK_ELEMENTS * 8 }; /* the most that a chunk has; longer ones are of narrower types */
 
 /* One array being written. */
 typedef struct stream {
+    ebb_role_t role;
     ebb_array_t *array; /* of the shard; its rows grow */
-    hid_t h5;
-    uint8_t *buf; /* the open chunk, CHUNK_BYTES */
-    int64_t fill; /* elements in it */
+    uint8_t *buf;       /* the open chunk, CHUNK_BYTES */
+    int64_t fill;       /* elements in it */
     int64_t chunks, capacity;
 } stream_t;
 
@@ -56,15 +45,13 @@ typedef struct job {
 } job_t;
 
 struct ebb_shard_writer {
-    char tmp[PATH_MAX], path[PATH_MAX];
+    char path[PATH_MAX];
     ebb_dataset_info_t info; /* borrows the plan's names */
     ebb_shard_t shard;
     int number, level;
     int64_t nnz;
-    hid_t file;
-    int fd; /* to reserve space with */
-    int64_t reserved;
-    bool created, broken;
+    ebb_writer_file_t file;
+    bool broken;
     stream_t stream[EBB_ROLES];
     ebb_band_maker_t bands;
     ebb_crew_t *crew, *own_crew;
@@ -94,54 +81,14 @@ static ebb_status_t compress_job(void *user, int thread)
     return EBB_OK;
 }
 
-static ebb_status_t no_space(const ebb_shard_writer_t *w, int code)
-{
-    return EBB_FAIL(EBB_ENOSPC, "%s: cannot write: %s; free some space or choose another folder", w->tmp,
-                    strerror(code));
-}
-
-static ebb_status_t reserve(ebb_shard_writer_t *w, int64_t need)
-{
-    struct rlimit most = {.rlim_cur = RLIM_INFINITY}; /* fallocate does not ask it when it leaves the size */
-    if (need <= w->reserved)
-        return EBB_OK;
-    getrlimit(RLIMIT_FSIZE, &most);
-    if ((rlim_t)need > most.rlim_cur)
-        return no_space(w, EFBIG);
-    int64_t to = need + RESERVE_AHEAD;
-    if ((rlim_t)to > most.rlim_cur)
-        to = (int64_t)most.rlim_cur;
-    if (fallocate(w->fd, FALLOC_FL_KEEP_SIZE, 0, to) != 0) {
-        bool full = errno == ENOSPC || errno == EDQUOT || errno == EFBIG;
-        if (full && fallocate(w->fd, FALLOC_FL_KEEP_SIZE, 0, need) != 0)
-            return no_space(w, errno);
-        to = need; /* some file systems cannot reserve at all: there libhdf5 must find out */
-    }
-    w->reserved = to;
-    return EBB_OK;
-}
-
 static ebb_status_t write_job(ebb_shard_writer_t *w, const job_t *job)
 {
-    ebb_array_t *a = job->stream->array;
-    hsize_t extent[2] = {(hsize_t)job->rows, (hsize_t)a->cols}, eof;
-    hsize_t at[2] = {(hsize_t)(job->chunk / a->grid_cols * a->chunk_rows),
-                     (hsize_t)(job->chunk % a->grid_cols * a->chunk_cols)};
-    haddr_t offset;
-    unsigned mask;
-    hid_t h5 = job->stream->h5;
-    if (H5Dset_extent(h5, extent) < 0 || H5Fget_filesize(w->file, &eof) < 0)
-        return ebb_h5_error(w->tmp, "extend an array");
-    EBB_TRY(reserve(w, (int64_t)eof + (int64_t)job->packed_bytes + RESERVE_METADATA));
-    if (H5Dwrite_chunk(h5, H5P_DEFAULT, 0, at, job->packed_bytes, job->packed) < 0)
-        return ebb_h5_error(w->tmp, "write a chunk");
-    /* libhdf5 1.10 finds a chunk by a walk over all of them. Far into a large shard its place is taken to be the end of
-     * the file, where new chunks go when nothing is kept in pools (see make_file); commit checks every place. */
-    offset = eof;
-    if (job->chunk < ASKED_CHUNKS && H5Dget_chunk_info_by_coord(h5, at, &mask, &offset, &eof) < 0)
-        return ebb_h5_error(w->tmp, "find a chunk");
-    EBB_TRY(ebb_grow("chunk table", (void **)&a->chunk, &job->stream->capacity, job->chunk + 1, sizeof *a->chunk));
-    a->chunk[job->chunk] = (ebb_chunk_t){(int64_t)offset, (uint32_t)job->packed_bytes, 0, job->xxh3};
+    stream_t *s = job->stream;
+    ebb_array_t *a = s->array;
+    int64_t offset;
+    EBB_TRY(ebb_grow("chunk table", (void **)&a->chunk, &s->capacity, job->chunk + 1, sizeof *a->chunk));
+    EBB_TRY(ebb_writer_file_chunk(&w->file, s->role, job->chunk, job->rows, job->packed, job->packed_bytes, &offset));
+    a->chunk[job->chunk] = (ebb_chunk_t){offset, (uint32_t)job->packed_bytes, 0, job->xxh3};
     return EBB_OK;
 }
 
@@ -154,9 +101,7 @@ static ebb_status_t finish_jobs(ebb_shard_writer_t *w, int64_t most)
         status = ebb_crew_wait(w->crew, &job->task);
         if (status != EBB_OK)
             break;
-        ebb_h5_lock();
         status = write_job(w, job);
-        ebb_h5_unlock();
     }
     w->broken |= status != EBB_OK;
     return status;
@@ -316,196 +261,6 @@ ebb_status_t ebb_shard_writer_append(ebb_shard_writer_t *w, int64_t n, const int
     return EBB_OK;
 }
 
-/* ---- the file around the chunks ---- */
-
-static ebb_status_t make_group(ebb_shard_writer_t *w, const char *name, const char *type, const char *version,
-                               hid_t *group_p)
-{
-    hid_t gcpl = H5Pcreate(H5P_GROUP_CREATE);
-    H5Pset_obj_track_times(gcpl, false);
-    *group_p = H5Gcreate2(w->file, name, H5P_DEFAULT, gcpl, H5P_DEFAULT);
-    ebb_status_t status = *group_p < 0 ? ebb_h5_error(w->tmp, "make a group") : EBB_OK;
-    H5Pclose(gcpl);
-    EBB_TRY(status);
-    return type ? ebb_h5_write_encoding(*group_p, w->tmp, type, version) : EBB_OK;
-}
-
-static ebb_status_t make_empty_group(ebb_shard_writer_t *w, const char *name, const char *type, const char *version)
-{
-    hid_t group;
-    ebb_status_t status = make_group(w, name, type, version, &group);
-    if (group >= 0)
-        H5Gclose(group);
-    return status;
-}
-
-static hid_t elem_type(ebb_elem_t elem)
-{
-    switch (elem) {
-    case EBB_ELEM_U8: return H5Tcopy(H5T_STD_U8LE);
-    case EBB_ELEM_I8: return H5Tcopy(H5T_STD_I8LE);
-    case EBB_ELEM_U16: return H5Tcopy(H5T_STD_U16LE);
-    case EBB_ELEM_I16: return H5Tcopy(H5T_STD_I16LE);
-    case EBB_ELEM_I32: return H5Tcopy(H5T_STD_I32LE);
-    case EBB_ELEM_I64: return H5Tcopy(H5T_STD_I64LE);
-    case EBB_ELEM_F32: return H5Tcopy(H5T_IEEE_F32LE);
-    default: break;
-    }
-    hid_t half = H5Tcopy(H5T_IEEE_F32LE); /* IEEE half: 1 sign, 5 exponent, 10 fraction bits */
-    H5Tset_fields(half, 15, 10, 5, 0, 10);
-    H5Tset_size(half, 2);
-    H5Tset_ebias(half, 15);
-    return half;
-}
-
-static ebb_status_t make_dataset(ebb_shard_writer_t *w, stream_t *s)
-{
-    const ebb_array_t *a = s->array;
-    int dims = a->cols > 1 || a == &w->shard.array[EBB_ROLE_X] ? 2 : 1;
-    hsize_t size[2] = {0, (hsize_t)a->cols}, most[2] = {H5S_UNLIMITED, (hsize_t)a->cols};
-    hsize_t chunk[2] = {(hsize_t)a->chunk_rows, (hsize_t)a->chunk_cols};
-    unsigned level = (unsigned)w->level;
-    hid_t type = elem_type(a->elem), space = H5Screate_simple(dims, size, most), dcpl = H5Pcreate(H5P_DATASET_CREATE);
-    H5Pset_obj_track_times(dcpl, false);
-    H5Pset_chunk(dcpl, dims, chunk);
-    H5Pset_shuffle(dcpl);
-    H5Pset_filter(dcpl, EBB_H5_ZSTD, H5Z_FLAG_MANDATORY, 1, &level);
-    s->h5 = H5Dcreate2(w->file, a->name, type, space, H5P_DEFAULT, dcpl, H5P_DEFAULT);
-    ebb_status_t status = s->h5 < 0 ? ebb_h5_error(w->tmp, "make an array") : EBB_OK;
-    H5Pclose(dcpl);
-    H5Sclose(space);
-    H5Tclose(type);
-    EBB_TRY(status);
-    return ebb_h5_write_encoding(s->h5, w->tmp, "array", "0.2.0");
-}
-
-/* A small array written at once, uncompressed. *offset_p, where wanted: its place in the file. */
-static ebb_status_t write_plain(ebb_shard_writer_t *w, const char *name, const char *encoding, hid_t type, int64_t n,
-                                const void *data, int64_t *offset_p)
-{
-    hsize_t size = (hsize_t)n;
-    hid_t space = H5Screate_simple(1, &size, NULL), dcpl = H5Pcreate(H5P_DATASET_CREATE);
-    H5Pset_obj_track_times(dcpl, false);
-    H5Pset_alloc_time(dcpl, H5D_ALLOC_TIME_EARLY);
-    hid_t h5 = H5Dcreate2(w->file, name, type, space, H5P_DEFAULT, dcpl, H5P_DEFAULT);
-    ebb_status_t status = h5 < 0 || H5Dwrite(h5, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0
-                              ? ebb_h5_error(w->tmp, "write an array")
-                              : EBB_OK;
-    if (status == EBB_OK)
-        status = ebb_h5_write_encoding(h5, w->tmp, encoding, "0.2.0");
-    if (status == EBB_OK && offset_p)
-        *offset_p = (int64_t)H5Dget_offset(h5);
-    if (h5 >= 0)
-        H5Dclose(h5);
-    H5Pclose(dcpl);
-    H5Sclose(space);
-    return status;
-}
-
-static ebb_status_t write_class_names(ebb_shard_writer_t *w)
-{
-    size_t longest = 1;
-    void *text;
-    for (int64_t i = 0; i < w->info.classes; i++)
-        longest = strlen(w->info.class_names[i]) > longest ? strlen(w->info.class_names[i]) : longest;
-    EBB_TRY(ebb_alloc("class names", longest * (size_t)w->info.classes, &text));
-    for (int64_t i = 0; i < w->info.classes; i++)
-        memcpy((char *)text + longest * (size_t)i, w->info.class_names[i], strlen(w->info.class_names[i]));
-    hid_t type = H5Tcopy(H5T_C_S1);
-    H5Tset_size(type, longest);
-    H5Tset_strpad(type, H5T_STR_NULLPAD);
-    H5Tset_cset(type, H5T_CSET_UTF8);
-    ebb_status_t status = write_plain(w, "obs/y/categories", "string-array", type, w->info.classes, text, NULL);
-    H5Tclose(type);
-    ebb_free(text);
-    return status;
-}
-
-static ebb_status_t make_targets(ebb_shard_writer_t *w)
-{
-    const char *column[2];
-    int columns = 0;
-    hid_t group;
-    int64_t no = 0;
-    if (w->info.target != EBB_TARGET_NONE && w->info.target_cols > 1)
-        EBB_TRY(make_empty_group(w, "obsm", "dict", "0.1.0"));
-    if (w->info.target != EBB_TARGET_NONE && w->info.target_cols == 1)
-        column[columns++] = "y";
-    if (w->info.weighted)
-        column[columns++] = "weight";
-    ebb_status_t status = make_group(w, "obs", "dataframe", "0.2.0", &group);
-    if (status == EBB_OK)
-        status = ebb_h5_write_text(group, w->tmp, "_index", "_index");
-    if (status == EBB_OK)
-        status = ebb_h5_write_texts(group, w->tmp, "column-order", columns, column);
-    if (group >= 0)
-        H5Gclose(group);
-    EBB_TRY(status);
-    if (w->info.target != EBB_TARGET_CLASS)
-        return EBB_OK;
-    status = make_group(w, "obs/y", "categorical", "0.2.0", &group);
-    if (status == EBB_OK)
-        status = ebb_h5_write_i64s(group, w->tmp, "ordered", -1, &no);
-    if (group >= 0)
-        H5Gclose(group);
-    return status == EBB_OK ? write_class_names(w) : status;
-}
-
-/* An HDF5 file with nothing in it, made in memory and written into reserved space: where H5Fcreate fails for lack of
- * space, libhdf5 crashes the process at its exit, and where it does not, it has given the reserved space back. */
-static ebb_status_t write_empty_file(ebb_shard_writer_t *w, hid_t fcpl, hid_t fapl)
-{
-    hsize_t bytes = 0;
-    void **image = NULL; /* where the driver holds it */
-    hid_t in_memory = H5Pcopy(fapl);
-    H5Pset_fapl_core(in_memory, EMPTY_FILE_STEP, false);
-    hid_t file = H5Fcreate(w->tmp, H5F_ACC_TRUNC, fcpl, in_memory);
-    ebb_status_t status = EBB_OK;
-    if (file < 0 || H5Fflush(file, H5F_SCOPE_LOCAL) < 0 || H5Fget_filesize(file, &bytes) < 0 ||
-        H5Fget_vfd_handle(file, H5P_DEFAULT, (void **)&image) < 0)
-        status = ebb_h5_error(w->tmp, "create");
-    if (status == EBB_OK)
-        status = ebb_file_pwrite(w->fd, w->tmp, *image, bytes, 0);
-    if (file >= 0)
-        H5Fclose(file);
-    H5Pclose(in_memory);
-    return status;
-}
-
-/* Lock held. */
-static ebb_status_t make_file(ebb_shard_writer_t *w)
-{
-    EBB_TRY(ebb_file_open(w->tmp, O_WRONLY | O_CREAT | O_TRUNC, 0666, &w->fd));
-    w->created = true;
-    EBB_TRY(reserve(w, RESERVE_METADATA));
-    hid_t fapl = H5Pcreate(H5P_FILE_ACCESS), fcpl = H5Pcreate(H5P_FILE_CREATE), root;
-    H5Pset_libver_bounds(fapl, H5F_LIBVER_V18, H5F_LIBVER_V18);
-    H5Pset_meta_block_size(fapl, 0);
-    H5Pset_small_data_block_size(fapl, 0);
-    H5Pset_obj_track_times(fcpl, false);
-    ebb_status_t created = write_empty_file(w, fcpl, fapl);
-    if (created == EBB_OK && (w->file = H5Fopen(w->tmp, H5F_ACC_RDWR, fapl)) < 0)
-        created = ebb_h5_error(w->tmp, "open");
-    H5Pclose(fapl);
-    H5Pclose(fcpl);
-    EBB_TRY(created);
-    root = H5Gopen2(w->file, "/", H5P_DEFAULT);
-    ebb_status_t status = ebb_h5_write_encoding(root, w->tmp, "anndata", "0.1.0");
-    if (status == EBB_OK)
-        status = ebb_h5_write_i64s(root, w->tmp, "ebb-format", -1, (const int64_t[]){EBB_MANIFEST_VERSION});
-    H5Gclose(root);
-    EBB_TRY(status);
-    if (w->info.sparse)
-        EBB_TRY(make_empty_group(w, "X", "csr_matrix", "0.1.0"));
-    EBB_TRY(make_targets(w));
-    EBB_TRY(make_empty_group(w, "uns", "dict", "0.1.0"));
-    EBB_TRY(make_empty_group(w, "uns/ebb", "dict", "0.1.0"));
-    for (int role = 0; role < EBB_ROLES; role++)
-        if (w->stream[role].array)
-            EBB_TRY(make_dataset(w, &w->stream[role]));
-    return EBB_OK;
-}
-
 static ebb_status_t make_buffers(ebb_shard_writer_t *w)
 {
     int threads = ebb_crew_threads(w->crew);
@@ -552,8 +307,6 @@ static void take_plan(ebb_shard_writer_t *w, const ebb_dataset_plan_t *plan, int
 {
     w->number = index;
     w->level = plan->level ? plan->level : 9;
-    w->fd = -1;
-    w->file = -1;
     w->info = (ebb_dataset_info_t){.cols = plan->cols,
                                    .sparse = plan->sparse,
                                    .value_type = plan->value_type,
@@ -565,7 +318,7 @@ static void take_plan(ebb_shard_writer_t *w, const ebb_dataset_plan_t *plan, int
                                    .weighted = plan->weighted};
     w->shard.row0 = (int64_t)index * plan->shard_rows;
     for (int role = 0; role < EBB_ROLES; role++) {
-        w->stream[role].h5 = -1;
+        w->stream[role].role = (ebb_role_t)role;
         if (!ebb_array_plan(&w->shard.array[role], (ebb_role_t)role, &w->info)) {
             w->shard.array[role].present = false;
             continue;
@@ -573,6 +326,7 @@ static void take_plan(ebb_shard_writer_t *w, const ebb_dataset_plan_t *plan, int
         w->stream[role].array = &w->shard.array[role];
         ebb_array_grid(w->stream[role].array);
     }
+    ebb_writer_file_init(&w->file, &w->info, &w->shard, w->level);
     ebb_band_maker_init(&w->bands, &w->shard, &w->info);
 }
 
@@ -587,21 +341,17 @@ static ebb_status_t create(const char *dir, const ebb_dataset_plan_t *plan, int 
     EBB_TRY(EBB_NEW("shard writer", &w));
     take_plan(w, plan, index);
     int n = snprintf(w->path, sizeof w->path, "%s/shard-%05d.h5", dir, index);
-    if (n < 0 || n + 4 >= (int)sizeof w->tmp) {
+    if (n < 0 || n + 4 >= (int)sizeof w->file.path) {
         status = EBB_FAIL(EBB_EINVAL, "path too long: %.80s...", dir);
         goto fail;
     }
-    memcpy(w->tmp, w->path, (size_t)n);
-    memcpy(w->tmp + n, ".tmp", 5);
+    memcpy(w->file.path, w->path, (size_t)n);
+    memcpy(w->file.path + n, ".tmp", 5);
     if (!crew)
         EBB_TRY_GOTO(status, ebb_crew_create(threads, &w->own_crew), fail);
     w->crew = crew ? crew : w->own_crew;
     EBB_TRY_GOTO(status, make_buffers(w), fail);
-    ebb_h5_lock();
-    status = make_file(w);
-    ebb_h5_unlock();
-    if (status != EBB_OK)
-        goto fail;
+    EBB_TRY_GOTO(status, ebb_writer_file_create(&w->file), fail);
     const int64_t zero = 0;
     if (w->info.sparse)
         EBB_TRY_GOTO(status, push(w, EBB_ROLE_INDPTR, put_i64, 8, &zero, 1), fail);
@@ -626,79 +376,20 @@ ebb_status_t ebb_shard_writer_create_with(const char *dir, const ebb_dataset_pla
 
 /* ---- the end ---- */
 
-static ebb_status_t finish_file(ebb_shard_writer_t *w)
-{
-    uint64_t *words = NULL;
-    int64_t n = 0;
-    hsize_t eof = 0;
-    ebb_status_t status = EBB_OK;
-    if (w->info.sparse) {
-        hid_t group = H5Gopen2(w->file, "X", H5P_DEFAULT);
-        status = ebb_h5_write_i64s(group, w->tmp, "shape", 2, (const int64_t[]){w->shard.rows, w->info.cols});
-        H5Gclose(group);
-        EBB_TRY(status);
-    }
-    if (w->bands.bytes > 0) {
-        int64_t offset;
-        H5Fget_filesize(w->file, &eof);
-        EBB_TRY(reserve(w, (int64_t)eof + w->bands.bytes + RESERVE_METADATA));
-        EBB_TRY(write_plain(w, "uns/ebb/bands", "array", H5T_STD_U8LE, w->bands.bytes, w->bands.data, &offset));
-        ebb_bands_place(&w->shard, offset);
-    }
-    EBB_TRY(ebb_index_encode(&w->shard, w->number, w->info.cols, &words, &n));
-    H5Fget_filesize(w->file, &eof);
-    EBB_TRY_GOTO(status, reserve(w, (int64_t)eof + n * 8 + RESERVE_METADATA), done);
-    w->shard.index_bytes = n * 8;
-    EBB_TRY_GOTO(status, write_plain(w, "uns/ebb/index", "array", H5T_STD_U64LE, n, words, &w->shard.index_offset),
-                 done);
-done:
-    ebb_free(words);
-    return status;
-}
-
-/* libhdf5 cannot let go of a file that it cannot write, and crashes the process at its exit. A file that is to be
- * removed anyway is closed onto memory instead: the descriptor below libhdf5 is exchanged. */
-static void turn_to_memory(ebb_shard_writer_t *w)
-{
-    int *handle, fd = memfd_create("ebb-shard", MFD_CLOEXEC);
-    if (fd >= 0 && H5Fget_vfd_handle(w->file, H5P_DEFAULT, (void **)&handle) >= 0)
-        (void)dup2(fd, *handle);
-    if (fd >= 0)
-        close(fd);
-}
-
-static ebb_status_t close_file(ebb_shard_writer_t *w)
-{
-    ebb_status_t status = EBB_OK;
-    for (int role = 0; role < EBB_ROLES; role++) {
-        if (w->stream[role].h5 >= 0 && H5Dclose(w->stream[role].h5) < 0)
-            status = ebb_h5_error(w->tmp, "close an array");
-        w->stream[role].h5 = -1;
-    }
-    if (w->file >= 0 && H5Fflush(w->file, H5F_SCOPE_LOCAL) < 0) {
-        status = ebb_h5_error(w->tmp, "write");
-        turn_to_memory(w);
-    }
-    if (w->file >= 0 && H5Fclose(w->file) < 0)
-        status = ebb_h5_error(w->tmp, "close");
-    w->file = -1;
-    return status;
-}
-
 /* Every chunk lies where the table says. */
 static ebb_status_t check_places(ebb_shard_writer_t *w)
 {
     int fd;
     ebb_status_t status = EBB_OK;
-    EBB_TRY(ebb_file_open(w->tmp, O_RDONLY, 0, &fd));
+    EBB_TRY(ebb_file_open(w->file.path, O_RDONLY, 0, &fd));
     for (int role = 0; role < EBB_ROLES && status == EBB_OK; role++) {
         const ebb_array_t *a = &w->shard.array[role];
         for (int64_t c = 0; a->present && c < a->grid_rows * a->grid_cols && status == EBB_OK; c++) {
             const ebb_chunk_t *chunk = &a->chunk[c];
-            status = ebb_file_pread(fd, w->tmp, w->job[0].packed, chunk->bytes, chunk->offset);
+            status = ebb_file_pread(fd, w->file.path, w->job[0].packed, chunk->bytes, chunk->offset);
             if (status == EBB_OK && ebb_xxh3(w->job[0].packed, chunk->bytes) != chunk->xxh3)
-                status = EBB_FAIL(EBB_EIO, "%s: %s: chunk %lld did not reach the disk as written", w->tmp, a->name,
-                                  (long long)c);
+                status = EBB_FAIL(EBB_EIO, "%s: %s: chunk %lld did not reach the disk as written", w->file.path,
+                                  a->name, (long long)c);
         }
     }
     close(fd);
@@ -721,19 +412,11 @@ static ebb_status_t commit(ebb_shard_writer_t *w)
     if (!w->info.sparse)
         w->shard.nnz = w->shard.rows * w->info.cols;
     EBB_TRY(ebb_band_maker_finish(&w->bands));
-    ebb_h5_lock();
-    ebb_status_t status = finish_file(w);
-    if (status == EBB_OK)
-        status = close_file(w);
-    ebb_h5_unlock();
-    EBB_TRY(status);
-    w->shard.bytes = ebb_file_size(w->tmp);
-    if (ftruncate(w->fd, w->shard.bytes) != 0) /* gives back what was reserved beyond the end */
-        return ebb_file_error(w->tmp, "truncate");
+    EBB_TRY(ebb_writer_file_finish(&w->file, w->number, &w->bands));
     EBB_TRY(check_places(w));
-    EBB_TRY(ebb_sha256_file(w->tmp, w->shard.sha256));
-    EBB_TRY(ebb_file_commit(w->tmp, w->path));
-    w->created = false;
+    EBB_TRY(ebb_sha256_file(w->file.path, w->shard.sha256));
+    EBB_TRY(ebb_file_commit(w->file.path, w->path));
+    w->file.created = false;
     return EBB_OK;
 }
 
@@ -762,17 +445,7 @@ void ebb_shard_writer_destroy(ebb_shard_writer_t *w)
         return;
     for (; w->first_job < w->last_job; w->first_job++)
         ebb_crew_drop(w->crew, &w->job[w->first_job % w->max_jobs].task);
-    if (w->file >= 0) {
-        ebb_h5_lock();
-        turn_to_memory(w);
-        close_file(w);
-        H5Eclear2(H5E_DEFAULT);
-        ebb_h5_unlock();
-    }
-    if (w->created)
-        unlink(w->tmp);
-    if (w->fd >= 0)
-        close(w->fd);
+    ebb_writer_file_drop(&w->file);
     int threads = w->crew ? ebb_crew_threads(w->crew) : 0;
     for (int i = 0; i < threads; i++) {
         if (w->cctx)
