@@ -2,21 +2,18 @@
  * its parameters; "spare" never reaches the output, so a NaN in it does not show in the loss. Key nan: "STEP LANE
  * WHERE", steps from 0, where: out, weight, spare; huge: a gradient of spare whose square is infinite; spin: computes
  * for ever. */
-#include <ebb/model.h>
+#include "support/linear_plugin.h"
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
-enum { WEIGHT, SPARE, N_PARAMS, SPARE_FLOATS = 3000 };
+enum { SPARE_FLOATS = 3000 };
 
 typedef struct nan_model {
-    int64_t cols, outputs, step;
+    linear_t linear;
+    int64_t step;
     int lane;
     char where[16];
-    ebb_param_t params[N_PARAMS];
-    const ebb_layout_t *layout;
 } nan_model_t;
 
 static ebb_status_t create(const char *config, const ebb_dataset_info_t *info, int64_t outputs, void **model_p)
@@ -31,35 +28,9 @@ static ebb_status_t create(const char *config, const ebb_dataset_info_t *info, i
         return EBB_EUSAGE;
     }
     m->step = step;
-    m->cols = info->cols;
-    m->outputs = outputs;
-    m->params[WEIGHT] = (ebb_param_t){.name = "weight", .rows = m->cols, .cols = outputs};
-    m->params[SPARE] = (ebb_param_t){.name = "spare", .rows = 1, .cols = SPARE_FLOATS};
+    linear_init(&m->linear, info, outputs, SPARE_FLOATS);
     *model_p = m;
     return EBB_OK;
-}
-
-static void destroy(void *model)
-{
-    free(model);
-}
-
-static ebb_status_t declare(void *model, int *n_p, const ebb_param_t **params_p)
-{
-    *n_p = N_PARAMS;
-    *params_p = ((nan_model_t *)model)->params;
-    return EBB_OK;
-}
-
-static ebb_status_t bind_layout(void *model, const ebb_layout_t *layout)
-{
-    ((nan_model_t *)model)->layout = layout;
-    return EBB_OK;
-}
-
-static int64_t workspace_bytes(void *model, int64_t rows)
-{
-    return 0;
 }
 
 static bool is_time(const nan_model_t *m, const ebb_pass_t *pass, const char *where)
@@ -70,14 +41,7 @@ static bool is_time(const nan_model_t *m, const ebb_pass_t *pass, const char *wh
 static ebb_status_t forward(void *model, const ebb_pass_t *pass, const ebb_input_t *in, float *out)
 {
     const nan_model_t *m = model;
-    const float *w = pass->weights->dense + m->layout->params[WEIGHT].offset;
-    for (int64_t r = 0; r < in->rows; r++)
-        for (int64_t k = 0; k < m->outputs; k++) {
-            float sum = 0;
-            for (int64_t c = 0; c < m->cols; c++)
-                sum += in->x[r * m->cols + c] * w[c * m->outputs + k];
-            out[r * m->outputs + k] = sum;
-        }
+    linear_forward(&m->linear, pass, in, out);
     for (volatile int spin = is_time(m, pass, "spin"); spin;)
         ;
     if (in->rows > 0 && is_time(m, pass, "out"))
@@ -89,30 +53,18 @@ static ebb_status_t backward(void *model, const ebb_pass_t *pass, const ebb_inpu
                              ebb_grads_t *grads)
 {
     const nan_model_t *m = model;
-    float *w = grads->dense + m->layout->params[WEIGHT].offset, *spare = grads->dense + m->layout->params[SPARE].offset;
-    if (!grads->accumulate)
-        memset(grads->dense, 0, (size_t)m->layout->dense_floats * sizeof(float));
-    for (int64_t r = 0; r < in->rows; r++)
-        for (int64_t c = 0; c < m->cols; c++)
-            for (int64_t k = 0; k < m->outputs; k++)
-                w[c * m->outputs + k] += in->x[r * m->cols + c] * dout[r * m->outputs + k];
+    const ebb_layout_t *layout = m->linear.layout;
+    ebb_status_t status = linear_backward(model, pass, in, dout, grads);
+    float *spare_end = grads->dense + layout->params[LINEAR_SPARE].offset + SPARE_FLOATS - 1;
     if (is_time(m, pass, "weight"))
-        w[m->cols - 1] = NAN;
+        grads->dense[layout->params[LINEAR_WEIGHT].offset + m->linear.cols - 1] = NAN;
     if (is_time(m, pass, "spare"))
-        spare[SPARE_FLOATS - 1] = NAN;
+        *spare_end = NAN;
     if (is_time(m, pass, "huge"))
-        spare[SPARE_FLOATS - 1] = 3e38f;
-    return EBB_OK;
+        *spare_end = 3e38f;
+    return status;
 }
 
 EBB_API const ebb_model_ops_t ebb_model_entry = {
-    .version = EBB_MODEL_VERSION,
-    .name = "nan",
-    .create = create,
-    .destroy = destroy,
-    .declare = declare,
-    .bind = bind_layout,
-    .workspace_bytes = workspace_bytes,
-    .forward = forward,
-    .backward = backward,
+    LINEAR_OPS, .name = "nan", .create = create, .forward = forward, .backward = backward,
 };

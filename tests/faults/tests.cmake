@@ -70,7 +70,7 @@ set_tests_properties(faults.power_cut PROPERTIES LABELS faults TIMEOUT 600)
 
 # A model plug-in that makes NaN where it is told to.
 add_library(plugin_nan MODULE ${CMAKE_CURRENT_LIST_DIR}/plugin_nan.c)
-target_include_directories(plugin_nan PRIVATE ${PROJECT_SOURCE_DIR}/include)
+target_include_directories(plugin_nan PRIVATE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/tests)
 set_target_properties(plugin_nan PROPERTIES PREFIX "")
 add_test(NAME faults.finite COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/finite.py $<TARGET_FILE:plugin_nan>)
 set_tests_properties(faults.finite PROPERTIES LABELS faults TIMEOUT 600 PROCESSORS 2 ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>")
@@ -85,7 +85,7 @@ add_test(NAME faults.agent COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DI
 set_tests_properties(faults.agent PROPERTIES LABELS faults TIMEOUT 600 ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>")
 # A model plug-in whose steps take as long on every machine.
 add_library(plugin_slow MODULE ${CMAKE_CURRENT_LIST_DIR}/plugin_slow.c)
-target_include_directories(plugin_slow PRIVATE ${PROJECT_SOURCE_DIR}/include)
+target_include_directories(plugin_slow PRIVATE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/tests)
 set_target_properties(plugin_slow PROPERTIES PREFIX "")
 add_test(NAME faults.clean_hours COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/clean_hours.py)
 set_tests_properties(faults.clean_hours PROPERTIES LABELS faults TIMEOUT 300 SKIP_RETURN_CODE 77 PROCESSORS 2
