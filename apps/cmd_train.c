@@ -555,6 +555,59 @@ static ebb_status_t train(ebb_comm_t *comm, ebb_watch_t **watchdog, const train_
     return status;
 }
 
+/* run.watchdog, as far as one process can tell before there are ranks; what is wrong with the run file is told later.
+ */
+static double early_watchdog(const train_options_t *o, int n_operands, char **operands)
+{
+    char path[PATH_MAX], named[PATH_MAX];
+    ebb_run_config_t *config;
+    double seconds = EBB_WATCH_SECONDS;
+    ebb_status_t status = EBB_EUSAGE;
+    if (o->resume) {
+        snprintf(path, sizeof path, "%s/run.json", ebb_run_named(o->resume, named));
+        json_t *record = json_load_file(path, 0, NULL);
+        char *text = json_dumps(json_object_get(record, "config"), 0);
+        if (text)
+            status = ebb_run_config_resume(text, o->set.n, (const char *const *)o->set.item, &config);
+        free(text);
+        json_decref(record);
+    } else if (n_operands > 0) {
+        status = ebb_run_config_load(operands[0], o->set.n, (const char *const *)o->set.item, &config);
+    }
+    if (status == EBB_OK) {
+        seconds = ebb_run_config_watchdog(config);
+        ebb_run_config_free(config);
+    }
+    ebb_error_clear();
+    return seconds;
+}
+
+/* A communicator, and a watch over its ranks. */
+static ebb_status_t meet(const train_options_t *o, int n_operands, char **operands, ebb_comm_t **comm_p,
+                         ebb_watch_t **watchdog_p, double *limit_p)
+{
+    ebb_watch_guard_t *guard = ebb_watch_guard_begin(false, EBB_WATCH_SECONDS, ebb_status_exit_code(EBB_EPEER),
+                                                     "start it again; run.watchdog sets the time");
+    *watchdog_p = NULL;
+    *limit_p = early_watchdog(o, n_operands, operands);
+    ebb_watch_guard_limit(guard, *limit_p);
+    ebb_status_t status = ebb_comm_default(comm_p);
+    if (status == EBB_OK)
+        status = ebb_watch_start(*comm_p, watchdog_p);
+    ebb_watch_guard_end(guard);
+    return status;
+}
+
+/* What the run has come to stands in its record: be there a rank that cannot leave, it is not undone. */
+static void part(ebb_comm_t *comm, double limit, ebb_status_t status)
+{
+    ebb_watch_guard_t *guard =
+        ebb_watch_guard_begin(true, limit, ebb_status_exit_code(status == EBB_OK ? EBB_EPEER : status),
+                              "what the run came to stands in its run.json");
+    ebb_comm_destroy(comm);
+    ebb_watch_guard_end(guard);
+}
+
 static ebb_status_t run(void *opts, int n_operands, char **operands)
 {
     const train_options_t *o = opts;
@@ -569,13 +622,13 @@ static ebb_status_t run(void *opts, int n_operands, char **operands)
     }
     EBB_TRY(start_ranks(o, n_operands, operands));
     catch_signals();
-    EBB_TRY(ebb_comm_default(&comm));
     ebb_watch_t *watchdog;
-    ebb_status_t status = ebb_watch_start(comm, &watchdog);
+    double limit;
+    ebb_status_t status = meet(o, n_operands, operands, &comm, &watchdog, &limit);
     if (status == EBB_OK)
         status = train(comm, &watchdog, o, n_operands, operands);
     ebb_watch_stop(watchdog);
-    ebb_comm_destroy(comm);
+    part(comm, limit, status);
     return status;
 }
 

@@ -36,6 +36,21 @@ EBB_API void ebb_watch_on_end(ebb_watch_t *watch, ebb_watch_told_t told, void *u
 /* End this rank's part: it is not missed from now on. Not collective. */
 EBB_API void ebb_watch_stop(ebb_watch_t *watch);
 
+/* ---- before there is a watch, and after ---- */
+
+/* A guard over MPI's start-up, or its end, during which the ranks cannot talk: a thread looks at the ranks of this
+ * host, as /proc shows them. One that is stopped, or was killed, for so many seconds ends the job, and so does a job
+ * within one host of which no rank does anything; what else does not come to its end, as with another host that is
+ * lost, may take 30 times as long. */
+typedef struct ebb_watch_guard ebb_watch_guard_t;
+
+/* NULL, which the others accept, for a process without a launcher. leaving: at the end, where ranks may be gone. code:
+ * what the process then exits with. advice: what to tell the user, a literal. Not collective. */
+EBB_API ebb_watch_guard_t *ebb_watch_guard_begin(bool leaving, double seconds, int code, const char *advice);
+/* Another limit, at least 2 seconds; 0: none. */
+EBB_API void ebb_watch_guard_limit(ebb_watch_guard_t *guard, double seconds);
+EBB_API void ebb_watch_guard_end(ebb_watch_guard_t *guard);
+
 #ifdef __cplusplus
 }
 #endif

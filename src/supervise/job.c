@@ -28,6 +28,7 @@
 #define TERM_NS    (4 * SECOND)     /* for a launcher to end its ranks */
 #define GAP_NS     (3 * SECOND)     /* a longer pause between looks: this process did not run */
 #define DRAINED_NS (5 * SECOND)     /* for a launcher to leave after its ranks */
+#define PATIENT    30               /* times the limit for a launcher to bring up its ranks, wherever they are */
 #define SLACK      1.0              /* seconds beyond the limit, for the ranks' own watchdog to come first */
 
 /* ---- start ---- */
@@ -234,6 +235,9 @@ static void judge(ebb_job_t *job, const census_t *c, int64_t now, double stopped
     double halted_s = halted ? (double)(now - job->halted_ns) * 1e-9 : 0;
     if (stopped_limit > 0 && halted_s > stopped_limit + (job->launched ? SLACK : 0))
         condemn(job, c->launcher_stopped ? "the launcher was stopped" : "a rank was stopped");
+    else if (stopped_limit > 0 && job->launched && !job->had_ranks && !job->taken &&
+             (double)(now - job->started_ns) * 1e-9 > PATIENT * stopped_limit)
+        condemn(job, "the launcher hung before its ranks had begun");
     else if (drained && now - job->empty_ns > DRAINED_NS)
         condemn(job, "the launcher hung after its ranks had ended");
 }

@@ -10,6 +10,7 @@ typedef struct ebb_job {
     bool launched;         /* by a launcher */
     bool asked, signalled; /* to pause */
     bool up;               /* all ranks have begun, as the run's record tells */
+    bool taken;            /* a rank has taken the run's lock, or what runs takes none */
     bool ended;
     int status; /* of waitpid, once ended */
     int64_t started_ns, asked_ns, looked_ns;

@@ -46,6 +46,7 @@ typedef struct loop {
     int failures;                /* in a row without progress */
     bool began, restarted;       /* a job has been started; after a failure */
     int64_t progress, start;     /* newest good step at the last failure; start in run.json before this job */
+    int64_t taken;               /* ebb_state_taken before this job */
 } loop_t;
 
 void ebb_supervise_signals(sigset_t *set)
@@ -209,6 +210,8 @@ static void look_at_record(loop_t *l)
     char error[8];
     if (l->job.asked && !l->job.signalled && !l->job.up)
         l->job.up = ebb_state_start(&l->state, error, sizeof error) != l->start;
+    if (!l->job.taken)
+        l->job.taken = l->options->most_ranks == 0 || ebb_state_taken(&l->state) != l->taken;
 }
 
 static void wait_for_job(loop_t *l)
@@ -231,6 +234,7 @@ static ebb_status_t start_job(loop_t *l)
     plan.command = step >= 0 ? l->options->go_on : l->began ? l->options->begin_anew : l->options->begin;
     l->progress = step > l->progress ? step : l->progress;
     l->start = ebb_state_start(&l->state, error, sizeof error);
+    l->taken = ebb_state_taken(&l->state);
     EBB_TRY(ebb_job_start(&plan, &l->job));
     l->running = true;
     ebb_state_set(&l->state, "running", l->target);
@@ -368,6 +372,13 @@ static int resized(loop_t *l)
     return -1;
 }
 
+/* The run was over before its ranks, or their launcher, came to harm: as when one cannot leave MPI. */
+static bool came_to_an_end(const loop_t *l)
+{
+    char error[8];
+    return ebb_state_start(&l->state, error, sizeof error) != l->start && ebb_state_finished(&l->state);
+}
+
 /* What the end of a job means: an exit code, or -1: the run goes on. */
 static int after_job(loop_t *l)
 {
@@ -377,7 +388,7 @@ static int after_job(loop_t *l)
         ebb_state_record(&l->state, EBB_EPEER, "the supervisor was killed");
         return finish(l, "failed", EXIT_PAUSED);
     }
-    if (code == 0 && !killed_here)
+    if ((code == 0 && !killed_here) || came_to_an_end(l))
         return finished(l);
     if (l->stop)
         return paused(l, code);

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -185,6 +186,23 @@ int64_t ebb_state_start(const ebb_supervisor_state_t *s, char *error, size_t siz
     int64_t pid = number(n > 0 ? json_array_get(starts, n - 1) : NULL, "pid");
     json_decref(record);
     return (int64_t)n << 32 ^ pid;
+}
+
+bool ebb_state_finished(const ebb_supervisor_state_t *s)
+{
+    json_t *record = load(s->options->folder, "run.json");
+    const char *outcome = json_string_value(json_object_get(record, "outcome"));
+    bool finished = outcome && strcmp(outcome, "finished") == 0;
+    json_decref(record);
+    return finished;
+}
+
+int64_t ebb_state_taken(const ebb_supervisor_state_t *s)
+{
+    char path[PATH_MAX];
+    struct stat at;
+    snprintf(path, sizeof path, "%s/lock", s->options->folder);
+    return stat(path, &at) == 0 ? (int64_t)at.st_mtim.tv_sec * 1000000000 + at.st_mtim.tv_nsec : 0;
 }
 
 void ebb_state_say(const ebb_supervisor_state_t *s, const char *fmt, ...)

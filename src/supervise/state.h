@@ -25,6 +25,10 @@ void ebb_state_record(const ebb_supervisor_state_t *state, ebb_status_t outcome,
 int64_t ebb_state_newest(const ebb_supervisor_state_t *state, bool good);
 /* Which start run.json last knows of (0: none; numbers that differ mean different starts), and its error ("": none). */
 int64_t ebb_state_start(const ebb_supervisor_state_t *state, char *error, size_t size);
+/* Whether run.json says that the run came to its end. */
+bool ebb_state_finished(const ebb_supervisor_state_t *state);
+/* When a process last took the run's lock (0: never): numbers that differ mean that another did. */
+int64_t ebb_state_taken(const ebb_supervisor_state_t *state);
 void ebb_state_say(const ebb_supervisor_state_t *state, const char *fmt, ...) EBB_PRINTF(2, 3);
 
 #endif

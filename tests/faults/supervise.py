@@ -384,6 +384,31 @@ def stopped_alone(folder):
     job.goes_to_an_end()
 
 
+def launcher_that_hangs(folder):
+    """Before there are any ranks."""
+    script = f"{folder}/launcher"
+    with open(script, "w") as f:
+        f.write(f"#!/bin/sh\n[ -e {folder}/once ] && exec {LAUNCHER} \"$@\"\ntouch {folder}/once\nexec sleep 1000\n")
+    os.chmod(script, 0o755)
+    job = Supervised(folder, "launcher-hangs", ranks=2, extra=["--launcher", script, "--set", "run.watchdog=2"])
+    job.wait_restart(1)
+    job.wait_step(20)
+    if "the launcher hung before its ranks had begun; restart 1 on 2 ranks anew" not in job.pause():
+        job.fail("does not say why")
+    job.goes_to_an_end()
+
+
+def a_rank_that_cannot_leave(folder):
+    """MPI_Finalize never returns: what is finished is not begun again."""
+    hang = {"EBB_HANG": f"MPI_Finalize mpi 1 1 {folder}/leaving.mark", "LD_PRELOAD": os.environ["EBB_HANG_SHIM"],
+            "ASAN_OPTIONS": "verify_asan_link_order=0:detect_leaks=0"}
+    job = Supervised(folder, "leaving", ranks=2, extra=["--set", "run.watchdog=3", "--set", "train.max_steps=60"], env=hang)
+    told = job.end(0)
+    if "; restart 1" in told or "is stuck: no progress for 3 s or more; last seen at step 60, leaving MPI" not in told:
+        job.fail("begins again, or does not say why its ranks ended")
+    job.is_same(whole(folder, "sparse", 60))
+
+
 def given_up(folder):
     """Restarts that get nowhere come to an end."""
     start = time.time()
@@ -428,7 +453,7 @@ def refused(folder):
 
 
 CASES = [killed_ranks, resized, paused_by_terminate, paused_by_interrupt, paused_at_any_moment, by_a_rank, ended_at_once, killed_supervisor,
-         killed_launcher, stopped_alone, given_up, refused]
+         killed_launcher, stopped_alone, launcher_that_hangs, a_rank_that_cannot_leave, given_up, refused]
 
 
 def main():

@@ -188,20 +188,27 @@ HANGS = {  # where a call never returns: the call, what it is about, its number,
 }
 
 
-def hangs(folder, where, ranks):
-    """A rank that sleeps outside of computing, be it the only one: it is ended as one that hangs in a step."""
-    call, stage = HANGS[where]
-    name, mark, limit = f"wd_hangs_{where}_{ranks}", f"{folder}/{where}-{ranks}", 3
-    rank = ranks - 1 if ranks and where != "writing" else 0  # the first rank writes
-    os.environ.update({"EBB_HANG": f"{call} {rank} {mark}", "LD_PRELOAD": os.environ["EBB_HANG_SHIM"],
+def hanging(folder, name, ranks, rank, call, limit, helped=True, how="", extra=()):
+    """A case whose rank has come to the call that never returns."""
+    mark = f"{folder}/{name}.mark"
+    os.environ.update({"EBB_HANG": f"{call} {rank} {mark} {how}", "LD_PRELOAD": os.environ["EBB_HANG_SHIM"],
                        "ASAN_OPTIONS": "verify_asan_link_order=0:detect_leaks=0"})
     try:
-        case = Case(folder, name, ranks, extra=["--set", f"run.watchdog={limit}"])
+        case = Case(folder, name, ranks, helped, extra=["--set", f"run.watchdog={limit}", *extra])
     finally:
         for key in "EBB_HANG", "LD_PRELOAD", "ASAN_OPTIONS":
             os.environ.pop(key)
     case.job.wait_until(lambda: os.path.exists(mark), "the call that hangs")
     case.hurt(rank, lambda pid: None)
+    return case
+
+
+def hangs(folder, where, ranks):
+    """A rank that sleeps outside of computing, be it the only one: it is ended as one that hangs in a step."""
+    call, stage = HANGS[where]
+    limit, rank = 3, ranks - 1 if ranks and where != "writing" else 0  # the first rank writes
+    name = f"wd_hangs_{where}_{ranks}"
+    case = hanging(folder, name, ranks, rank, call, limit)
     told = case.ends(f"is stuck: no progress for {limit} s")
     if not told.split("; ")[1].endswith(f", {stage}"):
         t.fail(f"{name}: was {stage}, not {told}")
@@ -215,6 +222,28 @@ def hanging_alone(folder):
 def hanging_among_others(folder):
     for where in HANGS:
         hangs(folder, where, 2)
+
+
+def without_a_watch(folder, call):
+    """Where the ranks cannot talk yet, or no more, each looks at those of its host."""
+    for how, words in ("", "is stuck: no progress for 3 s"), ("stop", "does not answer for 3 s: stopped"):
+        for rank, helped in (0, True), (2, False):
+            name = f"wd_{call}_{how or 'sleep'}_{rank}"
+            case = hanging(folder, name, 3, rank, f"{call} mpi 1", 3, helped, how, ["--set", "train.max_steps=60"])
+            case.ends(words)
+            yield case
+
+
+def starting_mpi(folder):
+    for _ in without_a_watch(folder, "MPI_Init"):
+        pass
+
+
+def leaving_mpi(folder):
+    """What the run came to is not undone."""
+    for case in without_a_watch(folder, "MPI_Finalize"):
+        if t.record(case.job.run_dir)["outcome"] != "finished" or not os.path.exists(f"{case.job.run_dir}/model.h5"):
+            t.fail(f"{case.name}: run.json says {t.record(case.job.run_dir)['outcome']}")
 
 
 def suspended_as_a_whole(folder):
@@ -257,7 +286,7 @@ def at_random(folder, seed):
 
 
 CASES = [killed_rank, killed_rank_unhelped, killed_first_unhelped, stopped_rank, stopped_first_unhelped, stopped_in_checkpoints,
-         before_the_first_step, stuck, spinning, spinning_alone, hanging_alone, hanging_among_others, suspended_as_a_whole, switched_off]
+         before_the_first_step, stuck, spinning, spinning_alone, hanging_alone, hanging_among_others, starting_mpi, leaving_mpi, suspended_as_a_whole, switched_off]
 
 
 def try_once(case, args):
