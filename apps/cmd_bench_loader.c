@@ -19,12 +19,13 @@ enum { MAX_THREAD_COUNTS = 64 };
 typedef struct bench_options {
     bool json;
     char *dataset, *threads;
-    int orders, caches;
+    int orders, caches, values;
     int64_t batch, lanes, memory, passes, block_rows, window_blocks, steps, seed;
 } bench_options_t;
 
 static const char *const order_names[] = {"shuffled", "sequential", "both", NULL};
 static const char *const cache_names[] = {"warm", "cold", "both", NULL};
+static const char *const value_names[] = {"float", "stored", NULL};
 
 static const ebb_option_t options[] = {
     {.name = "json",
@@ -51,6 +52,12 @@ static const ebb_option_t options[] = {
      .def = "both",
      .choices = cache_names,
      .help = "With the files in the page cache, or dropped from it before each pass"},
+    {.name = "values",
+     .type = EBB_OPT_CHOICE,
+     .offset = offsetof(bench_options_t, values),
+     .def = "float",
+     .choices = value_names,
+     .help = "Types of a batch: int32 columns and float32 values, or both as the shards hold them"},
     {.name = "repeats",
      .letter = 'n',
      .type = EBB_OPT_I64,
@@ -157,6 +164,8 @@ static void print_setting(const show_t *show)
     print_data(s);
     printf("order   batches of %lld rows from %d lanes, windows of %d blocks of %lld rows\n", (long long)s->order.batch,
            s->order.lanes, s->order.window_blocks, (long long)s->order.block_rows);
+    if (show->options->values == 1)
+        printf("values  as they are stored: %s\n", ebb_value_type_name(s->info->value_type));
     printf("on      %s\n", show->cpu);
     printf("timed   %d passes of %s each after one that is not; medians\n", s->passes,
            s->steps > 0 ? "some steps" : "an epoch");
@@ -266,11 +275,11 @@ static json_t *data_json(const ebb_bench_loader_setting_t *s, const char *path)
 static json_t *setting_json(const show_t *show)
 {
     const ebb_bench_loader_setting_t *s = &show->setting;
-    return json_pack("{s:I, s:i, s:I, s:i, s:I, s:I, s:I, s:i, s:f}", "batch", (json_int_t)s->order.batch, "lanes",
+    return json_pack("{s:I, s:i, s:I, s:i, s:I, s:I, s:I, s:i, s:f, s:s}", "batch", (json_int_t)s->order.batch, "lanes",
                      (int)s->order.lanes, "block_rows", (json_int_t)s->order.block_rows, "window_blocks",
                      (int)s->order.window_blocks, "seed", (json_int_t)s->order.seed, "memory_bytes",
                      (json_int_t)s->memory_bytes, "steps", (json_int_t)s->steps, "passes", s->passes, "uncleared",
-                     s->uncleared);
+                     s->uncleared, "values", value_names[show->options->values]);
 }
 
 static ebb_status_t print_json(const show_t *show, const char *path)
@@ -357,7 +366,8 @@ static ebb_status_t measure(show_t *show, const ebb_dataset_t *ds)
         .threads = n > 0 ? count : NULL,
         .n_threads = n,
         .orders = (ebb_bench_order_t)o->orders,
-        .caches = (ebb_bench_cache_t)o->caches};
+        .caches = (ebb_bench_cache_t)o->caches,
+        .stored = o->values == 1};
     wanted.order.block_rows = o->block_rows;
     wanted.order.window_blocks = (int32_t)o->window_blocks;
     ebb_bench_listener_t listener = {hear_setting, hear_doing, hear_figure, show};
@@ -386,6 +396,7 @@ static ebb_status_t run(void *target, int n_operands, char **operands)
 static const ebb_example_t examples[] = {
     {"How near the loader comes to decompression alone", "ebb bench loader data/cells"},
     {"Only what training does: shuffled, all cores", "ebb bench loader data/cells --order shuffled --cache warm"},
+    {"For a consumer that takes bytes as bytes", "ebb bench loader data/digits --values stored"},
     {"An AnnData file as it is", "ebb bench loader cells.h5ad --dataset raw/X"},
     {"A large data set, in part", "ebb bench loader data/clicks --steps 2000 --repeats 3"},
     {0},

@@ -51,6 +51,7 @@ typedef struct ebb_bench_loader_options {
     int n_threads;
     ebb_bench_order_t orders;
     ebb_bench_cache_t caches;
+    bool stored; /* batches in the types of the shards instead of int32 and float32 */
 } ebb_bench_loader_options_t;
 
 /* What the figures are about, known before the first of them. */

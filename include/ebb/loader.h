@@ -89,6 +89,8 @@ typedef struct ebb_loader_options {
     void *(*alloc)(void *user, size_t bytes); /* batch memory (pinned for a GPU); NULL: base's own */
     void (*free)(void *user, void *ptr);
     void *alloc_user;
+    bool stored; /* batches hold columns and values in the types of the shards: fewer bytes, which cost less time to put
+                  * there and to copy on, to a GPU for instance. No transform then */
     bool skip_corrupt; /* rows of damaged chunks (EBB_ECORRUPT) are left out of their lane instead of being an error:
                         * the same rows whichever loader, of any number, has the lane */
 } ebb_loader_options_t;
@@ -99,20 +101,27 @@ typedef struct ebb_lane_rows {
     int64_t first, n; /* batch rows [first, first + n); n may be 0 in the tail step */
 } ebb_lane_rows_t;
 
-/* A batch: leased; valid until released; never written by the holder. Lanes lie one after another, ascending. */
+/* A batch: leased; valid until released; never written by the holder. Lanes lie one after another, ascending.
+ *
+ * Columns and values are int32 and float32, unless the loader's options say `stored`: then columns are EBB_U16 up to
+ * 65,536 columns, else EBB_I32, and values of the data set's value_type. col, val and x are there where they are of
+ * their types, columns and values always. */
 typedef struct ebb_batch {
     int64_t epoch, step;
     int64_t rows, nnz;
     int32_t n_lanes;
     const ebb_lane_rows_t *lanes; /* (n_lanes) */
     const int64_t *rowptr;        /* (rows + 1), rowptr[0] = 0; NULL when dense */
-    const int32_t *col;           /* (nnz) */
-    const float *val;             /* (nnz) */
-    const float *x;               /* (rows, cols); NULL when sparse */
-    const int32_t *label;         /* (rows) class numbers, or NULL */
-    const float *y;               /* (rows, target_cols) reals, or NULL */
-    const float *weight;          /* (rows), or NULL when the data set has none */
-    const int64_t *row;           /* (rows) global row numbers */
+    ebb_value_type_t column_type, value_type;
+    const void *columns;  /* (nnz) of column_type; NULL when dense */
+    const void *values;   /* (nnz), or (rows, cols) when dense, of value_type */
+    const int32_t *col;   /* columns, where they are int32 */
+    const float *val;     /* values, where they are float32; NULL when dense */
+    const float *x;       /* the same of dense rows; NULL when sparse */
+    const int32_t *label; /* (rows) class numbers, or NULL */
+    const float *y;       /* (rows, target_cols) reals, or NULL */
+    const float *weight;  /* (rows), or NULL when the data set has none */
+    const int64_t *row;   /* (rows) global row numbers */
 } ebb_batch_t;
 
 typedef struct ebb_loader ebb_loader_t;
@@ -126,6 +135,9 @@ EBB_API void ebb_loader_destroy(ebb_loader_t *loader);
  * returned by the acquire that would have delivered the damaged rows. */
 EBB_API ebb_status_t ebb_loader_acquire(ebb_loader_t *loader, const ebb_batch_t **batch_p);
 EBB_API void ebb_loader_release(ebb_loader_t *loader, const ebb_batch_t *batch);
+/* Columns (NULL: none) and values of entries [first, first + n), of dense rows counted on from one to the next, as
+ * int32 and float32: for who takes batches as they are stored, to widen what is computed next, while it is in cache. */
+EBB_API void ebb_batch_widen(const ebb_batch_t *batch, int64_t first, int64_t n, int32_t *col, float *val);
 /* Go to (epoch, step): O(1) order work and at most one window per lane of decoding. No batch may be held. */
 EBB_API ebb_status_t ebb_loader_seek(ebb_loader_t *loader, int64_t epoch, int64_t step);
 EBB_API void ebb_loader_cursor(const ebb_loader_t *loader, ebb_cursor_t *cursor);

@@ -108,6 +108,21 @@ static void bind_cores(const bench_t *b, int n)
 
 /* ---- one pass of the loader ---- */
 
+static void add_entries(const ebb_batch_t *batch, int64_t n, tally_t *t)
+{
+    enum { SOME = 1024 };
+    int32_t col[SOME];
+    float val[SOME];
+    for (int64_t i = 0, some; i < n; i += some) {
+        some = n - i < SOME ? n - i : SOME;
+        ebb_batch_widen(batch, i, some, batch->columns ? col : NULL, val);
+        for (int64_t k = 0; k < some; k++) {
+            t->value_sum += (double)val[k];
+            t->column_sum += batch->columns ? col[k] : 0;
+        }
+    }
+}
+
 static ebb_status_t add_batch(const bench_t *b, const ebb_batch_t *batch, tally_t *t)
 {
     t->rows += batch->rows;
@@ -117,11 +132,7 @@ static ebb_status_t add_batch(const bench_t *b, const ebb_batch_t *batch, tally_
     for (int64_t i = 0; i < batch->rows; i++)
         if (t->seen[batch->row[i]]++)
             return EBB_FAIL(EBB_EBUG, "row %lld was delivered twice", (long long)batch->row[i]);
-    int64_t n = batch->x ? batch->rows * b->info->cols : batch->nnz;
-    for (int64_t i = 0; i < n; i++)
-        t->value_sum += (double)(batch->x ? batch->x[i] : batch->val[i]);
-    for (int64_t i = 0; i < n && batch->col; i++)
-        t->column_sum += batch->col[i];
+    add_entries(batch, b->info->sparse ? batch->nnz : batch->rows * b->info->cols, t);
     return EBB_OK;
 }
 
@@ -157,7 +168,7 @@ static ebb_status_t run_pass(const bench_t *b, ebb_loader_t *loader, int64_t bat
 
 static ebb_status_t create_loader(const bench_t *b, bool shuffle, int threads, int64_t memory, ebb_loader_t **loader_p)
 {
-    ebb_loader_options_t o = {.order = b->options.order, .memory_bytes = memory};
+    ebb_loader_options_t o = {.order = b->options.order, .memory_bytes = memory, .stored = b->options.stored};
     o.order.shuffle = shuffle;
     o.threads = threads > 1 ? threads - 1 : 1; /* the consumer decodes when it would wait */
     return ebb_loader_create(b->ds, &o, loader_p);

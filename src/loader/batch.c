@@ -6,26 +6,37 @@
 #include "base/alloc.h"
 #include "loader/copy.h"
 #include "loader/transform.h"
+#include "shard/layout.h"
 
 #include <string.h>
 
 enum { TRANSFORM_ROWS = 16, PLACED = 64 };
+
+void ebb_batches_types(ebb_batches_t *b)
+{
+    b->column_type = b->stored && b->info->cols <= 65536 ? EBB_U16 : EBB_I32;
+    b->value_type = b->stored ? b->info->value_type : EBB_F32;
+    b->wide = b->column_type == EBB_I32 && b->value_type == EBB_F32;
+    b->entry_bytes =
+        (int)(ebb_value_type_size(b->value_type) + (b->info->sparse ? ebb_value_type_size(b->column_type) : 0));
+}
 
 static int64_t usual_entries(const ebb_dataset_info_t *info, int64_t rows)
 {
     return info->sparse ? (int64_t)((double)info->nnz / (double)info->rows * (double)rows * 1.5) + 256 : 0;
 }
 
-static int64_t fixed_bytes(const ebb_dataset_info_t *info, int64_t rows)
+static int64_t fixed_bytes(const ebb_batches_t *b, int64_t rows)
 {
-    int64_t row = 8 + 8 + 4 + 64 + (info->sparse ? 8 : info->cols * 4);
+    const ebb_dataset_info_t *info = b->info;
+    int64_t row = 8 + 8 + 4 + 64 + (info->sparse ? 8 : info->cols * b->entry_bytes);
     row += info->target == EBB_TARGET_CLASS ? 4 : info->target_cols * 4;
     return rows * (row + (info->weighted ? 4 : 0)) + (int64_t)sizeof(ebb_slot_t);
 }
 
-int64_t ebb_batch_bytes(const ebb_dataset_info_t *info, int64_t rows)
+int64_t ebb_batch_bytes(const ebb_batches_t *b, int64_t rows)
 {
-    return fixed_bytes(info, rows) + usual_entries(info, rows) * 8;
+    return fixed_bytes(b, rows) + usual_entries(b->info, rows) * b->entry_bytes;
 }
 
 /* Memory that batches show to their holder: the caller's kind if it gave one. */
@@ -53,18 +64,25 @@ static void batch_free(ebb_batches_t *b, void *ptr)
         ebb_free(ptr);
 }
 
+/* n elements of a type, and what steps may write beyond them. */
+static ebb_status_t elements_alloc(ebb_batches_t *b, const char *what, int64_t n, ebb_value_type_t type, void *ptr_p)
+{
+    size_t size = ebb_value_type_size(type);
+    return batch_alloc(b, what, n + EBB_STORED_SLACK / (int64_t)size, size, ptr_p);
+}
+
 static ebb_status_t reserve(ebb_batches_t *b, ebb_slot_t *slot, int64_t entries)
 {
-    batch_free(b, slot->col);
-    batch_free(b, slot->val);
-    slot->col = NULL;
-    slot->val = NULL;
-    atomic_fetch_sub(&b->bytes, slot->capacity * 8);
+    batch_free(b, slot->columns);
+    batch_free(b, slot->values);
+    slot->columns = NULL;
+    slot->values = NULL;
+    atomic_fetch_sub(&b->bytes, slot->capacity * b->entry_bytes);
     slot->capacity = 0;
-    EBB_TRY(batch_alloc(b, "columns of a batch", entries + EBB_COPY_SLACK, sizeof *slot->col, &slot->col));
-    EBB_TRY(batch_alloc(b, "values of a batch", entries + EBB_COPY_SLACK, sizeof *slot->val, &slot->val));
+    EBB_TRY(elements_alloc(b, "columns of a batch", entries, b->column_type, &slot->columns));
+    EBB_TRY(elements_alloc(b, "values of a batch", entries, b->value_type, &slot->values));
     slot->capacity = entries;
-    atomic_fetch_add(&b->bytes, entries * 8);
+    atomic_fetch_add(&b->bytes, entries * b->entry_bytes);
     return EBB_OK;
 }
 
@@ -92,7 +110,7 @@ static ebb_status_t slot_init(ebb_batches_t *b, ebb_slot_t *slot)
         EBB_TRY(batch_alloc(b, "row pointers of a batch", n + 1, sizeof *slot->rowptr, &slot->rowptr));
         EBB_TRY(reserve(b, slot, atomic_load(&b->entries)));
     } else {
-        EBB_TRY(batch_alloc(b, "rows of a batch", n * info->cols + EBB_COPY_SLACK, sizeof *slot->x, &slot->x));
+        EBB_TRY(elements_alloc(b, "rows of a batch", n * info->cols, b->value_type, &slot->values));
     }
     if (info->target == EBB_TARGET_CLASS)
         EBB_TRY(batch_alloc(b, "labels of a batch", n, sizeof *slot->label, &slot->label));
@@ -100,7 +118,7 @@ static ebb_status_t slot_init(ebb_batches_t *b, ebb_slot_t *slot)
         EBB_TRY(batch_alloc(b, "targets of a batch", n * info->target_cols, sizeof *slot->y, &slot->y));
     if (info->weighted)
         EBB_TRY(batch_alloc(b, "weights of a batch", n, sizeof *slot->weight, &slot->weight));
-    atomic_fetch_add(&b->bytes, fixed_bytes(info, n));
+    atomic_fetch_add(&b->bytes, fixed_bytes(b, n));
     return EBB_OK;
 }
 
@@ -134,9 +152,8 @@ void ebb_batches_cleanup(ebb_batches_t *b)
         ebb_free(slot->to);
         batch_free(b, slot->row);
         batch_free(b, slot->rowptr);
-        batch_free(b, slot->col);
-        batch_free(b, slot->val);
-        batch_free(b, slot->x);
+        batch_free(b, slot->columns);
+        batch_free(b, slot->values);
         batch_free(b, slot->label);
         batch_free(b, slot->y);
         batch_free(b, slot->weight);
@@ -251,6 +268,33 @@ static ebb_status_t have_room(ebb_batches_t *b, ebb_slot_t *slot, int64_t nnz)
     return reserve(b, slot, want > now ? want : now);
 }
 
+/* n widened columns or values to element `to` of the batch. */
+static void put_columns(const ebb_batches_t *b, ebb_slot_t *slot, int64_t to, const int32_t *from, int64_t n)
+{
+    char *out = (char *)slot->columns + to * (int64_t)ebb_value_type_size(b->column_type);
+    ebb_narrow_columns(b->column_type, from, n, out);
+}
+
+static void put_values(const ebb_batches_t *b, ebb_slot_t *slot, int64_t to, const float *from, int64_t n)
+{
+    char *out = (char *)slot->values + to * (int64_t)ebb_value_type_size(b->value_type);
+    ebb_narrow_values(b->value_type, from, n, out);
+}
+
+/* Rows that lie widened in their blocks, to the batch's types. */
+static void narrow_rows(const ebb_batches_t *b, ebb_slot_t *slot)
+{
+    const int64_t *to = slot->rowptr;
+    for (int64_t r = 0, ahead = 4; r < slot->batch.rows; r++, ahead++) {
+        if (ahead < slot->batch.rows) {
+            ebb_copy_fetch(slot->col_from[ahead], (to[ahead + 1] - to[ahead]) * 4);
+            ebb_copy_fetch(slot->val_from[ahead], (to[ahead + 1] - to[ahead]) * 4);
+        }
+        put_columns(b, slot, to[r], slot->col_from[r], to[r + 1] - to[r]);
+        put_values(b, slot, to[r], slot->val_from[r], to[r + 1] - to[r]);
+    }
+}
+
 static ebb_status_t gather_sparse(ebb_batches_t *b, ebb_slot_t *slot)
 {
     int64_t rows = slot->batch.rows;
@@ -262,12 +306,16 @@ static ebb_status_t gather_sparse(ebb_batches_t *b, ebb_slot_t *slot)
         slot->rowptr[r + 1] = slot->rowptr[r] + (ptr[1] - ptr[0]);
     }
     EBB_TRY(have_room(b, slot, slot->rowptr[rows]));
-    const ebb_copy_t copy = {rows, slot->rowptr, slot->col_from, slot->val_from, slot->col, slot->val};
+    if (!b->wide) {
+        narrow_rows(b, slot);
+        return EBB_OK;
+    }
+    const ebb_copy_t copy = {rows, slot->rowptr, slot->col_from, slot->val_from, slot->columns, slot->values};
     int64_t step = b->plain ? rows : TRANSFORM_ROWS;
     for (int64_t r = 0, end; r < rows; r = end) {
         end = r + step < rows ? r + step : rows;
         ebb_copy_rows(&copy, r, end);
-        transform_rows(b, slot->val, slot->rowptr, r, end);
+        transform_rows(b, slot->values, slot->rowptr, r, end);
     }
     return EBB_OK;
 }
@@ -278,9 +326,9 @@ static void gather_dense(ebb_batches_t *b, ebb_slot_t *slot)
     for (int64_t r = 0; r < slot->batch.rows; r++) {
         if (r + 4 < slot->batch.rows)
             ebb_copy_fetch(slot->block[r + 4]->x + slot->in_block[r + 4] * cols, cols * 4);
-        memcpy(slot->x + r * cols, slot->block[r]->x + slot->in_block[r] * cols, (size_t)cols * sizeof(float));
+        put_values(b, slot, r * cols, slot->block[r]->x + slot->in_block[r] * cols, cols);
         if (!b->plain)
-            ebb_transform_row(&b->transform, slot->x + r * cols, cols);
+            ebb_transform_row(&b->transform, (float *)slot->values + r * cols, cols);
     }
     slot->batch.nnz = slot->batch.rows * cols;
 }
@@ -350,11 +398,10 @@ static ebb_status_t gather_stored(ebb_batches_t *b, ebb_slot_t *slot)
     if (sparse)
         EBB_TRY(have_room(b, slot, to[rows]));
     slot->batch.nnz = to[rows];
-    float *values = sparse ? slot->val : slot->x;
     const int value_planes = (int)ebb_elem_size(form->val);
-    ebb_widen_t col = {form->val, form->col_planes, form->elements, form->col_planes, rows,
-                       to,        slot->col_plane,  slot->col};
-    ebb_widen_t val = {form->val, 0, form->elements, value_planes, rows, to, slot->val_plane, values};
+    ebb_widen_t col = {form->col, form->col_planes, b->stored,    form->elements, form->col_planes, rows,
+                       to,        slot->col_plane,  slot->columns};
+    ebb_widen_t val = {form->val, 0, b->stored, form->elements, value_planes, rows, to, slot->val_plane, slot->values};
     if (form->packed) {
         col.stride = val.stride = 0;
         col.fetched = form->entry_bytes;
@@ -369,10 +416,10 @@ static ebb_status_t gather_stored(ebb_batches_t *b, ebb_slot_t *slot)
             if (p->n == 0)
                 continue;
             if (sparse)
-                memcpy(slot->col + p->to, p->col, (size_t)p->n * sizeof *p->col);
-            memcpy(values + p->to, p->val, (size_t)p->n * sizeof *p->val);
+                put_columns(b, slot, p->to, p->col, p->n);
+            put_values(b, slot, p->to, p->val, p->n);
         }
-        transform_rows(b, values, to, r, end);
+        transform_rows(b, slot->values, to, r, end);
     }
     return EBB_OK;
 }
@@ -401,11 +448,22 @@ void ebb_slot_fill(ebb_batches_t *b, ebb_slot_t *slot)
     batch->n_lanes = b->plan->n_lanes;
     batch->lanes = slot->lanes;
     batch->rowptr = slot->rowptr;
-    batch->col = slot->col;
-    batch->val = slot->val;
-    batch->x = slot->x;
+    batch->column_type = b->column_type;
+    batch->value_type = b->value_type;
+    batch->columns = slot->columns;
+    batch->values = slot->values;
+    batch->col = b->column_type == EBB_I32 ? slot->columns : NULL;
+    batch->val = b->value_type == EBB_F32 && b->info->sparse ? slot->values : NULL;
+    batch->x = b->value_type == EBB_F32 && !b->info->sparse ? slot->values : NULL;
     batch->label = slot->label;
     batch->y = slot->y;
     batch->weight = slot->weight;
     batch->row = slot->row;
+}
+
+void ebb_batch_widen(const ebb_batch_t *batch, int64_t first, int64_t n, int32_t *col, float *val)
+{
+    if (col)
+        (void)ebb_take_i32(ebb_value_elem(batch->column_type), false, batch->columns, 0, first, n, col);
+    (void)ebb_take_f32(ebb_value_elem(batch->value_type), false, batch->values, 0, first, n, val); /* all types fit */
 }

@@ -17,12 +17,13 @@ typedef struct ebb_slot {
     ebb_batch_t batch; /* first: what the consumer holds */
     ebb_slot_state_t state;
     int64_t seq;
-    int64_t capacity; /* entries of col and val */
+    int64_t capacity; /* entries of columns and values */
     ebb_lane_rows_t *lanes;
     int64_t *first_window; /* (n_lanes) where the step begins in each lane's ring */
     int64_t *rowptr, *row;
-    int32_t *col, *label;
-    float *val, *x, *y, *weight;
+    int32_t *label;
+    void *columns, *values; /* of the batches' types */
+    float *y, *weight;
     const ebb_block_t **block; /* (rows) where each row is: block, and row in it */
     uint32_t *in_block;
     const int32_t **col_from; /* (rows) sparse: where each row's entries are */
@@ -40,7 +41,11 @@ typedef struct ebb_batches {
     const ebb_plan_t *plan;
     const ebb_dataset_info_t *info;
     ebb_transform_t transform;
-    bool plain;               /* no transform */
+    bool plain;  /* no transform */
+    bool stored; /* columns and values are of the types in which shards hold them */
+    ebb_value_type_t column_type, value_type;
+    bool wide;                /* they are int32 and float32 */
+    int entry_bytes;          /* a column and a value; dense: a value */
     const ebb_stored_t *form; /* of the blocks */
     bool skip_corrupt;
     int64_t max_rows;
@@ -53,8 +58,10 @@ typedef struct ebb_batches {
     atomic_llong bytes, allocations;
 } ebb_batches_t;
 
-int64_t ebb_batch_bytes(const ebb_dataset_info_t *info, int64_t rows);
-/* plan, info, transform, alloc and free are set by the caller. */
+/* Types of columns and values, from info and stored. */
+void ebb_batches_types(ebb_batches_t *b);
+int64_t ebb_batch_bytes(const ebb_batches_t *b, int64_t rows);
+/* plan, info, transform, stored, types, alloc and free are set by the caller. */
 ebb_status_t ebb_batches_init(ebb_batches_t *b, int n);
 void ebb_batches_cleanup(ebb_batches_t *b);
 /* Under the lock: note where the step's windows are. */

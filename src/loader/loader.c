@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "loader/batch.h"
 #include "loader/deal.h"
+#include "loader/transform.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -351,7 +352,7 @@ static ebb_status_t block_limit(const ebb_loader_t *l, int32_t n_lanes, int64_t 
     int64_t window = n_lanes * ebb_order_window_places(&l->order);
     int64_t least = window < all ? window : all;
     int64_t block = ebb_block_bytes(&l->order, l->info, &l->blocks.form),
-            batches = ebb_batch_bytes(l->info, max_rows) * depth;
+            batches = ebb_batch_bytes(&l->batches, max_rows) * depth;
     int64_t need = least * block + batches;
     if (budget < need)
         return EBB_FAIL(EBB_EINVAL,
@@ -373,7 +374,8 @@ static ebb_status_t block_limit(const ebb_loader_t *l, int32_t n_lanes, int64_t 
 static size_t cache_bytes(const ebb_loader_t *l, int64_t limit)
 {
     int64_t all = ebb_order_blocks(&l->order);
-    int64_t room = l->info->nnz * (l->info->sparse ? 16 : 8), least = 8 << 20, most = 32 << 20; /* indices get a quarter */
+    int64_t room = l->info->nnz * (l->info->sparse ? 16 : 8), least = 8 << 20,
+            most = 32 << 20; /* indices get a quarter */
     if (limit < all)
         return 0;
     return (size_t)(room < least ? least : room > most ? most : room);
@@ -394,6 +396,20 @@ static ebb_status_t start_threads(ebb_loader_t *l)
     return EBB_OK;
 }
 
+/* What batches hold. */
+static ebb_status_t init_types(ebb_loader_t *l, const ebb_loader_options_t *options)
+{
+    if (options->stored && !ebb_transform_is_none(&options->transform))
+        return EBB_FAIL(EBB_EINVAL,
+                        "values as they are stored cannot be changed: leave row_sum, log1p, row_l2 and scale "
+                        "out, or take batches of floats");
+    l->batches.info = l->info;
+    l->batches.transform = options->transform;
+    l->batches.stored = options->stored;
+    ebb_batches_types(&l->batches);
+    return EBB_OK;
+}
+
 static ebb_status_t init(ebb_loader_t *l, const ebb_dataset_t *ds, const ebb_loader_options_t *options)
 {
     int32_t n_lanes = 0;
@@ -407,6 +423,7 @@ static ebb_status_t init(ebb_loader_t *l, const ebb_dataset_t *ds, const ebb_loa
     EBB_TRY(ebb_order_init(&l->order, l->info));
     if (l->order.blocks)
         ebb_stored_form(ds, &l->blocks.form);
+    EBB_TRY(init_types(l, options));
     EBB_TRY(copy_lanes(l, options, &n_lanes));
     for (int32_t i = 0; i < n_lanes; i++)
         max_rows += ebb_order_lane_share(&l->order, l->lanes[i]);
@@ -415,9 +432,7 @@ static ebb_status_t init(ebb_loader_t *l, const ebb_dataset_t *ds, const ebb_loa
     EBB_TRY(ebb_blocks_init(&l->blocks, &l->order, l->info, limit));
     EBB_TRY(ebb_plan_init(&l->plan, &l->order, &l->blocks, l->lanes, n_lanes, depth));
     l->batches.plan = &l->plan;
-    l->batches.info = l->info;
     l->batches.form = &l->blocks.form;
-    l->batches.transform = options->transform;
     l->batches.alloc = options->alloc;
     l->batches.free = options->free;
     l->batches.alloc_user = options->alloc_user;

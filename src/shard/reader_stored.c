@@ -39,6 +39,7 @@ void ebb_stored_form(const ebb_dataset_t *ds, ebb_stored_t *form)
     const ebb_array_t *val = &ds->shard[0].array[info->sparse ? EBB_ROLE_DATA : EBB_ROLE_X];
     const ebb_array_t *col = &ds->shard[0].array[EBB_ROLE_INDICES];
     form->val = val->elem;
+    form->col = col->elem;
     form->col_planes = info->sparse ? ebb_column_planes(col->elem, info->cols) : 0;
     form->elements = val->chunk_rows * val->chunk_cols;
     form->val_at = info->sparse ? form->elements * (int64_t)ebb_elem_size(col->elem) : 0;

@@ -14,7 +14,7 @@ typedef struct ebb_stored {
     int64_t bytes;   /* of a block, with EBB_STORED_SLACK */
     int entry_bytes; /* packed: of an entry; */
     int64_t entries; /* and of a block at most: larger ones come widened */
-    ebb_elem_t val;
+    ebb_elem_t col, val;
     int col_planes;   /* of sparse data: planes of columns that are not all 0 */
     int64_t elements; /* of a chunk: from one byte plane to the next */
     int64_t val_at, band_bytes;
@@ -55,11 +55,11 @@ ebb_status_t ebb_reader_stored(ebb_reader_t *reader, const ebb_stored_t *form, i
 /* ---- widening rows ---- */
 
 /* Rows r: elements to[r] .. to[r + 1] of out are those at from[r], the first byte plane (NULL: left alone). Up to
- * EBB_STORED_SLACK bytes may be read past a row's planes, and 16 elements written past a row of out, in the order of
- * rows. */
+ * EBB_STORED_SLACK bytes may be read past a row's planes and written past a row of out, in the order of rows. */
 typedef struct ebb_widen {
-    ebb_elem_t elem; /* of values, which become floats */
+    ebb_elem_t elem; /* of values, which become floats, or of columns */
     int columns;     /* > 0: columns of so many low planes, which become int32 */
+    bool stored;     /* elements stay as they are stored: values of elem, columns of u16 or int32 */
     int64_t stride;  /* from plane to plane; 0: the length of the row */
     int fetched;     /* planes to fetch ahead from where a row begins */
     int64_t rows;
@@ -68,11 +68,16 @@ typedef struct ebb_widen {
     void *out;
 } ebb_widen_t;
 
+/* Bytes of an element of out. */
+size_t ebb_widen_size(const ebb_widen_t *w);
 /* Are there rows of such values? */
 bool ebb_widen_possible(ebb_elem_t elem);
 /* Planes that columns below `cols` take; 0: they are of a type of others. */
 int ebb_column_planes(ebb_elem_t elem, int64_t cols);
 void ebb_widen_rows(const ebb_widen_t *w, int64_t first, int64_t end);
+/* Values and columns that were widened, to the type they were of; columns to EBB_U16, or int32 as they are. */
+void ebb_narrow_values(ebb_value_type_t type, const float *in, int64_t n, void *out);
+void ebb_narrow_columns(ebb_value_type_t type, const int32_t *in, int64_t n, void *out);
 /* Is a column in the planes not below cols? */
 bool ebb_columns_beyond(ebb_elem_t elem, const uint8_t *plane, int64_t stride, int64_t n, int64_t cols);
 

@@ -1,11 +1,12 @@
-/* Rows out of byte planes: columns to int32, values to float32. Rows are short and begin anywhere, so each is done in
- * steps of 16 (AVX-512) or 8 (AVX2, NEON) that run past its end into what the next row overwrites; the lines of rows to
- * come are fetched meanwhile, into the second-level cache (see loader/copy.c). Every version gives the same bits. */
+/* Rows out of byte planes: columns to int32 and values to float32, or to elements as they are stored. Rows are short
+ * and begin anywhere, so each is done in steps of up to 64 bytes that run past its end into what the next row
+ * overwrites; the lines of rows to come are fetched meanwhile, into the second-level cache (see loader/copy.c). Every
+ * version gives the same bits. */
 #include "shard/layout.h"
 #include "shard/planes.h"
 #include "shard/stored.h"
 
-enum { FETCHED = 24576, LEAST_AHEAD = 3, MOST_AHEAD = 48, FETCH_BYTES = 1024, PUT_AHEAD = 128 };
+enum { FETCHED = 24576, LEAST_AHEAD = 3, MOST_AHEAD = 48, FETCH_BYTES = 1024, PUT_AHEAD = 512 };
 
 /* Rows to look ahead, so that the fetched lines stay in cache until they are needed. */
 static int64_t rows_ahead(const ebb_widen_t *w)
@@ -45,7 +46,7 @@ static inline void fetch_row(const ebb_widen_t *w, int64_t r)
                 fetch_row(w, r + ahead);                                                                               \
             for (int64_t i = 0; p && i < n; i += (width)) {                                                            \
                 if ((width) > 1)                                                                                       \
-                    __builtin_prefetch(out + i + PUT_AHEAD, 1, 3);                                                     \
+                    __builtin_prefetch((char *)(out + i) + PUT_AHEAD, 1, 3);                                           \
                 step;                                                                                                  \
             }                                                                                                          \
         }                                                                                                              \
@@ -83,6 +84,28 @@ static void rows_portable(const ebb_widen_t *w, int64_t first, int64_t end)
         ROWS(float, 1, out[i] = half_to_float((uint16_t)two(p + i, s)));
     else
         ROWS(uint32_t, 1, out[i] = four(p + i, s));
+}
+
+/* How elements are put as they are stored: one plane, two, or one of u16 columns whose other is all 0. The rest is four
+ * bytes wide, as what is widened. */
+typedef enum put { PUT_WIDE, PUT_BYTES, PUT_SHORTS, PUT_LOW } put_t;
+
+static put_t put_of(const ebb_widen_t *w)
+{
+    size_t size = ebb_widen_size(w);
+    if (size == 1)
+        return PUT_BYTES;
+    return size == 4 ? PUT_WIDE : w->columns == 1 ? PUT_LOW : PUT_SHORTS;
+}
+
+static void stored_portable(const ebb_widen_t *w, put_t put, int64_t first, int64_t end)
+{
+    if (put == PUT_BYTES)
+        ROWS(uint8_t, 1, (void)s; out[i] = p[i]);
+    else if (put == PUT_SHORTS)
+        ROWS(uint16_t, 1, out[i] = (uint16_t)two(p + i, s));
+    else
+        ROWS(uint16_t, 1, (void)s; out[i] = p[i]);
 }
 
 #if defined(__x86_64__)
@@ -134,6 +157,21 @@ static AVX2 void rows_avx2(const ebb_widen_t *w, int64_t first, int64_t end)
         ROWS(uint32_t, 8, PUT8(quad8(p + i, s)));
 }
 
+static AVX2 inline __m256i low16(const uint8_t *p)
+{
+    return _mm256_cvtepu8_epi16(_mm_loadu_si128((const void *)p));
+}
+
+static AVX2 void stored_avx2(const ebb_widen_t *w, put_t put, int64_t first, int64_t end)
+{
+    if (put == PUT_BYTES)
+        ROWS(uint8_t, 32, (void)s; PUT8(_mm256_loadu_si256((const void *)(p + i))));
+    else if (put == PUT_SHORTS)
+        ROWS(uint16_t, 16, PUT8(_mm256_or_si256(low16(p + i), _mm256_slli_epi16(low16(p + i + s), 8))));
+    else
+        ROWS(uint16_t, 16, (void)s; PUT8(low16(p + i)));
+}
+
 #define PUT16(v)  _mm512_storeu_si512(out + i, v)
 #define PUT16F(v) _mm512_storeu_ps(out + i, v)
 
@@ -176,7 +214,32 @@ static AVX512 void rows_avx512(const ebb_widen_t *w, int64_t first, int64_t end)
     else
         ROWS(uint32_t, 16, PUT16(quad16(p + i, s)));
 }
+
+static AVX512 inline __m512i low32(const uint8_t *p)
+{
+    return _mm512_cvtepu8_epi16(_mm256_loadu_si256((const void *)p));
+}
+
+static AVX512 void stored_avx512(const ebb_widen_t *w, put_t put, int64_t first, int64_t end)
+{
+    if (put == PUT_BYTES)
+        ROWS(uint8_t, 64, (void)s; PUT16(_mm512_loadu_si512(p + i)));
+    else if (put == PUT_SHORTS)
+        ROWS(uint16_t, 32, PUT16(_mm512_or_si512(low32(p + i), _mm512_slli_epi16(low32(p + i + s), 8))));
+    else
+        ROWS(uint16_t, 32, (void)s; PUT16(low32(p + i)));
+}
 #elif defined(__aarch64__)
+static void stored_neon(const ebb_widen_t *w, put_t put, int64_t first, int64_t end)
+{
+    if (put == PUT_BYTES)
+        ROWS(uint8_t, 16, (void)s; vst1q_u8(out + i, vld1q_u8(p + i)));
+    else if (put == PUT_SHORTS)
+        ROWS(uint16_t, 8, vst1q_u16(out + i, pair8(p + i, p + i + s)));
+    else
+        ROWS(uint16_t, 8, (void)s; vst1q_u16(out + i, vmovl_u8(vld1_u8(p + i))));
+}
+
 static void rows_neon(const ebb_widen_t *w, int64_t first, int64_t end)
 {
     if (w->columns == 1)
@@ -215,7 +278,30 @@ bool ebb_widen_possible(ebb_elem_t elem)
            elem == EBB_ELEM_F16 || elem == EBB_ELEM_F32;
 }
 
-void ebb_widen_rows(const ebb_widen_t *w, int64_t first, int64_t end)
+size_t ebb_widen_size(const ebb_widen_t *w)
+{
+    bool narrow = w->stored && (w->columns == 0 || w->elem == EBB_ELEM_U16);
+    return narrow ? ebb_elem_size(w->elem) : 4;
+}
+
+static void stored_rows(const ebb_widen_t *w, put_t put, int64_t first, int64_t end)
+{
+#if defined(__x86_64__)
+    int level = ebb_codec_level_now();
+    if (level == 2)
+        stored_avx512(w, put, first, end);
+    else if (level == 1)
+        stored_avx2(w, put, first, end);
+    else
+#elif defined(__aarch64__)
+    if (ebb_codec_level_now() > 0)
+        stored_neon(w, put, first, end);
+    else
+#endif
+        stored_portable(w, put, first, end);
+}
+
+static void wide_rows(const ebb_widen_t *w, int64_t first, int64_t end)
 {
 #if defined(__x86_64__)
     int level = ebb_codec_level_now();
@@ -230,6 +316,15 @@ void ebb_widen_rows(const ebb_widen_t *w, int64_t first, int64_t end)
     else
 #endif
         rows_portable(w, first, end);
+}
+
+void ebb_widen_rows(const ebb_widen_t *w, int64_t first, int64_t end)
+{
+    put_t put = put_of(w);
+    if (put == PUT_WIDE)
+        wide_rows(w, first, end);
+    else
+        stored_rows(w, put, first, end);
 }
 
 /* ---- columns ---- */

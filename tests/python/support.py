@@ -64,6 +64,16 @@ def long():
     return _pack("long", f"{WORK.name}/x4.npy")
 
 
+def whole_numbers(sparse):
+    """Values of a byte, as pixels and counts are."""
+    rng = np.random.default_rng(9)
+    x = rng.integers(0, 256, size=(ROWS, 40)) * (rng.random((ROWS, 40)) < (0.3 if sparse else 1))
+    np.save(f"{WORK.name}/x5.npy", x.astype(np.uint8))
+    np.save(f"{WORK.name}/y5.npy", rng.integers(0, 3, size=ROWS))
+    return _pack(f"whole{int(sparse)}", f"{WORK.name}/x5.npy", "--target", f"{WORK.name}/y5.npy",
+                 *(["--sparse"] if sparse else []))
+
+
 def without_targets():
     np.save(f"{WORK.name}/x3.npy", np.arange(ROWS * 3, dtype=np.float32).reshape(ROWS, 3))
     return _pack("bare", f"{WORK.name}/x3.npy")

@@ -101,8 +101,8 @@ class Arrays(unittest.TestCase):
             batch = next(iter(ebb.Loader(path, batch=100, lanes=5)))
             record = self.record(batch)
             pairs = [(batch.rows, record.row), (batch.y, record.label or record.y), (batch.weight, record.weight),
-                     (batch.indptr, record.rowptr), (batch.indices, record.col), (batch.data, record.val),
-                     (None if batch.sparse else batch.x, record.x)]
+                     (batch.indptr, record.rowptr), (batch.indices, record.columns),
+                     (batch.data if batch.sparse else batch.x, record.values)]
             for array, address in pairs:
                 self.assertEqual(None if array is None else array.ctypes.data, address)
 
@@ -111,8 +111,8 @@ class Arrays(unittest.TestCase):
         batch = next(iter(ebb.Loader(s.sparse(), batch=100, lanes=5)))
         record = self.record(batch)
         self.assertIsInstance(batch.x, scipy.sparse.csr_matrix)
-        self.assertEqual(batch.x.data.ctypes.data, record.val)
-        self.assertEqual(batch.x.indices.ctypes.data, record.col)
+        self.assertEqual(batch.x.data.ctypes.data, record.values)
+        self.assertEqual(batch.x.indices.ctypes.data, record.columns)
         self.assertEqual(batch.x.indptr.tolist(), batch.indptr.tolist())
         self.assertIs(batch.x, batch.x)
         ones = batch.x @ np.ones(300, np.float32)
@@ -128,6 +128,32 @@ class Arrays(unittest.TestCase):
             mine.rows[0] = 7
             mine.y[0] = 1
             self.assertNotEqual(mine.rows.ctypes.data, batch.rows.ctypes.data)
+
+    def test_batches_as_stored_have_the_types_of_the_shards_and_the_same_numbers(self):
+        for path, columns, values in ((s.whole_numbers(True), np.uint16, np.uint8), (s.whole_numbers(False), None, np.uint8),
+                                      (s.sparse(), np.uint16, np.float32), (s.dense(), None, np.float32)):
+            wide = ebb.Loader(path, batch=100, lanes=5)
+            for epoch in range(2):
+                for b, want in zip(ebb.Loader(path, batch=100, lanes=5, values="stored"), wide):
+                    record = self.record(want) and self.record(b)
+                    self.assertEqual((b.rows.tolist(), b.y.tolist()), (want.rows.tolist(), want.y.tolist()))
+                    array, wanted = (b.data, want.data) if b.sparse else (b.x, want.x)
+                    self.assertEqual((array.dtype, wanted.dtype), (values, np.float32))
+                    self.assertEqual(array.ctypes.data, record.values)
+                    np.testing.assert_array_equal(array, wanted)
+                    if b.sparse:
+                        self.assertEqual(b.indices.dtype, columns)
+                        self.assertEqual(b.indices.ctypes.data, record.columns)
+                        np.testing.assert_array_equal(b.indices, want.indices)
+                    self.assertEqual(raw(b.copy()), raw(b))
+
+    @needs_scipy
+    def test_a_scipy_matrix_of_stored_bytes_is_one_of_bytes(self):
+        both = (ebb.Loader(s.whole_numbers(True), batch=100, lanes=5, values=values) for values in ("stored", "float"))
+        for b, want in zip(*both):
+            self.assertEqual(b.x.dtype, np.uint8)
+            self.assertEqual(b.x.data.ctypes.data, b.data.ctypes.data)
+            np.testing.assert_array_equal(b.x.toarray(), want.x.toarray())
 
     def test_dense_rows_are_those_of_the_source(self):
         x, y = np.load(f"{s.WORK.name}/x.npy") if s.dense() else None, np.load(f"{s.WORK.name}/y.npy")
@@ -290,6 +316,12 @@ class Data(unittest.TestCase):
         plain = next(iter(ebb.Loader(s.dense(), batch=100, lanes=5)))
         twice = next(iter(ebb.Loader(s.dense(), batch=100, lanes=5, scale=2)))
         np.testing.assert_array_equal(twice.x, plain.x * 2)
+
+    def test_stored_values_are_not_transformed(self):
+        with self.assertRaisesRegex(ebb.InvalidError, "batches of floats"):
+            ebb.Loader(s.dense(), batch=100, lanes=5, values="stored", log1p=True)
+        with self.assertRaisesRegex(ebb.InvalidError, '"float" or "stored"'):
+            ebb.Loader(s.dense(), batch=100, lanes=5, values="bytes")
 
     def test_a_foreign_file_is_read_as_it_is(self):
         folder = t.shared("pbmc68k-h5ad")

@@ -52,6 +52,18 @@ class Tensors(unittest.TestCase):
                 self.assertEqual(got.weight is None, batch.weight is None)
                 self.assertEqual(got.rows.tolist(), batch.rows.tolist())
 
+    def test_of_stored_bytes_they_are_bytes_and_as_good(self):
+        for sparse in (False, True):
+            path = s.whole_numbers(sparse)
+            both = (ebb.Loader(path, **OPTIONS, values=values) for values in ("stored", "float"))
+            for batch, wanted in zip(*both):
+                x, want = batch.torch().x, wanted.torch().x
+                self.assertEqual(x.dtype, torch.uint8)
+                inner = x.values() if sparse else x
+                self.assertEqual(inner.data_ptr(), (batch.data if sparse else batch.x).ctypes.data)
+                x, want = (x.float().to_dense(), want.to_dense()) if sparse else (x.float(), want)
+                self.assertTrue(torch.equal(x, want))
+
     def test_they_keep_the_batch_and_give_it_back(self):
         gc.disable()
         try:

@@ -32,11 +32,13 @@ def writable(array):
 class Batch:
     """Some rows of a data set.
 
-    x        scipy.sparse.csr_matrix, or a dense float32 array of (rows, columns)
+    x        scipy.sparse.csr_matrix, or a dense array of (rows, columns); of float32, or of the values' stored type where
+             the loader was asked for that
     y        class numbers (int32), or real targets (float32; two-dimensional where there are several); None: no targets
     weight   float32 per row, or None where the data set has none
     rows     numbers of the rows within the data set (int64)
-    indptr, indices, data   the same rows as x in CSR form, as libebb has them (int64, int32, float32); None when dense
+    indptr, indices, data   the same rows as x in CSR form, as libebb has them (int64, int32, float32; stored: int64,
+             uint16 up to 65,536 columns, the values' type); None when dense
     lanes    array with fields lane, first, n: which rows of the batch are of which lane; None unless of a loader
     epoch, step             where in the order it comes, None unless of a loader
     global_rows             rows that all ranks have in this step
@@ -77,6 +79,10 @@ class Batch:
         np = numpy()
         return self.indptr.astype(np.int32) if len(self.data) <= np.iinfo(np.int32).max else self.indptr
 
+    def _wide_indices(self):
+        """Columns of 32 bits: what SciPy and PyTorch take; the same array where it has them."""
+        return self.indices.astype(numpy().int32, copy=False)
+
     @property
     def x(self):
         if self._x is None:
@@ -86,7 +92,7 @@ class Batch:
                 raise ImportError("batch.x of sparse data is a SciPy matrix, and SciPy is not here: apt install "
                                   "python3-scipy, or pip install scipy; batch.indptr, .indices and .data need only "
                                   "NumPy, batch.torch() only PyTorch") from None
-            self._x = csr_matrix((self.data, self.indices, self._narrow_indptr()), shape=self.shape, copy=False)
+            self._x = csr_matrix((self.data, self._wide_indices(), self._narrow_indptr()), shape=self.shape, copy=False)
         return self._x
 
     def torch(self):
@@ -113,10 +119,11 @@ def leased(record, info, owner, global_rows):
     several = (n, info.target_cols) if info.target_cols > 1 else (n,)
     csr = dense = None
     if info.sparse:
-        csr = (view(record.rowptr, (n + 1,), np.int64, owner), view(record.col, (nnz,), np.int32, owner),
-               view(record.val, (nnz,), np.float32, owner))
+        csr = (view(record.rowptr, (n + 1,), np.int64, owner),
+               view(record.columns, (nnz,), dtype_of(record.column_type), owner),
+               view(record.values, (nnz,), dtype_of(record.value_type), owner))
     else:
-        dense = view(record.x, (n, info.cols), np.float32, owner)
+        dense = view(record.values, (n, info.cols), dtype_of(record.value_type), owner)
     y = None
     if info.target:
         y = view(record.label, (n,), np.int32, owner) if record.label else view(record.y, several, np.float32, owner)
@@ -125,6 +132,12 @@ def leased(record, info, owner, global_rows):
     return Batch(info.cols, view(record.row, (n,), np.int64, owner), y,
                  view(record.weight, (n,), np.float32, owner) if info.weighted else None, csr, dense, lanes,
                  record.epoch, record.step, global_rows)
+
+
+def dtype_of(value_type):
+    """NumPy's type for an ebb_value_type_t: "u8" is uint8."""
+    name = _library.lib.ebb_value_type_name(value_type).decode()
+    return numpy().dtype(f"{name[0]}{int(name[1:]) // 8}")
 
 
 def lane_rows():

@@ -154,11 +154,11 @@ Order = _struct("ebb_order_t", rows=c_int64, lanes=c_int32, batch=c_int64, block
 Cursor = _struct("ebb_cursor_t", seed=c_uint64, epoch=c_int64, step=c_int64, data_hash=c_uint8 * 16)
 Transform = _struct("ebb_transform_t", row_sum=c_float, log1p=c_bool, row_l2=c_bool, scale=c_float)
 Options = _struct("ebb_loader_options_t", order=Order, transform=Transform, lanes=POINTER(c_int32), n_lanes=c_int32,
-                  threads=c_int, memory_bytes=c_int64, depth=c_int, skip_corrupt=c_bool)
+                  threads=c_int, memory_bytes=c_int64, depth=c_int, stored=c_bool, skip_corrupt=c_bool)
 LaneRows = _struct("ebb_lane_rows_t", lane=c_int32, first=c_int64, n=c_int64)
 BatchRecord = _struct("ebb_batch_t", epoch=c_int64, step=c_int64, rows=c_int64, nnz=c_int64, n_lanes=c_int32,
-                      lanes=c_void_p, rowptr=c_void_p, col=c_void_p, val=c_void_p, x=c_void_p, label=c_void_p,
-                      y=c_void_p, weight=c_void_p, row=c_void_p)
+                      lanes=c_void_p, rowptr=c_void_p, column_type=c_int, value_type=c_int, columns=c_void_p,
+                      values=c_void_p, label=c_void_p, y=c_void_p, weight=c_void_p, row=c_void_p)
 Stats = _struct("ebb_loader_stats_t", rows=c_int64, nnz=c_int64, batches=c_int64, bytes_read=c_int64,
                 bytes_decoded=c_int64, stall_ns=c_int64, memory_bytes=c_int64, allocations=c_int64, rows_skipped=c_int64)
 

@@ -23,7 +23,7 @@ from ._batch import writable
 from ._loader import Loader
 
 TorchBatch = namedtuple("TorchBatch", "x y weight rows global_rows")
-TorchBatch.__doc__ = """A batch as tensors: x sparse CSR or dense (float32), y class numbers (int64) or reals (float32),
+TorchBatch.__doc__ = """A batch as tensors: x sparse CSR or dense (float32, or values="stored"'s type), y class numbers (int64) or reals (float32),
 weight and row numbers; None for what the data set has not. global_rows: rows of the step in all ranks."""
 
 
@@ -35,12 +35,12 @@ def tensor(array):
 def tensors(batch):
     """A TorchBatch over the memory of an ebb.Batch.
 
-    Copied are only the row pointers, narrowed to the columns' 32 bits because PyTorch wants one index type, and class
-    numbers, widened to the 64 bits that its losses want.
+    Copied are only the row pointers, narrowed to the columns' 32 bits because PyTorch wants one index type, columns that
+    are stored in 16 bits, widened to them, and class numbers, widened to the 64 bits that its losses want.
     """
     if batch.sparse:
         indptr = batch._narrow_indptr()
-        indices = tensor(batch.indices)
+        indices = tensor(batch._wide_indices())
         x = torch.sparse_csr_tensor(tensor(indptr), indices if indptr.itemsize == 4 else indices.long(),
                                     tensor(batch.data), size=batch.shape, check_invariants=False)
     else:

@@ -62,6 +62,25 @@ static void check_rows(const ebb_widen_t *w, const int64_t *at, const uint8_t *p
     ebb_codec_level(2);
 }
 
+/* Elements as they are stored: all their bytes, one element after another. */
+static void check_stored(ebb_widen_t w, const int64_t *at, const uint8_t *planes, int level)
+{
+    size_t size = ebb_elem_size(w.elem);
+    uint8_t *out = w.out;
+    w.stored = true;
+    assert_true(ebb_widen_size(&w) == size);
+    memset(out, 0x5a, (size_t)w.to[ROWS] * size + EBB_STORED_SLACK + 1);
+    ebb_codec_level(level);
+    for (int64_t r = 0; r < ROWS; r += 40)
+        ebb_widen_rows(&w, r, r + 40);
+    ebb_codec_level(2);
+    for (int64_t r = 0; r < ROWS; r++)
+        for (int64_t i = 0; w.from[r] && i < w.to[r + 1] - w.to[r]; i++)
+            for (size_t k = 0; k < size; k++)
+                assert_true(out[(size_t)(w.to[r] + i) * size + k] == planes[ELEMENTS * k + (size_t)(at[r] + i)]);
+    assert_true(out[(size_t)w.to[ROWS] * size + EBB_STORED_SLACK] == 0x5a);
+}
+
 static void check_kind(ebb_elem_t elem, int columns, int level)
 {
     size_t bytes = ELEMENTS * ebb_elem_size(elem);
@@ -78,12 +97,14 @@ static void check_kind(ebb_elem_t elem, int columns, int level)
         from[r] = r % 11 == 3 ? NULL : planes + at[r];
         to[r + 1] = to[r] + n;
     }
-    uint32_t *out = malloc((size_t)(to[ROWS] + SLACK) * 4);
-    ebb_widen_t w = {elem, columns, ELEMENTS, n_planes, ROWS, to, from, out};
+    uint32_t *out = malloc((size_t)(to[ROWS] + SLACK) * 4 + 1);
+    ebb_widen_t w = {elem, columns, false, ELEMENTS, n_planes, ROWS, to, from, out};
     check_rows(&w, at, planes, level);
+    check_stored(w, at, planes, level);
     uint8_t *rows = packed(n_planes, from, to);
     w.stride = 0;
     check_rows(&w, at, planes, level);
+    check_stored(w, at, planes, level);
     free(rows);
     free(planes);
     free(out);
@@ -97,6 +118,31 @@ static void rows_are_widened_alike_by_every_instruction_set(void **state)
             check_kind(kinds[k].elem, kinds[k].columns, level);
     }
     assert_false(ebb_widen_possible(EBB_ELEM_F64));
+}
+
+static void narrowed_values_are_those_that_were_widened(void **state)
+{
+    static const ebb_value_type_t types[] = {EBB_F32, EBB_F16, EBB_U8, EBB_I8, EBB_U16, EBB_I16, EBB_I32};
+    static uint8_t stored[4 * 65536], back[4 * 65536];
+    static float wide[65536];
+    for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
+        ebb_elem_t elem = ebb_value_elem(types[t]);
+        size_t size = ebb_elem_size(elem);
+        fill(stored, sizeof stored);
+        for (uint32_t i = 0; i < 65536; i++) {
+            int32_t whole = (int32_t)(i * 511) - (1 << 24);
+            uint16_t all = (uint16_t)i;
+            if (types[t] == EBB_I32)
+                memcpy(stored + 4 * i, &whole, 4);
+            else if (size == 2)
+                memcpy(stored + 2 * i, &all, 2);
+            if (types[t] == EBB_F16 && (i & 0x7c00) == 0x7c00) /* NaNs become quiet */
+                stored[2 * i + 1] |= (uint8_t)((i & 0x3ff) > 0 ? 2 : 0);
+        }
+        assert_true(ebb_take_f32(elem, false, stored, 65536, 0, 65536, wide));
+        ebb_narrow_values(types[t], wide, 65536, back);
+        assert_memory_equal(back, stored, 65536 * size);
+    }
 }
 
 static void columns_take_the_planes_that_their_number_needs(void **state)
@@ -140,6 +186,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_are_widened_alike_by_every_instruction_set),
+        cmocka_unit_test(narrowed_values_are_those_that_were_widened),
         cmocka_unit_test(columns_take_the_planes_that_their_number_needs),
         cmocka_unit_test(columns_out_of_range_are_found),
     };
