@@ -145,6 +145,10 @@ static herr_t device_truncate(H5FD_t *file, hid_t dxpl, hbool_t closing)
 }
 
 static const H5FD_class_t device_class = {
+#if H5_VERSION_GE(1, 13, 0)
+    .version = H5FD_CLASS_VERSION,
+    .value = (H5FD_class_value_t)511, /* of those for drivers that are registered nowhere */
+#endif
     .name = "ebb_checkpoint",
     .maxaddr = INT64_MAX,
     .fc_degree = H5F_CLOSE_STRONG,
@@ -164,10 +168,13 @@ static const H5FD_class_t device_class = {
 hid_t ebb_ckpt_file_access(ebb_ckpt_device_t info)
 {
     static hid_t driver = H5I_INVALID_HID;
-    hid_t fapl = H5Pcreate(H5P_FILE_ACCESS);
     if (driver < 0)
         driver = H5FDregister(&device_class);
-    H5Pset_driver(fapl, driver, &info);
+    hid_t fapl = H5Pcreate(H5P_FILE_ACCESS);
+    if (driver < 0 || H5Pset_driver(fapl, driver, &info) < 0) { /* libhdf5's own driver would write to a file */
+        H5Pclose(fapl);
+        return H5I_INVALID_HID;
+    }
     H5Pset_libver_bounds(fapl, H5F_LIBVER_V110, H5F_LIBVER_V110); /* metadata with checksums */
     return fapl;
 }

@@ -40,7 +40,7 @@ typedef struct device_info {
     int64_t *end; /* image: bytes of the file so far */
 } ebb_ckpt_device_t;
 
-/* Access properties that make libhdf5 use the descriptor; close them. */
+/* Access properties that make libhdf5 use the descriptor; close them. Negative when libhdf5 refuses the driver. */
 hid_t ebb_ckpt_file_access(ebb_ckpt_device_t info);
 
 /* XXH3 of bytes HEAD .. end. */

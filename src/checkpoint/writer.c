@@ -338,6 +338,8 @@ static ebb_status_t seal(ebb_ckpt_writer_t *w, const ebb_ckpt_index_t *index)
     if (!w->image) {
         EBB_TRY(ebb_ckpt_file_bytes(w->fd, w->tmp, &w->bytes));
         EBB_TRY(ebb_ckpt_hash_body(w->fd, w->tmp, w->bytes, index, &xxh3));
+    } else if (w->bytes < HEAD || w->bytes > w->room) {
+        return EBB_FAIL(EBB_EBUG, "libhdf5 made a checkpoint of %" PRId64 " bytes in %" PRId64, w->bytes, w->room);
     } else {
         xxh3 = XXH3_64bits(w->image + HEAD, (size_t)w->bytes - HEAD);
     }
