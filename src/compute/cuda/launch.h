@@ -3,7 +3,10 @@
  *
  * A flat kernel computes element `i` of n on its own: KERNEL name(int64_t n, ...) { EACH(i, n) ... }. A block kernel
  * shares memory within a block and is written in phases: EACH_THREAD(t) { ... } BARRIER; what one phase leaves for the
- * next lies in SHARED arrays. No kernel adds with atomics, so every result is the same each time. */
+ * next lies in SHARED arrays. No kernel adds with atomics, so every result is the same each time.
+ *
+ * On the host a launch only joins the queue of its stream, with its arguments as they are now, and is carried out as
+ * late as anything lets it: what is not waited for has not happened. */
 #ifndef EBB_COMPUTE_CUDA_LAUNCH_H
 #define EBB_COMPUTE_CUDA_LAUNCH_H
 
@@ -13,7 +16,8 @@ enum { FLAT_THREADS = 256, BLOCK_THREADS = 128 };
 
 #ifdef EBB_CUDA_DOUBLE
 
-#include <atomic>
+#include <functional>
+#include <tuple>
 
 #define KERNEL static void
 #define DEVICE static inline
@@ -22,18 +26,27 @@ struct double_place {
     int64_t index;
 };
 extern thread_local double_place ebb_double_place;
-#define EACH(i, n)                for (int64_t i = 0; i < (n); i++)
-#define BLOCK_INDEX               (ebb_double_place.index)
-#define EACH_THREAD(t)            for (int t = 0; t < BLOCK_THREADS; t++)
-#define BARRIER                   ((void)0)
-#define LAUNCH(kernel, n, x, ...) kernel((n), __VA_ARGS__)
-#define LAUNCH_BLOCKS(kernel, blocks, x, ...)                                                                          \
-    do {                                                                                                               \
-        for (int64_t block_ = 0; block_ < (blocks); block_++) {                                                        \
-            ebb_double_place.index = block_;                                                                           \
-            kernel(__VA_ARGS__);                                                                                       \
-        }                                                                                                              \
-    } while (0)
+#define EACH(i, n)                            for (int64_t i = 0; i < (n); i++)
+#define BLOCK_INDEX                           (ebb_double_place.index)
+#define EACH_THREAD(t)                        for (int t = 0; t < BLOCK_THREADS; t++)
+#define BARRIER                               ((void)0)
+#define LAUNCH(kernel, n, x, ...)             ebb_double_launch((x)->stream, 1, kernel, (int64_t)(n), __VA_ARGS__)
+#define LAUNCH_BLOCKS(kernel, blocks, x, ...) ebb_double_launch((x)->stream, (blocks), kernel, __VA_ARGS__)
+
+struct double_stream;
+void ebb_double_enqueue(struct double_stream *stream, std::function<void()> work);
+
+template <typename... P, typename... A>
+static void ebb_double_launch(struct double_stream *stream, int64_t blocks, void (*kernel)(P...), A... args)
+{
+    std::tuple<P...> now(args...);
+    ebb_double_enqueue(stream, [=] {
+        for (int64_t block = 0; block < blocks; block++) {
+            ebb_double_place.index = block;
+            std::apply(kernel, now);
+        }
+    });
+}
 
 DEVICE void or_bits(uint64_t *word, uint64_t bits)
 {

@@ -1,6 +1,10 @@
 /* A double of the CUDA runtime on host memory, for tests: what the backend calls, and nothing more. Under
  * AddressSanitizer its memory is poisoned, so that the host meets an error where it touches what a GPU would keep from
- * it; the kernels, built without the sanitiser, may. Streams are in order and done at once. */
+ * it; the kernels, built without the sanitiser, may.
+ *
+ * Streams are in order and as late as CUDA allows: what is put into one is carried out when it is waited for, by the
+ * host, by another stream's event or by whatever synchronises the device; copies from memory that is not pinned take
+ * what is there at once. So work that relies on a wait that nobody wrote sees memory as it was before. */
 #ifndef EBB_TESTS_CUDA_RUNTIME_H
 #define EBB_TESTS_CUDA_RUNTIME_H
 
@@ -25,6 +29,7 @@ typedef enum cudaError {
 } cudaError_t;
 typedef enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice } cudaMemcpyKind;
 typedef struct double_stream *cudaStream_t;
+typedef struct double_event *cudaEvent_t;
 typedef struct cudaDeviceProp {
     char name[256];
     size_t totalGlobalMem;
@@ -33,7 +38,7 @@ typedef struct cudaDeviceProp {
         char bytes[16];
     } uuid;
 } cudaDeviceProp;
-enum { cudaStreamNonBlocking = 1 };
+enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2 };
 
 #ifdef __cplusplus
 extern "C" {
@@ -59,6 +64,11 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
 cudaError_t cudaStreamQuery(cudaStream_t stream);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags);
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
+cudaError_t cudaEventSynchronize(cudaEvent_t event);
+cudaError_t cudaEventDestroy(cudaEvent_t event);
 #ifdef __cplusplus
 }
 #endif

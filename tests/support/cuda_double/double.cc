@@ -5,6 +5,9 @@
 #include "compute/cuda/cuda.h"
 
 #include <atomic>
+#include <deque>
+#include <map>
+#include <mutex>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -82,11 +85,6 @@ cudaError_t cudaSetDevice(int device)
                                                                                            : cudaErrorInvalidDevice);
 }
 
-cudaError_t cudaDeviceSynchronize(void)
-{
-    return cudaSuccess;
-}
-
 cudaError_t cudaRuntimeGetVersion(int *version)
 {
     *version = CUDART_VERSION;
@@ -96,6 +94,48 @@ cudaError_t cudaRuntimeGetVersion(int *version)
 cudaError_t cudaDriverGetVersion(int *version)
 {
     *version = CUDART_VERSION;
+    return cudaSuccess;
+}
+
+/* ---- queues ---- */
+
+struct double_stream {
+    std::deque<std::function<void()>> todo;
+    size_t done; /* so far */
+};
+
+static std::recursive_mutex lock; /* of all that follows, also while work is carried out */
+static std::vector<cudaStream_t> streams;
+static std::map<char *, size_t> pinned;
+
+void ebb_double_enqueue(cudaStream_t stream, std::function<void()> work)
+{
+    std::lock_guard<std::recursive_mutex> hold(lock);
+    stream->todo.push_back(std::move(work));
+}
+
+static void carry_out_until(cudaStream_t stream, size_t end)
+{
+    std::lock_guard<std::recursive_mutex> hold(lock);
+    while (stream->done < end) {
+        std::function<void()> work = std::move(stream->todo.front());
+        stream->todo.pop_front();
+        work();
+        stream->done++;
+    }
+}
+
+static void carry_out(cudaStream_t stream)
+{
+    std::lock_guard<std::recursive_mutex> hold(lock);
+    carry_out_until(stream, stream->done + stream->todo.size());
+}
+
+cudaError_t cudaDeviceSynchronize(void)
+{
+    std::lock_guard<std::recursive_mutex> hold(lock);
+    for (cudaStream_t stream : streams)
+        carry_out(stream);
     return cudaSuccess;
 }
 
@@ -125,6 +165,7 @@ cudaError_t cudaFree(void *ptr)
 {
     if (!ptr)
         return cudaSuccess;
+    (void)cudaDeviceSynchronize();
     char *block = (char *)ptr - HEADER;
     size_t bytes;
     memcpy(&bytes, block, sizeof bytes);
@@ -137,14 +178,27 @@ cudaError_t cudaFree(void *ptr)
 
 cudaError_t cudaMallocHost(void **ptr, size_t bytes)
 {
+    std::lock_guard<std::recursive_mutex> hold(lock);
     *ptr = calloc(1, bytes);
+    if (*ptr)
+        pinned[(char *)*ptr] = bytes;
     return note(*ptr ? cudaSuccess : cudaErrorMemoryAllocation);
 }
 
 cudaError_t cudaFreeHost(void *ptr)
 {
+    (void)cudaDeviceSynchronize();
+    std::lock_guard<std::recursive_mutex> hold(lock);
+    pinned.erase((char *)ptr);
     free(ptr);
     return cudaSuccess;
+}
+
+static bool is_pinned(const void *ptr)
+{
+    std::lock_guard<std::recursive_mutex> hold(lock);
+    auto after = pinned.upper_bound((char *)ptr);
+    return after != pinned.begin() && (char *)ptr < std::prev(after)->first + std::prev(after)->second;
 }
 
 cudaError_t cudaMemGetInfo(size_t *spare, size_t *all)
@@ -154,62 +208,124 @@ cudaError_t cudaMemGetInfo(size_t *spare, size_t *all)
     return cudaSuccess;
 }
 
-cudaError_t cudaMemset(void *ptr, int value, size_t bytes)
+static void fill(void *ptr, int value, size_t bytes)
 {
     for (volatile char *p = (volatile char *)ptr; bytes > 0; bytes--)
         *p++ = (char)value;
+}
+
+static void move(void *dst, const void *src, size_t bytes)
+{
+    volatile char *to = (volatile char *)dst;
+    for (const volatile char *from = (const volatile char *)src; bytes > 0; bytes--)
+        *to++ = *from++;
+}
+
+cudaError_t cudaMemset(void *ptr, int value, size_t bytes)
+{
+    fill(ptr, value, bytes);
     return cudaSuccess;
 }
 
 cudaError_t cudaMemsetAsync(void *ptr, int value, size_t bytes, cudaStream_t stream)
 {
-    return cudaMemset(ptr, value, bytes);
+    ebb_double_enqueue(stream, [=] { fill(ptr, value, bytes); });
+    return cudaSuccess;
 }
 
 cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream)
 {
-    volatile char *to = (volatile char *)dst;
-    for (const volatile char *from = (const volatile char *)src; bytes > 0; bytes--)
-        *to++ = *from++;
+    if (kind == cudaMemcpyHostToDevice && !is_pinned(src)) {
+        std::vector<char> now((const char *)src, (const char *)src + bytes);
+        ebb_double_enqueue(stream, [=] { move(dst, now.data(), bytes); });
+        return cudaSuccess;
+    }
+    ebb_double_enqueue(stream, [=] { move(dst, src, bytes); });
+    if (kind == cudaMemcpyDeviceToHost && !is_pinned(dst))
+        carry_out(stream);
     return cudaSuccess;
 }
 
-/* ---- streams ---- */
-
-struct double_stream {
-    int unused;
-};
+/* ---- streams and events ---- */
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
 {
-    *stream = (cudaStream_t)calloc(1, sizeof **stream);
+    std::lock_guard<std::recursive_mutex> hold(lock);
+    *stream = new double_stream();
+    streams.push_back(*stream);
     return cudaSuccess;
+}
+
+/* A wait for the device, at which it may turn out to be lost. */
+static cudaError_t waited(void)
+{
+    static std::atomic<size_t> waits;
+    size_t fatal = setting("EBB_DOUBLE_LOST", 0);
+    return fatal > 0 && waits.fetch_add(1) + 1 >= fatal ? note(cudaErrorECCUncorrectable) : cudaSuccess;
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
-    static std::atomic<size_t> waits;
-    size_t fatal = setting("EBB_DOUBLE_LOST", 0);
-    if (fatal > 0 && waits.fetch_add(1) + 1 >= fatal)
-        return note(cudaErrorECCUncorrectable);
-    return cudaSuccess;
+    carry_out(stream);
+    return waited();
 }
 
 cudaError_t cudaStreamQuery(cudaStream_t stream)
 {
+    carry_out(stream);
     return cudaSuccess;
 }
 
+/* The stream itself stays: others may wait for what was in it. */
 cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
-    free(stream);
+    carry_out(stream);
+    return cudaSuccess;
+}
+
+struct double_event {
+    cudaStream_t stream; /* NULL: not recorded */
+    size_t end;          /* of the stream's work when it was */
+};
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
+{
+    *event = new double_event();
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
+{
+    std::lock_guard<std::recursive_mutex> hold(lock);
+    *event = double_event{stream, stream->done + stream->todo.size()};
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags)
+{
+    double_event now = *event;
+    if (now.stream)
+        ebb_double_enqueue(stream, [=] { carry_out_until(now.stream, now.end); });
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t event)
+{
+    if (event->stream)
+        carry_out_until(event->stream, event->end);
+    return waited();
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event)
+{
+    delete event;
     return cudaSuccess;
 }
 
 /* ---- cuBLAS ---- */
 
 struct double_blas {
-    int unused;
+    cudaStream_t stream;
 };
 
 const char *cublasGetStatusString(cublasStatus_t status)
@@ -231,6 +347,7 @@ cublasStatus_t cublasDestroy(cublasHandle_t handle)
 
 cublasStatus_t cublasSetStream(cublasHandle_t handle, cudaStream_t stream)
 {
+    handle->stream = stream;
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -256,21 +373,23 @@ cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t ta, cublasO
                             cublasComputeType_t compute, cublasGemmAlgo_t algorithm)
 {
     float one = *(const float *)alpha, keep = *(const float *)beta;
-    for (int64_t j = 0; j < n; j++)
-        for (int64_t i = 0; i < m; i++) {
-            float sum = 0.0f, *c = (float *)C + j * ldc + i;
-            for (int64_t p = 0; p < k; p++)
-                sum += factor_at(A, ta == CUBLAS_OP_N ? p * lda + i : i * lda + p, type_a, compute) *
-                       factor_at(B, tb == CUBLAS_OP_N ? j * ldb + p : p * ldb + j, type_b, compute);
-            *c = keep == 0.0f ? one * sum : one * sum + keep * *c;
-        }
+    ebb_double_enqueue(handle->stream, [=] {
+        for (int64_t j = 0; j < n; j++)
+            for (int64_t i = 0; i < m; i++) {
+                float sum = 0.0f, *c = (float *)C + j * ldc + i;
+                for (int64_t p = 0; p < k; p++)
+                    sum += factor_at(A, ta == CUBLAS_OP_N ? p * lda + i : i * lda + p, type_a, compute) *
+                           factor_at(B, tb == CUBLAS_OP_N ? j * ldb + p : p * ldb + j, type_b, compute);
+                *c = keep == 0.0f ? one * sum : one * sum + keep * *c;
+            }
+    });
     return CUBLAS_STATUS_SUCCESS;
 }
 
 /* ---- sorting and running sums ---- */
 
-ebb_status_t ebb_cuda_sort(ebb_exec_t *x, int64_t n, int bits, const uint32_t *key, uint32_t *key_sorted,
-                           const int32_t *value, int32_t *value_sorted)
+static void sort(int64_t n, int bits, const uint32_t *key, uint32_t *key_sorted, const int32_t *value,
+                 int32_t *value_sorted)
 {
     enum { DIGIT = 1 << 8 };
     std::vector<uint32_t> k((size_t)n), k2((size_t)n);
@@ -297,13 +416,21 @@ ebb_status_t ebb_cuda_sort(ebb_exec_t *x, int64_t n, int bits, const uint32_t *k
         key_sorted[i] = k[i];
         value_sorted[i] = v[i];
     }
+}
+
+ebb_status_t ebb_cuda_sort(ebb_exec_t *x, int64_t n, int bits, const uint32_t *key, uint32_t *key_sorted,
+                           const int32_t *value, int32_t *value_sorted)
+{
+    ebb_double_enqueue(x->stream, [=] { sort(n, bits, key, key_sorted, value, value_sorted); });
     return EBB_OK;
 }
 
 ebb_status_t ebb_cuda_running_sum(ebb_exec_t *x, int64_t n, const int32_t *in, int32_t *out)
 {
-    int32_t sum = 0;
-    for (int64_t i = 0; i < n; i++)
-        out[i] = sum += in[i];
+    ebb_double_enqueue(x->stream, [=] {
+        int32_t sum = 0;
+        for (int64_t i = 0; i < n; i++)
+            out[i] = sum += in[i];
+    });
     return EBB_OK;
 }
