@@ -20,7 +20,8 @@
 extern "C" {
 #endif
 
-#define EBB_BACKEND_VERSION 2u
+#define EBB_BACKEND_VERSION 3u
+#define EBB_MARKS           4
 
 typedef struct ebb_exec ebb_exec_t;
 
@@ -226,7 +227,8 @@ typedef struct ebb_backend_ops {
      * (rows) or NULL; class_weight (classes) or NULL, for losses with class numbers only. row_loss (rows, host
      * doubles): weighted loss of each row, summed over its outputs; squared is 1/2 (o - y)^2, of which huber is the
      * usual continuation, poisson exp(o) - y o. row_weight (rows, host doubles): weight of each row. dout (rows,width)
-     * or NULL: gradient of the weighted SUM of losses. A label that is no class gives EBB_EDATA with the row. */
+     * or NULL: gradient of the weighted SUM of losses. A label that is no class gives EBB_EDATA with the row, here or
+     * from the next exec_sync. */
     ebb_status_t (*loss)(ebb_exec_t *x, ebb_loss_kind_t kind, float huber_delta, int64_t rows, int64_t width,
                          const float *out, const int32_t *label, const float *y, const float *weight,
                          const float *class_weight, double *row_loss, double *row_weight, float *dout);
@@ -257,6 +259,10 @@ typedef struct ebb_backend_ops {
     /* Host memory from which copies to the device need not wait; NULL: there is none. */
     void *(*host_alloc)(void *dev, size_t bytes);
     void (*host_free)(void *dev, void *ptr);
+    /* Order between contexts: a mark (0 .. EBB_MARKS-1) notes what was given to a context until now; what is given to
+     * x from now on begins after that. A mark never set is passed at once. */
+    ebb_status_t (*exec_mark)(ebb_exec_t *x, int mark);
+    ebb_status_t (*exec_await)(ebb_exec_t *x, const ebb_exec_t *other, int mark);
     /* Of gemm from now on, in all contexts; fp32 at first. */
     ebb_status_t (*set_precision)(void *dev, ebb_precision_t precision);
     /* Rows idx[k] of a table into rows k of val (n, width). */

@@ -138,6 +138,9 @@ EBB_API void ebb_loader_release(ebb_loader_t *loader, const ebb_batch_t *batch);
 /* Columns (NULL: none) and values of entries [first, first + n), of dense rows counted on from one to the next, as
  * int32 and float32: for who takes batches as they are stored, to widen what is computed next, while it is in cache. */
 EBB_API void ebb_batch_widen(const ebb_batch_t *batch, int64_t first, int64_t n, int32_t *col, float *val);
+/* A batch that the acquire after `ahead` others will deliver, also of the next epoch; NULL where it is not ready yet or
+ * damaged. Does not wait and changes nothing: it may be read before it is acquired, until then or until a seek. */
+EBB_API const ebb_batch_t *ebb_loader_peek(ebb_loader_t *loader, int ahead);
 /* Go to (epoch, step): O(1) order work and at most one window per lane of decoding. No batch may be held. */
 EBB_API ebb_status_t ebb_loader_seek(ebb_loader_t *loader, int64_t epoch, int64_t step);
 EBB_API void ebb_loader_cursor(const ebb_loader_t *loader, ebb_cursor_t *cursor);

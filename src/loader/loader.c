@@ -563,6 +563,15 @@ ebb_status_t ebb_loader_acquire(ebb_loader_t *l, const ebb_batch_t **batch_p)
     return status;
 }
 
+const ebb_batch_t *ebb_loader_peek(ebb_loader_t *l, int ahead)
+{
+    pthread_mutex_lock(&l->lock);
+    const ebb_slot_t *slot = find_slot(l, EBB_SLOT_READY, l->next_deliver + ahead);
+    const ebb_batch_t *batch = slot && slot->error.status == EBB_OK ? &slot->batch : NULL;
+    pthread_mutex_unlock(&l->lock);
+    return batch;
+}
+
 void ebb_loader_release(ebb_loader_t *l, const ebb_batch_t *batch)
 {
     if (!batch)

@@ -155,6 +155,7 @@ static ebb_status_t init_local(ebb_run_t *run)
     EBB_TRY(build_model(run));
     EBB_TRY(build_measures(run));
     EBB_TRY(build_loader(run));
+    EBB_TRY(ebb_ahead_create(&run->workers, run->info, run->loader, &run->ahead));
     plan_steps(run);
     EBB_TRY(find_whole_rows(run));
     EBB_TRY(ebb_stage_classes(&run->workers, run->class_weights, run->info->classes, &run->device_class_weights));
@@ -216,6 +217,7 @@ void ebb_run_cleanup(ebb_run_t *run)
     ebb_optim_destroy(run->optim);
     ebb_sync_destroy(run->sync);
     ebb_devices_close(&run->devices);
+    ebb_ahead_destroy(run->ahead);
     ebb_loader_destroy(run->loader);
     ebb_metrics_destroy(run->metrics);
     if (run->have_weights)

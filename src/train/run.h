@@ -5,6 +5,7 @@
 #include <ebb/train.h>
 #include "base/exact.h"
 #include "base/json.h"
+#include "train/ahead.h"
 #include "train/config.h"
 #include "train/devices.h"
 #include "train/scan.h"
@@ -41,6 +42,7 @@ typedef struct ebb_run {
     const ebb_dataset_info_t *info;
     ebb_order_t order;
     ebb_loader_t *loader;
+    ebb_ahead_t *ahead; /* NULL: passes read the loader's batches, or copy what they need */
     ebb_model_t *model;
     const ebb_layout_t *layout;
     ebb_weights_t weights;
@@ -63,6 +65,7 @@ typedef struct ebb_run {
     char weights_sha256[65], optimizer_sha256[65]; /* of that one */
     /* of the current step */
     const ebb_batch_t *batch;
+    const ebb_batch_t *device_batch; /* the same where passes read it, or NULL */
     double grad_norm, lr;
     int64_t bad_lane; /* the least of this rank's lanes whose loss is not finite; INT64_MAX: none */
     /* times, this rank's */

@@ -21,15 +21,20 @@ void ebb_train_stop(void)
     ebb_pulse_leave();
 }
 
-static ebb_input_t input_rows(const ebb_run_t *run, int64_t first, int64_t n)
+static ebb_input_t input_rows(const ebb_run_t *run, const ebb_batch_t *b, int64_t first, int64_t n)
 {
-    const ebb_batch_t *b = run->batch;
     if (!run->info->sparse)
         return (ebb_input_t){.rows = n, .x = b->x + first * run->info->cols};
     return (ebb_input_t){
         .rows = n,
         .sparse = true,
         .csr = {.rows = n, .cols = run->info->cols, .rowptr = b->rowptr + first, .col = b->col, .val = b->val}};
+}
+
+/* Row of x that a lane's row `offset`, row `first` of the batch, is where passes read it. */
+static int64_t row_of(const ebb_run_t *run, int32_t lane, int64_t first, int64_t offset)
+{
+    return run->device_batch && !run->info->sparse ? run->device_batch->lanes[lane - run->lane0].first + offset : first;
 }
 
 /* Threads come with lanes in any order; the least one stays. */
@@ -48,10 +53,10 @@ static ebb_status_t compute_piece(ebb_run_t *run, int thread, int32_t lane, int6
     const ebb_worker_t *me = &run->workers.worker[thread];
     ebb_exec_t *exec = run->workers.exec[thread];
     const ebb_backend_ops_t *ops = run->workers.backend->ops;
-    const ebb_batch_t *b = run->batch;
+    const ebb_batch_t *b = run->device_batch ? run->device_batch : run->batch;
     const ebb_loss_t *loss = ebb_model_loss(run->model);
     ebb_step_words_t *words = &run->words[thread];
-    ebb_piece_t piece = {.in = input_rows(run, first, n),
+    ebb_piece_t piece = {.in = input_rows(run, b, row_of(run, lane, first, offset), n),
                          .cols = run->info->cols,
                          .targets = run->info->target_cols,
                          .label = b->label ? b->label + first : NULL,
@@ -66,7 +71,8 @@ static ebb_status_t compute_piece(ebb_run_t *run, int thread, int32_t lane, int6
                        .step = run->step,
                        .lane = lane,
                        .row0 = offset};
-    EBB_TRY(ebb_stage_rows(&run->workers, thread, &piece));
+    if (!run->device_batch)
+        EBB_TRY(ebb_stage_rows(&run->workers, thread, &piece));
     EBB_TRY(ebb_model_forward(run->model, &pass, &piece.in, me->out));
     EBB_TRY(ops->loss(exec, loss->kind, loss->huber_delta, n, ebb_model_outputs(run->model), me->out, piece.label,
                       piece.y, piece.weight, run->device_class_weights, me->row_loss, me->row_weight, me->dout));
@@ -237,6 +243,16 @@ static ebb_status_t update(ebb_run_t *run, double weight)
     return ebb_sync_gather(run->sync, &run->weights);
 }
 
+/* The batch where passes read it; the next ones follow while they work. */
+static ebb_status_t carry_batch(ebb_run_t *run)
+{
+    run->device_batch = NULL;
+    if (!run->ahead)
+        return EBB_OK;
+    EBB_TRY(ebb_ahead_take(run->ahead, run->batch, &run->device_batch));
+    return ebb_ahead_look(run->ahead);
+}
+
 ebb_status_t ebb_run_step(ebb_run_t *run, bool want_save, const ebb_step_words_t **words_p)
 {
     ebb_pulse_step(run->step);
@@ -252,7 +268,11 @@ ebb_status_t ebb_run_step(ebb_run_t *run, bool want_save, const ebb_step_words_t
     if (status == EBB_OK)
         status = ebb_sync_begin(run->sync);
     if (status == EBB_OK)
+        status = carry_batch(run);
+    if (status == EBB_OK)
         status = ebb_pool_run(run->workers.pool, run->batch->n_lanes, compute_lane, run);
+    if (status == EBB_OK && run->ahead) /* those that were not ready before */
+        status = ebb_ahead_look(run->ahead);
     ebb_pulse_stage("exchanging gradients");
     int64_t before_sync = ebb_now_ns();
     status = agree_on_step(run, status, want_save, words_p);

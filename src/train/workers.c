@@ -37,12 +37,29 @@ static void free_buffers(ebb_workers_t *w)
         w->backend->ops->free(w->backend->dev, me->workspace);
         w->backend->ops->free(w->backend->dev, me->out);
         w->backend->ops->free(w->backend->dev, me->dout);
-        ebb_free(me->row_loss);
-        ebb_free(me->row_weight);
+        if (me->pinned) {
+            w->backend->ops->host_free(w->backend->dev, me->row_loss);
+        } else {
+            ebb_free(me->row_loss);
+        }
         me->workspace = NULL;
         me->out = me->dout = NULL;
         me->row_loss = me->row_weight = NULL;
+        me->pinned = false;
     }
+}
+
+/* Losses and weights of rows, to which a device copies without anybody waiting. */
+static ebb_status_t make_losses(const ebb_workers_t *w, ebb_worker_t *me, int64_t rows)
+{
+    const ebb_backend_ops_t *ops = w->backend->ops;
+    if (!(ops->caps & EBB_CAP_HOST_MEMORY))
+        me->row_loss = ops->host_alloc(w->backend->dev, (size_t)(2 * rows) * sizeof *me->row_loss);
+    me->pinned = me->row_loss != NULL;
+    if (!me->pinned)
+        EBB_TRY(EBB_NEW_ARRAY("row losses", 2 * rows, &me->row_loss));
+    me->row_weight = me->row_loss + rows;
+    return EBB_OK;
 }
 
 static ebb_status_t make_buffers(ebb_workers_t *w, const ebb_model_t *model, int64_t rows)
@@ -55,8 +72,7 @@ static ebb_status_t make_buffers(ebb_workers_t *w, const ebb_model_t *model, int
             ops->alloc(w->backend->dev, (size_t)ebb_model_workspace_bytes(model, rows), "activations", &me->workspace));
         EBB_TRY(ops->alloc(w->backend->dev, outputs, "outputs", (void **)&me->out));
         EBB_TRY(ops->alloc(w->backend->dev, outputs, "output gradients", (void **)&me->dout));
-        EBB_TRY(EBB_NEW_ARRAY("row losses", rows, &me->row_loss));
-        EBB_TRY(EBB_NEW_ARRAY("row weights", rows, &me->row_weight));
+        EBB_TRY(make_losses(w, me, rows));
     }
     return EBB_OK;
 }

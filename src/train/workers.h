@@ -12,8 +12,9 @@ typedef struct ebb_stage ebb_stage_t; /* train/stage.h */
 typedef struct ebb_worker {
     void *workspace;               /* device */
     float *out, *dout;             /* (rows, outputs), device */
-    double *row_loss, *row_weight; /* (rows), host */
-    ebb_stage_t *stage;            /* NULL until needed */
+    double *row_loss, *row_weight; /* (rows), host; pinned where the backend has such memory */
+    bool pinned;
+    ebb_stage_t *stage; /* NULL until needed */
 } ebb_worker_t;
 
 typedef struct ebb_workers {

@@ -123,6 +123,15 @@ def precision(runs):
     runs.go(0, 64, "train.precision: backend cpu computes in fp32", set=["train.precision=bf16", "train.backend=cpu"])
 
 
+def copies_ahead(runs):
+    """Batches are copied ahead of the passes or with them: the same bits over several epochs, from rows of changing length."""
+    want = t.hashes(runs.go(0, 0, env={"EBB_CUDA_COPY_AHEAD": "0"}, set=["train.threads=2"])[0])
+    for ahead, ranks in (("1", 0), ("2", 0), ("2", 3), ("all", 0)):
+        folder, _ = runs.go(ranks, 0, env={"EBB_CUDA_COPY_AHEAD": ahead}, set=["train.threads=2"])
+        if t.hashes(folder) != want:
+            t.fail(f"EBB_CUDA_COPY_AHEAD={ahead} on {ranks} ranks: other bits than without copies ahead")
+
+
 def mixed_kinds(runs):
     each = {1: {"EBB_DOUBLE_KIND": "another GPU"}}
     runs.go(2, 64, "rank 1 computes on another GPU .*equal bits on GPUs of one kind only", {"EBB_DOUBLE_GPUS": "2"}, each=each)
@@ -162,7 +171,7 @@ def nccl_is_missing(runs):
     runs.go(2, 69, "wire nccl_double is not installed", env, ["train.wire=nccl"])
 
 
-CASES = [no_gpu, old_driver, nonsense_in_visible_devices, too_little_memory, which_gpu, one_rank_a_gpu, precision, mixed_kinds, lost_gpu, nccl_fails,
+CASES = [no_gpu, old_driver, nonsense_in_visible_devices, too_little_memory, which_gpu, one_rank_a_gpu, precision, copies_ahead, mixed_kinds, lost_gpu, nccl_fails,
          nccl_is_missing]
 
 

@@ -543,9 +543,9 @@ static void a_label_that_is_no_class_is_named_by_the_first_such_row(void **state
     float out[6 * 3] = {0};
     int32_t label[6] = {0, 2, 1, 3, -1, 0};
     double loss[6], weight[6];
-    assert_int_equal(s->ops->loss(s->x, EBB_LOSS_SOFTMAX_CE, 0, 6, 3, put_floats(s, out, 18),
-                                  put(s, label, sizeof label), NULL, NULL, NULL, loss, weight, NULL),
-                     EBB_EDATA);
+    assert_ok(s->ops->loss(s->x, EBB_LOSS_SOFTMAX_CE, 0, 6, 3, put_floats(s, out, 18), put(s, label, sizeof label),
+                           NULL, NULL, NULL, loss, weight, NULL));
+    assert_int_equal(s->ops->exec_sync(s->x), EBB_EDATA);
     assert_non_null(strstr(ebb_error()->message, "row 3 of the batch has label 3: classes are 0 to 2"));
     ebb_error_clear();
     clear();
@@ -809,6 +809,47 @@ static void memory_comes_zeroed_keeps_what_is_put_in_and_says_when_there_is_none
     clear();
 }
 
+/* Much work on one context, a copy of its result on another: by a mark in between, or (where a stream is known to be
+ * late: the double's) without one, which must not do. */
+static void what_awaits_a_mark_sees_all_that_was_done_before_it(void **state)
+{
+    enum { N = 1 << 22, ROUNDS = 50 };
+    side_t *s = &side[DEV];
+    ebb_exec_t *other;
+    size_t bytes = (size_t)N * sizeof(float);
+    bool late = strcmp(s->ops->name, "cuda") != 0;
+    assert_ok(s->ops->exec_create(s->backend->dev, &other));
+    for (int with_mark = !late; with_mark < 2; with_mark++) {
+        int64_t n = late ? 64 : N;
+        float one = 1, *sum = put(s, &(float){0}, 4), *a, *b, first, last;
+        assert_ok(s->ops->alloc(s->backend->dev, bytes, "test", (void **)&a));
+        assert_ok(s->ops->alloc(s->backend->dev, bytes, "test", (void **)&b));
+        s->ptr[s->n++] = a;
+        s->ptr[s->n++] = b;
+        assert_ok(s->ops->exec_await(other, s->x, 3)); /* never set */
+        for (int i = 0; i < ROUNDS; i++) {
+            assert_ok(s->ops->upload(s->x, sum, &one, sizeof one));
+            assert_ok(s->ops->copy(s->x, b + n - 1, sum, sizeof one));
+            assert_ok(s->ops->copy(s->x, b, sum, sizeof one));
+            assert_ok(s->ops->add(s->x, n, a, b, a));
+        }
+        if (with_mark) {
+            assert_ok(s->ops->exec_mark(s->x, 1));
+            assert_ok(s->ops->exec_await(other, s->x, 1));
+        }
+        assert_ok(s->ops->download(other, &first, a, sizeof first));
+        assert_ok(s->ops->download(other, &last, a + n - 1, sizeof last));
+        assert_ok(s->ops->exec_sync(other));
+        assert_true((first == ROUNDS && last == ROUNDS) == (with_mark == 1));
+        assert_ok(s->ops->exec_sync(s->x));
+        clear();
+    }
+    assert_int_equal(s->ops->exec_mark(s->x, EBB_MARKS), EBB_EINVAL);
+    assert_int_equal(s->ops->exec_await(other, s->x, -1), EBB_EINVAL);
+    ebb_error_clear();
+    s->ops->exec_destroy(other);
+}
+
 static bool driver_is_here(void)
 {
     void *driver = dlopen("libcuda.so.1", RTLD_NOW);
@@ -839,6 +880,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(rows_of_a_table_are_set_and_others_stay),
         cmocka_unit_test(rows_of_a_table_are_got),
         cmocka_unit_test(row_lists_are_added_along_the_tree_by_owner),
+        cmocka_unit_test(what_awaits_a_mark_sees_all_that_was_done_before_it),
     };
     if (strcmp(name, "cuda") == 0 && !driver_is_here()) {
         puts("SKIPPED: no NVIDIA driver with a GPU here");

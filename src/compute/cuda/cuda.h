@@ -40,9 +40,12 @@ struct ebb_exec {
     cublasHandle_t blas;
     slot_t slot[SLOTS];
     room_t blas_room, sort, key, key_sorted, place, place_sorted, source, head, idx, begin, term, fields, partial,
-        answer, lists, meet, first, half_a, half_b;
+        answer, losses, lists, meet, first, half_a, half_b;
     int64_t rows_found; /* by rows_find */
     int64_t *told;      /* pinned: what a kernel tells the host */
+    cudaEvent_t mark[EBB_MARKS];
+    const int32_t *labels; /* of a loss whose verdict on them is under way, or NULL */
+    int64_t classes;
 };
 
 /* An error of the runtime as a status, with what was being done. */
@@ -59,7 +62,10 @@ ebb_status_t ebb_cuda_failed(cudaError_t code, const char *what);
 /* Make the calling thread use the context's device. */
 ebb_status_t ebb_cuda_use(const ebb_exec_t *x);
 ebb_status_t ebb_cuda_room(ebb_exec_t *x, room_t *room, int64_t n, size_t element, const char *what);
-/* Some int64 from device memory, waiting for all before. n: at most 4; they arrive in x->told. */
+/* What is in x->told: row pointers or counts in the first two; the least row whose label is no class; what that starts
+ * from. */
+enum { TOLD_COUNTS, TOLD_BAD = 2, TOLD_NONE, TOLD };
+/* Some int64 from device memory, waiting for all before; they arrive in x->told. */
 ebb_status_t ebb_cuda_tell(ebb_exec_t *x, int64_t first, int64_t n, const int64_t *from);
 
 /* Pairs by key, stable; keys below 2^bits. Running sums, each with its own element. Neither waits. */
@@ -78,6 +84,10 @@ ebb_status_t ebb_cuda_copy(ebb_exec_t *x, void *dst, const void *src, size_t byt
 ebb_status_t ebb_cuda_exec_create(void *dev, ebb_exec_t **x_p);
 ebb_status_t ebb_cuda_exec_sync(ebb_exec_t *x);
 void ebb_cuda_exec_destroy(ebb_exec_t *x);
+ebb_status_t ebb_cuda_exec_mark(ebb_exec_t *x, int mark);
+ebb_status_t ebb_cuda_exec_await(ebb_exec_t *x, const ebb_exec_t *other, int mark);
+/* The verdict on the labels of the last loss, once the context was waited for. */
+ebb_status_t ebb_cuda_judge_labels(ebb_exec_t *x);
 
 ebb_status_t ebb_cuda_gemm(ebb_exec_t *x, bool ta, bool tb, int64_t M, int64_t N, int64_t K, const float *A,
                            int64_t lda, const float *B, int64_t ldb, float beta, float *C, int64_t ldc,

@@ -168,7 +168,7 @@ ebb_status_t ebb_cuda_tell(ebb_exec_t *x, int64_t first, int64_t n, const int64_
 
 /* ---- contexts ---- */
 
-enum { BLAS_ROOM = 32 << 20, TOLD = 4 };
+enum { BLAS_ROOM = 32 << 20 };
 
 static ebb_status_t make_blas(ebb_exec_t *x)
 {
@@ -187,6 +187,9 @@ static ebb_status_t start_context(ebb_exec_t *x)
     EBB_TRY(ebb_cuda_use(x));
     CUDA_TRY(cudaStreamCreateWithFlags(&x->stream, cudaStreamNonBlocking), "making a stream");
     CUDA_TRY(cudaMallocHost((void **)&x->told, TOLD * sizeof *x->told), "pinned memory");
+    x->told[TOLD_NONE] = INT64_MAX;
+    for (cudaEvent_t &mark : x->mark)
+        CUDA_TRY(cudaEventCreateWithFlags(&mark, cudaEventDisableTiming), "making an event");
     EBB_TRY(ebb_cuda_room(x, &x->blas_room, BLAS_ROOM, 1, "work space of cuBLAS"));
     return make_blas(x);
 }
@@ -209,6 +212,27 @@ ebb_status_t ebb_cuda_exec_sync(ebb_exec_t *x)
 {
     EBB_TRY(ebb_cuda_use(x));
     CUDA_TRY(cudaStreamSynchronize(x->stream), "waiting for the GPU");
+    return ebb_cuda_judge_labels(x);
+}
+
+static ebb_status_t check_mark(int mark)
+{
+    return mark >= 0 && mark < EBB_MARKS ? EBB_OK : EBB_FAIL(EBB_EINVAL, "mark %d of a context", mark);
+}
+
+ebb_status_t ebb_cuda_exec_mark(ebb_exec_t *x, int mark)
+{
+    EBB_TRY(check_mark(mark));
+    EBB_TRY(ebb_cuda_use(x));
+    CUDA_TRY(cudaEventRecord(x->mark[mark], x->stream), "marking a stream");
+    return EBB_OK;
+}
+
+ebb_status_t ebb_cuda_exec_await(ebb_exec_t *x, const ebb_exec_t *other, int mark)
+{
+    EBB_TRY(check_mark(mark));
+    EBB_TRY(ebb_cuda_use(x));
+    CUDA_TRY(cudaStreamWaitEvent(x->stream, other->mark[mark], 0), "letting a stream wait for another");
     return EBB_OK;
 }
 
@@ -216,9 +240,9 @@ void ebb_cuda_exec_destroy(ebb_exec_t *x)
 {
     if (!x || ebb_cuda_use(x) != EBB_OK)
         return;
-    room_t *rooms[] = {&x->blas_room, &x->sort, &x->key,   &x->key_sorted, &x->place,  &x->place_sorted, &x->source,
-                       &x->head,      &x->idx,  &x->begin, &x->term,       &x->fields, &x->partial,      &x->answer,
-                       &x->lists,     &x->meet, &x->first, &x->half_a,     &x->half_b};
+    room_t *rooms[] = {&x->blas_room, &x->sort,  &x->key,   &x->key_sorted, &x->place,  &x->place_sorted, &x->source,
+                       &x->head,      &x->idx,   &x->begin, &x->term,       &x->fields, &x->partial,      &x->answer,
+                       &x->losses,    &x->lists, &x->meet,  &x->first,      &x->half_a, &x->half_b};
     if (x->blas)
         (void)cublasDestroy(x->blas);
     for (room_t *room : rooms)
@@ -228,6 +252,9 @@ void ebb_cuda_exec_destroy(ebb_exec_t *x)
         (void)cudaFree(slot.val.ptr);
     }
     (void)cudaFreeHost(x->told);
+    for (cudaEvent_t mark : x->mark)
+        if (mark)
+            (void)cudaEventDestroy(mark);
     if (x->stream)
         (void)cudaStreamDestroy(x->stream);
     free(x);
@@ -281,6 +308,8 @@ static ebb_backend_ops_t make_table(void)
     t.device_info = ebb_cuda_device_info;
     t.host_alloc = ebb_cuda_host_alloc;
     t.host_free = ebb_cuda_host_free;
+    t.exec_mark = ebb_cuda_exec_mark;
+    t.exec_await = ebb_cuda_exec_await;
     t.set_precision = ebb_cuda_set_precision;
     t.get_rows = ebb_cuda_get_rows;
     t.rows_find = ebb_cuda_rows_find;

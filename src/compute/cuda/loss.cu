@@ -164,21 +164,29 @@ KERNEL real_loss_kernel(int64_t rows, problem_t p)
     }
 }
 
-/* Row losses and weights to the host, and the verdict on the labels. */
+/* Row losses and weights to the host, and which label is no class: nothing waits, where the host's memory is pinned. */
 static ebb_status_t fetch(ebb_exec_t *x, const problem_t *p, int64_t rows, double *row_loss, double *row_weight)
 {
     size_t bytes = (size_t)rows * sizeof(double);
+    x->labels = p->classes > 0 ? p->label : NULL;
+    x->classes = p->classes;
+    EBB_TRY(ebb_cuda_download(x, x->told + TOLD_BAD, p->bad, sizeof *p->bad));
     EBB_TRY(ebb_cuda_download(x, row_loss, p->row_loss, bytes));
-    EBB_TRY(ebb_cuda_download(x, row_weight, p->row_weight, bytes));
-    EBB_TRY(ebb_cuda_tell(x, 0, 1, p->bad));
-    int64_t row = x->told[0];
-    if (row == INT64_MAX)
-        return EBB_OK;
+    return ebb_cuda_download(x, row_weight, p->row_weight, bytes);
+}
+
+ebb_status_t ebb_cuda_judge_labels(ebb_exec_t *x)
+{
+    const int32_t *labels = x->labels;
+    int64_t row = x->told[TOLD_BAD];
     int32_t label = 0;
-    EBB_TRY(ebb_cuda_download(x, &label, p->label + row, sizeof label));
+    x->labels = NULL;
+    if (!labels || row == INT64_MAX)
+        return EBB_OK;
+    EBB_TRY(ebb_cuda_download(x, &label, labels + row, sizeof label));
     EBB_TRY(ebb_cuda_exec_sync(x));
     return EBB_FAIL(EBB_EDATA, "row %lld of the batch has label %d: classes are 0 to %lld", (long long)row, (int)label,
-                    (long long)(p->classes - 1));
+                    (long long)(x->classes - 1));
 }
 
 ebb_status_t ebb_cuda_loss(ebb_exec_t *x, ebb_loss_kind_t kind, float huber_delta, int64_t rows, int64_t width,
@@ -191,7 +199,9 @@ ebb_status_t ebb_cuda_loss(ebb_exec_t *x, ebb_loss_kind_t kind, float huber_delt
                         classes ? "class labels" : "real targets");
     if (rows == 0)
         return EBB_OK;
-    EBB_TRY(ebb_cuda_room(x, &x->answer, 2 * rows + 1, sizeof(double), "row losses"));
+    if (x->labels) /* a verdict that nobody waited for yet */
+        EBB_TRY(ebb_cuda_exec_sync(x));
+    EBB_TRY(ebb_cuda_room(x, &x->losses, 2 * rows + 1, sizeof(double), "row losses"));
     problem_t p = {};
     p.kind = kind;
     p.huber_delta = huber_delta;
@@ -202,12 +212,11 @@ ebb_status_t ebb_cuda_loss(ebb_exec_t *x, ebb_loss_kind_t kind, float huber_delt
     p.y = y;
     p.weight = weight;
     p.class_weight = class_weight;
-    p.row_loss = (double *)x->answer.ptr;
+    p.row_loss = (double *)x->losses.ptr;
     p.row_weight = p.row_loss + rows;
     p.bad = (int64_t *)(p.row_weight + rows);
     p.dout = dout;
-    x->told[1] = INT64_MAX;
-    EBB_TRY(ebb_cuda_upload(x, p.bad, x->told + 1, sizeof *p.bad));
+    EBB_TRY(ebb_cuda_upload(x, p.bad, x->told + TOLD_NONE, sizeof *p.bad));
     LAUNCH(weigh_kernel, rows, x, p);
     if (kind == EBB_LOSS_SOFTMAX_CE)
         LAUNCH_BLOCKS(softmax_loss_kernel, rows, x, p);

@@ -6,7 +6,9 @@
 
 #include <atomic>
 #include <deque>
+#include <list>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <stdio.h>
 #include <stdlib.h>
@@ -99,36 +101,41 @@ cudaError_t cudaDriverGetVersion(int *version)
 
 /* ---- queues ---- */
 
-struct double_stream {
+typedef struct queue {
     std::deque<std::function<void()>> todo;
-    size_t done; /* so far */
+    size_t done = 0; /* so far */
+} queue_t;
+
+/* Who waits for what was in a stream may outlive it. */
+struct double_stream {
+    std::shared_ptr<queue_t> queue = std::make_shared<queue_t>();
 };
 
 static std::recursive_mutex lock; /* of all that follows, also while work is carried out */
-static std::vector<cudaStream_t> streams;
+static std::list<cudaStream_t> streams;
 static std::map<char *, size_t> pinned;
 
 void ebb_double_enqueue(cudaStream_t stream, std::function<void()> work)
 {
     std::lock_guard<std::recursive_mutex> hold(lock);
-    stream->todo.push_back(std::move(work));
+    stream->queue->todo.push_back(std::move(work));
 }
 
-static void carry_out_until(cudaStream_t stream, size_t end)
+static void carry_out_until(queue_t *queue, size_t end)
 {
     std::lock_guard<std::recursive_mutex> hold(lock);
-    while (stream->done < end) {
-        std::function<void()> work = std::move(stream->todo.front());
-        stream->todo.pop_front();
+    while (queue->done < end) {
+        std::function<void()> work = std::move(queue->todo.front());
+        queue->todo.pop_front();
         work();
-        stream->done++;
+        queue->done++;
     }
 }
 
 static void carry_out(cudaStream_t stream)
 {
     std::lock_guard<std::recursive_mutex> hold(lock);
-    carry_out_until(stream, stream->done + stream->todo.size());
+    carry_out_until(stream->queue.get(), stream->queue->done + stream->queue->todo.size());
 }
 
 cudaError_t cudaDeviceSynchronize(void)
@@ -276,16 +283,18 @@ cudaError_t cudaStreamQuery(cudaStream_t stream)
     return cudaSuccess;
 }
 
-/* The stream itself stays: others may wait for what was in it. */
 cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
     carry_out(stream);
+    std::lock_guard<std::recursive_mutex> hold(lock);
+    streams.remove(stream);
+    delete stream;
     return cudaSuccess;
 }
 
 struct double_event {
-    cudaStream_t stream; /* NULL: not recorded */
-    size_t end;          /* of the stream's work when it was */
+    std::shared_ptr<queue_t> queue; /* none: not recorded */
+    size_t end;                     /* of its work when it was */
 };
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
@@ -297,22 +306,22 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
     std::lock_guard<std::recursive_mutex> hold(lock);
-    *event = double_event{stream, stream->done + stream->todo.size()};
+    *event = double_event{stream->queue, stream->queue->done + stream->queue->todo.size()};
     return cudaSuccess;
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags)
 {
     double_event now = *event;
-    if (now.stream)
-        ebb_double_enqueue(stream, [=] { carry_out_until(now.stream, now.end); });
+    if (now.queue)
+        ebb_double_enqueue(stream, [=] { carry_out_until(now.queue.get(), now.end); });
     return cudaSuccess;
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
-    if (event->stream)
-        carry_out_until(event->stream, event->end);
+    if (event->queue)
+        carry_out_until(event->queue.get(), event->end);
     return waited();
 }
 
@@ -373,13 +382,17 @@ cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t ta, cublasO
                             cublasComputeType_t compute, cublasGemmAlgo_t algorithm)
 {
     float one = *(const float *)alpha, keep = *(const float *)beta;
+    /* cuBLAS may well take another algorithm, with other bits, for operands that lie otherwise. */
+    bool other = ((uintptr_t)A | (uintptr_t)B | (uintptr_t)C) % 16 != 0;
     ebb_double_enqueue(handle->stream, [=] {
         for (int64_t j = 0; j < n; j++)
             for (int64_t i = 0; i < m; i++) {
                 float sum = 0.0f, *c = (float *)C + j * ldc + i;
-                for (int64_t p = 0; p < k; p++)
+                for (int64_t q = 0; q < k; q++) {
+                    int64_t p = other ? k - 1 - q : q;
                     sum += factor_at(A, ta == CUBLAS_OP_N ? p * lda + i : i * lda + p, type_a, compute) *
                            factor_at(B, tb == CUBLAS_OP_N ? j * ldb + p : p * ldb + j, type_b, compute);
+                }
                 *c = keep == 0.0f ? one * sum : one * sum + keep * *c;
             }
     });

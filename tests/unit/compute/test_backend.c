@@ -60,7 +60,7 @@ static void stale_incomplete_and_foreign_objects_are_named(void **state)
 {
     ebb_backend_t *b;
     setenv("EBB_BACKEND_PATH", EBB_TEST_FAKES, 1);
-    assert_fails(ebb_backend_open("fake1", 0, &b), EBB_EUNAVAILABLE, "libebb_fake1.so: its table has version 3");
+    assert_fails(ebb_backend_open("fake1", 0, &b), EBB_EUNAVAILABLE, "libebb_fake1.so: its table has version 4");
     assert_fails(ebb_backend_open("fake2", 0, &b), EBB_EUNAVAILABLE, "lacks the operation update_rows");
     assert_fails(ebb_backend_open("fake3", 0, &b), EBB_EUNAVAILABLE, "refused");
     assert_fails(ebb_backend_open("fake5", 0, &b), EBB_EUNAVAILABLE, "lacks the operation device_info");

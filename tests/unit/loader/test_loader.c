@@ -5,6 +5,7 @@
 #include "base/rng.h"
 
 #include <math.h>
+#include <sched.h>
 
 static ebb_loader_options_t options_of(int32_t lanes, int64_t batch, int64_t block_rows, int32_t window_blocks)
 {
@@ -321,6 +322,38 @@ static void as_many_batches_as_the_depth_may_be_held(void **state)
     ebb_loader_destroy(l); /* with batches held */
 }
 
+static void batches_that_are_ready_are_seen_before_they_are_acquired_also_over_the_epochs_end(void **state)
+{
+    ebb_dataset_t ds = fake(1000, true);
+    ebb_loader_options_t options = options_of(2, 50, 16, 3);
+    ebb_order_t order = options.order;
+    ebb_loader_t *l;
+    ebb_cursor_t before, after;
+    const ebb_batch_t *b, *seen;
+    assert_ok(ebb_order_init(&order, &ds.info));
+    assert_ok(ebb_loader_create(&ds, &options, &l));
+    assert_null(ebb_loader_peek(l, 0)); /* nobody asked for rows yet */
+    int64_t steps = ebb_order_steps(&order);
+    for (int64_t step = 0; step < steps + 2; step++) {
+        ebb_status_t status = ebb_loader_acquire(l, &b);
+        if (status == EBB_END)
+            status = ebb_loader_acquire(l, &b);
+        assert_ok(status);
+        ebb_loader_cursor(l, &before);
+        while (!(seen = ebb_loader_peek(l, 0)))
+            sched_yield();
+        check_batch(&ds, &order, seen);
+        assert_int_equal(seen->step, (step + 1) % steps);
+        assert_int_equal(seen->epoch, (step + 1) / steps);
+        const ebb_batch_t *further = ebb_loader_peek(l, 1);
+        assert_true(!further || further->step == (step + 2) % steps);
+        ebb_loader_cursor(l, &after);
+        assert_memory_equal(&before, &after, sizeof before);
+        ebb_loader_release(l, b);
+    }
+    ebb_loader_destroy(l);
+}
+
 static void a_damaged_row_fails_the_batch_that_would_have_had_it(void **state)
 {
     ebb_dataset_t ds = fake(2000, true);
@@ -568,6 +601,7 @@ int main(void)
         cmocka_unit_test(seeking_goes_anywhere_even_while_threads_work),
         cmocka_unit_test(the_cursor_at_the_end_of_an_epoch_leads_to_the_next),
         cmocka_unit_test(as_many_batches_as_the_depth_may_be_held),
+        cmocka_unit_test(batches_that_are_ready_are_seen_before_they_are_acquired_also_over_the_epochs_end),
         cmocka_unit_test(a_damaged_row_fails_the_batch_that_would_have_had_it),
         cmocka_unit_test(damaged_rows_are_left_out_alike_however_lanes_are_shared),
         cmocka_unit_test(cursors_of_other_data_or_seeds_are_refused),

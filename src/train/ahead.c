@@ -1,0 +1,174 @@
+/* A ring of batches in device memory, filled by a context of its own from the loader's pinned memory while passes work.
+ * A place of the ring is filled again only once the passes over what was in it are done, which the order of the calls
+ * makes sure of: there is one place more than batches ahead. Contexts wait for a copy by its mark; the host never does.
+ */
+#include "train/ahead.h"
+#include "base/alloc.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { PLACES = 3, ARRAYS = 7, ALIGN_ROWS = 64 }; /* so many rows of floats are a multiple of 256 bytes */
+
+typedef struct room {
+    void *ptr;
+    size_t bytes;
+} room_t;
+
+typedef struct place {
+    const ebb_batch_t *host; /* NULL: nothing in it */
+    ebb_batch_t device;
+    ebb_lane_rows_t *lanes; /* (n_lanes): of device */
+    room_t room[ARRAYS];
+} place_t;
+
+struct ebb_ahead {
+    ebb_workers_t *w;
+    const ebb_dataset_info_t *info;
+    ebb_loader_t *loader;
+    ebb_exec_t *copy;
+    place_t place[PLACES];
+    int64_t taken; /* batches so far; the n-th is in place n % PLACES */
+    int ahead;
+};
+
+/* Batches ahead of the current one: EBB_CUDA_COPY_AHEAD, 0 .. 2. */
+static int wanted(void)
+{
+    const char *text = getenv("EBB_CUDA_COPY_AHEAD");
+    return text && *text >= '0' && *text < '0' + PLACES && !text[1] ? *text - '0' : PLACES - 1;
+}
+
+ebb_status_t ebb_ahead_create(ebb_workers_t *w, const ebb_dataset_info_t *info, ebb_loader_t *loader,
+                              ebb_ahead_t **ahead_p)
+{
+    ebb_ahead_t *a;
+    *ahead_p = NULL;
+    if (w->backend->ops->caps & EBB_CAP_HOST_MEMORY || wanted() == 0)
+        return EBB_OK;
+    EBB_TRY(EBB_NEW("batches on the device", &a));
+    *a = (ebb_ahead_t){.w = w, .info = info, .loader = loader, .ahead = wanted()};
+    ebb_status_t status = w->backend->ops->exec_create(w->backend->dev, &a->copy);
+    if (status != EBB_OK) {
+        ebb_free(a);
+        return status;
+    }
+    *ahead_p = a;
+    return EBB_OK;
+}
+
+void ebb_ahead_destroy(ebb_ahead_t *a)
+{
+    if (!a)
+        return;
+    const ebb_backend_ops_t *ops = a->w->backend->ops;
+    ebb_error_t first = *ebb_error();
+    ebb_error_clear();
+    if (ops->exec_sync(a->copy) != EBB_OK) /* the device is lost: nothing reads any more */
+        ebb_error_clear();
+    if (first.status != EBB_OK)
+        (void)ebb_error_set(&first);
+    for (int p = 0; p < PLACES; p++) {
+        ebb_free(a->place[p].lanes);
+        for (int i = 0; i < ARRAYS; i++)
+            ops->free(a->w->backend->dev, a->place[p].room[i].ptr);
+    }
+    ops->exec_destroy(a->copy);
+    ebb_free(a);
+}
+
+static ebb_status_t grow(const ebb_ahead_t *a, room_t *room, size_t bytes, const char *what)
+{
+    const ebb_backend_ops_t *ops = a->w->backend->ops;
+    if (bytes <= room->bytes && room->ptr)
+        return EBB_OK;
+    ops->free(a->w->backend->dev, room->ptr);
+    *room = (room_t){0};
+    EBB_TRY(ops->alloc(a->w->backend->dev, bytes + bytes / 4, what, &room->ptr));
+    room->bytes = bytes + bytes / 4;
+    return EBB_OK;
+}
+
+/* NULL stays NULL. */
+static ebb_status_t send(const ebb_ahead_t *a, room_t *room, const void *from, int64_t n, size_t element,
+                         const char *what, void *device_p)
+{
+    memset(device_p, 0, sizeof(void *));
+    if (!from)
+        return EBB_OK;
+    EBB_TRY(grow(a, room, (size_t)n * element, what));
+    memcpy(device_p, &room->ptr, sizeof room->ptr);
+    return a->w->backend->ops->upload(a->copy, room->ptr, from, (size_t)n * element);
+}
+
+/* Rows of x, each lane's from its own place on. */
+static ebb_status_t send_dense(const ebb_ahead_t *a, place_t *p, room_t *room, const ebb_batch_t *b)
+{
+    int64_t cols = a->info->cols, at = 0;
+    if (!b->x)
+        return EBB_OK;
+    int64_t most = b->rows + (int64_t)b->n_lanes * (ALIGN_ROWS - 1);
+    EBB_TRY(grow(a, room, (size_t)(most * cols) * sizeof *b->x, "rows"));
+    float *x = room->ptr;
+    for (int32_t l = 0; l < b->n_lanes; l++) {
+        const ebb_lane_rows_t *lane = &b->lanes[l];
+        p->lanes[l].first = at;
+        EBB_TRY(a->w->backend->ops->upload(a->copy, x + at * cols, b->x + lane->first * cols,
+                                           (size_t)(lane->n * cols) * sizeof *x));
+        at += (lane->n + ALIGN_ROWS - 1) / ALIGN_ROWS * ALIGN_ROWS;
+    }
+    p->device.x = x;
+    return EBB_OK;
+}
+
+static ebb_status_t fill(ebb_ahead_t *a, int number, const ebb_batch_t *b)
+{
+    place_t *p = &a->place[number];
+    room_t *room = p->room;
+    ebb_batch_t *d = &p->device;
+    p->host = NULL;
+    if (!p->lanes)
+        EBB_TRY(EBB_NEW_ARRAY("lanes of a batch", b->n_lanes, &p->lanes));
+    *d = *b;
+    memcpy(p->lanes, b->lanes, (size_t)b->n_lanes * sizeof *p->lanes);
+    d->lanes = p->lanes;
+    EBB_TRY(send(a, room++, b->rowptr, b->rows + 1, sizeof *b->rowptr, "row pointers", &d->rowptr));
+    EBB_TRY(send(a, room++, b->col, b->nnz, sizeof *b->col, "columns", &d->col));
+    EBB_TRY(send(a, room++, b->val, b->nnz, sizeof *b->val, "values", &d->val));
+    EBB_TRY(send_dense(a, p, room++, b));
+    EBB_TRY(send(a, room++, b->label, b->rows, sizeof *b->label, "labels", &d->label));
+    EBB_TRY(send(a, room++, b->y, b->rows * a->info->target_cols, sizeof *b->y, "targets", &d->y));
+    EBB_TRY(send(a, room++, b->weight, b->rows, sizeof *b->weight, "row weights", &d->weight));
+    EBB_TRY(a->w->backend->ops->exec_mark(a->copy, number));
+    p->host = b;
+    return EBB_OK;
+}
+
+static bool holds(const place_t *p, const ebb_batch_t *b)
+{
+    return p->host == b && p->device.epoch == b->epoch && p->device.step == b->step;
+}
+
+ebb_status_t ebb_ahead_take(ebb_ahead_t *a, const ebb_batch_t *batch, const ebb_batch_t **device_p)
+{
+    int number = (int)(a->taken++ % PLACES);
+    if (!holds(&a->place[number], batch))
+        EBB_TRY(fill(a, number, batch));
+    for (int t = 0; t < a->w->threads; t++)
+        EBB_TRY(a->w->backend->ops->exec_await(a->w->exec[t], a->copy, number));
+    *device_p = &a->place[number].device;
+    return EBB_OK;
+}
+
+ebb_status_t ebb_ahead_look(ebb_ahead_t *a)
+{
+    for (int i = 0; i < a->ahead; i++) {
+        int number = (int)((a->taken + i) % PLACES);
+        const ebb_batch_t *next = ebb_loader_peek(a->loader, i);
+        if (!next)
+            return EBB_OK;
+        if (!holds(&a->place[number], next))
+            EBB_TRY(fill(a, number, next));
+    }
+    return EBB_OK;
+}
