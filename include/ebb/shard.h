@@ -38,9 +38,13 @@ typedef struct ebb_field {
     bool categorical;   /* else numeric */
 } ebb_field_t;
 
+enum { EBB_SECTION_LEVELS = 4 };
+
 /* Runs of rows that are cheapest to read together, because reading one decodes chunks that no other needs. In data sets
- * of more than some ten thousand blocks, groups cut a fixed random order of the blocks into equal parts, whose rows are
- * counted here: an order over all blocks then needs a pass over one group at most. */
+ * of more than some thousand blocks, groups cut a fixed random order of the blocks into equal parts, whose rows are
+ * counted here; many groups are joined to sections, and many of those again. An order over all blocks then needs a pass
+ * over one group and, on the way to it, one over the parts of one section of each level: no more in the largest of data
+ * sets. */
 typedef struct ebb_row_blocks {
     int64_t n;
     const int64_t *row; /* (n + 1) first row of each; row[n]: the rows of the data set */
@@ -51,9 +55,16 @@ typedef struct ebb_row_blocks {
     bool whole;                /* no chunk's rows were cut into several blocks */
     int64_t groups;            /* group g: blocks ebb_group_block(i), i from ebb_group_first(g) to that of g + 1 */
     const int64_t *group_rows; /* (groups) */
-    const int64_t *entry;      /* (n + 1) entries before each, about, where they share a chunk; NULL: not known */
-    const uint32_t *member;    /* (n) ebb_group_block, where groups are made alike in entries a row; or NULL */
+    int levels;                /* of sections; 0: all groups are in one */
+    struct {
+        int64_t n; /* section i of n joins parts [parts * i / n, parts * (i + 1) / n) of those of the level below */
+        const int64_t *rows; /* (n) */
+    } section[EBB_SECTION_LEVELS];
+    const int64_t *entry;   /* (n + 1) entries before each, about, where they share a chunk; NULL: not known */
+    const uint32_t *member; /* (n) ebb_group_block, where groups are made alike in entries a row; or NULL */
 } ebb_row_blocks_t;
+/* The first part of section i, where n sections share the parts. */
+EBB_API int64_t ebb_section_first(int64_t parts, int64_t i, int64_t n);
 EBB_API int64_t ebb_group_first(const ebb_row_blocks_t *blocks, int64_t g);
 EBB_API int64_t ebb_group_block(const ebb_row_blocks_t *blocks, int64_t i);
 

@@ -65,21 +65,46 @@ static inline void ebb_deal_add(ebb_deal_t *d, int32_t i)
     d->summary |= 1ull << (b >> 6);
 }
 
+static inline int ebb_deal_edge(uint64_t word, bool lowest)
+{
+    return lowest ? __builtin_ctzll(word) : 63 - __builtin_clzll(word);
+}
+
+/* The bucket after b that is not empty, towards higher sums from the lowest or the other way; b -1: the first. -1: no
+ * more. */
+static inline int32_t ebb_deal_next(const ebb_deal_t *d, int32_t b, bool lowest)
+{
+    uint64_t words = d->summary;
+    if (b >= 0) {
+        uint64_t beyond = lowest ? ~1ull << (b & 63) : (1ull << (b & 63)) - 1, word = d->word[b >> 6] & beyond;
+        if (word)
+            return (b & ~63) + ebb_deal_edge(word, lowest);
+        words &= lowest ? ~1ull << (b >> 6) : (1ull << (b >> 6)) - 1;
+    }
+    if (!words)
+        return -1;
+    int w = ebb_deal_edge(words, lowest);
+    return w * 64 + ebb_deal_edge(d->word[w], lowest);
+}
+
+/* Takes the bin out of the queue that *link leads to: the head of bucket b, or the next of a bin there. */
+static inline int32_t ebb_deal_unlink(ebb_deal_t *d, int32_t b, int32_t *link)
+{
+    int32_t i = *link;
+    *link = d->bin[i].next;
+    if (d->head[b] < 0) {
+        d->word[b >> 6] &= ~(1ull << (b & 63));
+        if (!d->word[b >> 6])
+            d->summary &= ~(1ull << (b >> 6));
+    }
+    return i;
+}
+
 /* Takes the bin with the lowest sum, or with the highest, out of the queue; -1 when it is empty. */
 static inline int32_t ebb_deal_take(ebb_deal_t *d, bool lowest)
 {
-    if (!d->summary)
-        return -1;
-    int w = lowest ? __builtin_ctzll(d->summary) : 63 - __builtin_clzll(d->summary);
-    int b = w * 64 + (lowest ? __builtin_ctzll(d->word[w]) : 63 - __builtin_clzll(d->word[w]));
-    int32_t i = d->head[b];
-    d->head[b] = d->bin[i].next;
-    if (d->head[b] < 0) {
-        d->word[w] &= ~(1ull << (b & 63));
-        if (!d->word[w])
-            d->summary &= ~(1ull << w);
-    }
-    return i;
+    int32_t b = ebb_deal_next(d, -1, lowest);
+    return b < 0 ? -1 : ebb_deal_unlink(d, b, &d->head[b]);
 }
 
 #endif

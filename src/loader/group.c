@@ -7,15 +7,26 @@
  * least, fill what the bins lack, one after another, so that a window ends within a block that is like the mean. Where
  * blocks are alike nothing is dealt and the order is the random one.
  *
- * A group is laid out when a position of it is first asked for: some 20 ns a block, at most 32,768 blocks.
+ * A group is laid out when a position of it is first asked for: some 20 ns a block, 70 where blocks are dealt; at most
+ * 8,192 blocks of unequal numbers of rows, 32,768 of equal ones.
  */
 #include "base/alloc.h"
 #include "base/rng.h"
 #include "loader/order.h"
 
 #include <stdlib.h>
+#include <string.h>
 
-enum { TABLE_BLOCKS = 32768, LIKE_MEAN = 16, FILL_PART = 200, SMALL_BIN = 2, SCALE = 16, TRIES = 64, FITTING = 8 };
+enum {
+    TABLE_BLOCKS = 32768,
+    LIKE_MEAN = 16,
+    FILL_PART = 200,
+    SMALL_BIN = 2,
+    SCALE = 16,
+    TRIES = 64,
+    FITTING = 8,
+    FEW_FITTING = 2
+};
 
 bool ebb_order_has_table(const ebb_order_t *order)
 {
@@ -84,33 +95,36 @@ static int64_t entries_before(const ebb_row_blocks_t *profile, int64_t row, int6
     return profile->entry[*at] + (rows > 0 ? part(entries, row - from, rows) : 0);
 }
 
-static int64_t usual_entries(const ebb_row_blocks_t *profile, int64_t rows)
+static double entries_a_row(const ebb_row_blocks_t *profile)
 {
-    return (int64_t)((double)profile->entry[profile->n] / (double)profile->row[profile->n] * (double)rows);
+    return (double)profile->entry[profile->n] / (double)profile->row[profile->n];
 }
 
 static void fill_excess(const ebb_order_t *o, int32_t *excess)
 {
+    const double usual = entries_a_row(o->profile);
     int64_t n = ebb_order_blocks(o), at = 0, before = 0;
     for (int64_t b = 0; b < n; b++) {
         int64_t rows = ebb_order_block_rows(o, b);
         int64_t after = entries_before(o->profile, ebb_order_block_row(o, b) + rows, &at);
-        excess[b] = narrow(after - before - usual_entries(o->profile, rows));
+        excess[b] = narrow(after - before - (int64_t)(usual * (double)rows));
         before = after;
     }
 }
 
 ebb_status_t ebb_order_group_init(const ebb_order_t *o, ebb_order_group_t *g)
 {
-    *g = (ebb_order_group_t){.place = -1};
+    *g = (ebb_order_group_t){.fitting = o->blocks && o->blocks->groups > 1 ? FEW_FITTING : FITTING};
     if (!ebb_order_has_table(o))
         return EBB_OK;
     int64_t n = most_blocks(o), bins = most_bins(o);
     EBB_TRY(EBB_NEW_ARRAY("order of blocks", n, &g->block));
     EBB_TRY(EBB_NEW_ARRAY("order of blocks", n + 1, &g->start));
+    EBB_TRY(EBB_NEW_ARRAY("order of blocks", 2 * n, &g->image)); /* up to the next power of two */
     if (!o->profile || !o->profile->entry)
         return EBB_OK;
     EBB_TRY(EBB_NEW_ARRAY("order of blocks", n, &g->member));
+    EBB_TRY(EBB_NEW_ARRAY("order of blocks", n, &g->rows_of));
     EBB_TRY(EBB_NEW_ARRAY("order of blocks", n, &g->sorted));
     EBB_TRY(EBB_NEW_ARRAY("order of blocks", n, &g->link));
     EBB_TRY(EBB_NEW_ARRAY("order of blocks", n + bins, &g->size));
@@ -119,6 +133,7 @@ ebb_status_t ebb_order_group_init(const ebb_order_t *o, ebb_order_group_t *g)
     EBB_TRY(EBB_NEW_ARRAY("windows of a group", bins, &g->deal_bin));
     EBB_TRY(EBB_NEW_ARRAY("windows of a group", bins, &g->largest));
     EBB_TRY(EBB_NEW("order of blocks", &g->deal));
+    g->usual = entries_a_row(o->profile);
     if (o->blocks)
         return EBB_OK;
     EBB_TRY(EBB_NEW_ARRAY("order of blocks", n, &g->excess));
@@ -130,7 +145,9 @@ void ebb_order_group_free(ebb_order_group_t *g)
 {
     ebb_free(g->block);
     ebb_free(g->start);
+    ebb_free(g->image);
     ebb_free(g->member);
+    ebb_free(g->rows_of);
     ebb_free(g->sorted);
     ebb_free(g->link);
     ebb_free(g->size);
@@ -144,12 +161,27 @@ void ebb_order_group_free(ebb_order_group_t *g)
 
 /* ---- laying a group out ---- */
 
-static int32_t excess_of(const ebb_order_t *o, const ebb_order_group_t *g, int64_t block)
+/* Entries of the blocks beyond what is usual; how many have far more or fewer. */
+static int64_t fill_sizes(const ebb_order_t *o, ebb_order_group_t *g, int64_t block_entries)
 {
-    if (g->excess)
-        return g->excess[block];
-    const int64_t *entry = o->blocks->entry + block;
-    return narrow(entry[1] - entry[0] - usual_entries(o->blocks, ebb_order_block_rows(o, block)));
+    int64_t uneven = 0;
+    for (int64_t i = 0; i < g->n; i++) {
+        g->rows_of[i] = g->start[i + 1] - g->start[i];
+        if (g->excess) {
+            g->size[i] = g->excess[g->block[i]];
+        } else {
+            const int64_t *entry = o->blocks->entry + g->block[i];
+            g->size[i] = narrow(entry[1] - entry[0] - (int64_t)(g->usual * (double)g->rows_of[i]));
+        }
+        uneven += (int64_t)abs(g->size[i]) * LIKE_MEAN > block_entries;
+    }
+    return uneven;
+}
+
+static void set_room(ebb_order_group_t *g, int32_t k, int64_t room)
+{
+    g->deal_bin[k].room = room;
+    g->bin[k].left = (double)room / (double)g->bin[k].rows;
 }
 
 /* Bins by falling size, those of about the same size in an order of the group's own. */
@@ -162,37 +194,38 @@ static void sort_bins(const ebb_order_epoch_t *e, ebb_order_group_t *g, int64_t 
     ebb_deal_sort(g->deal, g->size + g->n, bins, g->largest);
     for (int64_t i = 0; i < bins; i++) {
         g->largest[i] = ebb_order_mix(&mix, g->largest[i]);
-        g->deal_bin[i] = (ebb_deal_bin_t){.room = g->bin[i].rows};
+        g->deal_bin[i] = (ebb_deal_bin_t){0};
+        set_room(g, (int32_t)i, g->bin[i].rows);
     }
 }
 
 /* May bins of so many rows have blocks of this size? The largest always. */
-static bool admits(const ebb_order_t *o, const ebb_order_group_t *g, uint32_t bin, int32_t size)
+static bool admits(const ebb_order_group_t *g, uint32_t bin, int32_t size)
 {
     int64_t rows = g->bin[bin].rows, most = g->bin[g->largest[0]].rows;
-    return rows >= most - most / 4 || (int64_t)abs(size) * SMALL_BIN <= usual_entries(o->profile, rows);
+    return rows >= most - most / 4 || (int64_t)abs(size) * SMALL_BIN <= (int64_t)(g->usual * (double)rows);
 }
 
 /* Takes a bin for a block of so many rows: of those with the lowest (highest) sums the one that has most room left for
- * its size, so that rows come out even too. -1: none has room. */
+ * its size, so that rows come out even too. -1: none has room. A group that is one of many has so few bins that of two:
+ * with more, sums would hardly count. */
 static int32_t roomy_bin(ebb_order_group_t *g, bool lowest, int64_t rows)
 {
-    int32_t met[TRIES], n = 0, best = -1, k;
+    ebb_deal_t *d = g->deal;
+    int32_t *best = NULL, best_bucket = -1, fitting = 0, tries = 0;
     double most = 0;
-    for (int met_fit = 0; n < TRIES && met_fit < FITTING && (k = ebb_deal_take(g->deal, lowest)) >= 0; met[n++] = k) {
-        double left = (double)g->deal_bin[k].room / (double)g->bin[k].rows;
-        if (g->deal_bin[k].room < rows)
-            continue;
-        met_fit++;
-        if (left > most) {
-            most = left;
-            best = k;
+    for (int32_t b = -1; tries < TRIES && fitting < g->fitting && (b = ebb_deal_next(d, b, lowest)) >= 0;)
+        for (int32_t *link = &d->head[b]; *link >= 0 && tries < TRIES && fitting < g->fitting; tries++) {
+            ebb_deal_bin_t *bin = &d->bin[*link];
+            double left = g->bin[*link].left;
+            bool fits = bin->room >= rows, better = fits & (left > most);
+            fitting += fits;
+            most = better ? left : most;
+            best = better ? link : best;
+            best_bucket = better ? b : best_bucket;
+            link = &bin->next;
         }
-    }
-    while (n > 0)
-        if (met[--n] != best)
-            ebb_deal_add(g->deal, met[n]);
-    return best;
+    return best ? ebb_deal_unlink(d, best_bucket, best) : -1;
 }
 
 /* The largest first: a window may end within the last. */
@@ -210,7 +243,6 @@ static void append(ebb_order_group_t *g, int32_t bin, uint32_t item)
 /* Deals the blocks that are unlike the mean to the bins; sums are those that the largest bin would have. */
 static void deal_blocks(const ebb_order_epoch_t *e, ebb_order_group_t *g, int64_t bins, int64_t usual)
 {
-    const ebb_order_t *o = e->order;
     int64_t joined = 0, left = g->rows;
     sort_bins(e, g, bins);
     ebb_deal_sort(g->deal, g->size, g->n, g->sorted);
@@ -220,14 +252,14 @@ static void deal_blocks(const ebb_order_epoch_t *e, ebb_order_group_t *g, int64_
         int32_t size = g->size[item];
         if ((int64_t)abs(size) * LIKE_MEAN <= usual)
             return;
-        while (joined < bins && admits(o, g, g->largest[joined], size))
+        while (joined < bins && admits(g, g->largest[joined], size))
             ebb_deal_add(g->deal, (int32_t)g->largest[joined++]);
-        int64_t rows = ebb_order_block_rows(o, g->member[item]);
+        int64_t rows = g->rows_of[item];
         int32_t k = roomy_bin(g, size > 0, rows);
         if (k < 0)
             continue;
         g->deal_bin[k].sum += (int64_t)size * SCALE * g->bin[g->largest[0]].rows / g->bin[k].rows;
-        g->deal_bin[k].room -= rows;
+        set_room(g, k, g->deal_bin[k].room - rows);
         append(g, k, item);
         g->dealt[item] = true;
         left -= rows;
@@ -237,79 +269,121 @@ static void deal_blocks(const ebb_order_epoch_t *e, ebb_order_group_t *g, int64_
 }
 
 /* Puts the block of an item at the next place. */
-static void place_item(const ebb_order_epoch_t *e, ebb_order_group_t *g, int64_t place, int64_t item)
+static void place_item(ebb_order_group_t *g, int64_t place, int64_t item)
 {
     g->block[place] = g->member[item];
-    g->start[place + 1] = g->start[place] + (uint32_t)ebb_order_block_rows(e->order, g->member[item]);
+    g->start[place + 1] = g->start[place] + g->rows_of[item];
 }
 
 /* Bin after bin: what was dealt to it, then others until it is full. */
-static void fill_bins(const ebb_order_epoch_t *e, ebb_order_group_t *g, int64_t bins)
+static void fill_bins(ebb_order_group_t *g, int64_t bins)
 {
     int64_t place = 0, next = 0;
     for (int64_t k = 0; k < bins; k++) {
         for (uint32_t at = g->bin[k].first; at > 0; at = g->link[at - 1])
-            place_item(e, g, place++, at - 1);
+            place_item(g, place++, at - 1);
         while (next < g->n && (g->dealt[next] || g->start[place] < g->bin[k].end)) {
             if (!g->dealt[next])
-                place_item(e, g, place++, next);
+                place_item(g, place++, next);
             next++;
         }
     }
     for (; next < g->n; next++)
         if (!g->dealt[next])
-            place_item(e, g, place++, next);
+            place_item(g, place++, next);
 }
 
-static int64_t member_of(const ebb_order_t *o, const ebb_order_group_t *g, uint32_t i)
+/* Images of 0 .. n - 1, all at once: one pass over the whole domain, whose walks are then look-ups. */
+static void mix_all(const ebb_order_mix_t *m, uint32_t *image, uint32_t *out)
 {
-    return o->blocks ? ebb_group_block(o->blocks, g->first + i) : i;
+    for (uint32_t x = 0; x <= m->mask; x++)
+        image[x] = ebb_order_mix_once(m, x);
+    for (uint32_t i = 0; i < m->n; i++) {
+        uint32_t x = image[i];
+        while (x >= m->n)
+            x = image[x];
+        out[i] = x;
+    }
+}
+
+/* The blocks in the epoch's random order. Where they are many, what is known of each has to come from memory. */
+static void draw_blocks(const ebb_order_epoch_t *e, ebb_order_group_t *g, uint64_t number)
+{
+    const ebb_row_blocks_t *blocks = e->order->blocks;
+    ebb_order_mix_t mix;
+    ebb_order_mix_init(&mix, e, EBB_RNG_BLOCKS, (number + 1) << 4, g->n);
+    mix_all(&mix, g->image, g->block);
+    for (int64_t i = 0; blocks && i < g->n; i++) {
+        g->block[i] = (uint32_t)ebb_group_block(blocks, g->first + g->block[i]);
+        __builtin_prefetch(blocks->row + g->block[i]);
+        __builtin_prefetch(blocks->entry + g->block[i]);
+    }
+    g->start[0] = 0;
+    for (int64_t i = 0; i < g->n; i++)
+        g->start[i + 1] = g->start[i] + (uint32_t)ebb_order_block_rows(e->order, g->block[i]);
 }
 
 static void lay_out(const ebb_order_epoch_t *e, ebb_order_group_t *g, uint64_t number)
 {
     const ebb_order_t *o = e->order;
-    int64_t usual = g->deal ? o->profile->entry[o->profile->n] / ebb_order_blocks(o) : 0, uneven = 0;
-    ebb_order_mix_t mix;
-    ebb_order_mix_init(&mix, e, EBB_RNG_BLOCKS, (number + 1) << 4, g->n);
-    g->start[0] = 0;
-    for (int64_t i = 0; i < g->n; i++) {
-        g->block[i] = (uint32_t)member_of(o, g, ebb_order_mix(&mix, (uint32_t)i));
-        g->start[i + 1] = g->start[i] + (uint32_t)ebb_order_block_rows(o, g->block[i]);
-        if (!g->deal)
-            continue;
-        g->member[i] = g->block[i];
-        g->size[i] = excess_of(o, g, g->block[i]);
-        g->dealt[i] = false;
-        uneven += (int64_t)abs(g->size[i]) * LIKE_MEAN > usual;
-    }
-    if (uneven == 0)
+    draw_blocks(e, g, number);
+    if (!g->deal)
         return;
+    int64_t usual = o->profile->entry[o->profile->n] / ebb_order_blocks(o);
+    if (fill_sizes(o, g, usual) == 0)
+        return;
+    memcpy(g->member, g->block, (size_t)g->n * sizeof *g->block);
+    memset(g->dealt, 0, (size_t)g->n * sizeof *g->dealt);
     int64_t bins = make_bins(e, g);
     deal_blocks(e, g, bins, usual);
-    fill_bins(e, g, bins);
+    fill_bins(g, bins);
+}
+
+/* The group that holds a position of the epoch, and where it begins: down the sections, the parts of each permuted
+ * among themselves. */
+static int64_t group_of(const ebb_order_epoch_t *e, ebb_order_group_t *g, int64_t position)
+{
+    const ebb_row_blocks_t *blocks = e->order->blocks;
+    int64_t number = 0, first = 0;
+    int64_t n = blocks->levels > 0 ? blocks->section[blocks->levels - 1].n : blocks->groups;
+    for (int level = blocks->levels; level >= 0; level--) {
+        const int64_t *rows = level > 0 ? blocks->section[level - 1].rows : blocks->group_rows;
+        uint64_t key = level < blocks->levels ? (uint64_t)level << 56 | 1ull << 62 | (uint64_t)(number + 1) << 4 : 0;
+        ebb_order_mix_t mix;
+        ebb_order_mix_init(&mix, e, EBB_RNG_BLOCKS, key, n);
+        for (uint32_t i = 0;; i++) {
+            number = first + ebb_order_mix(&mix, i);
+            g->work++;
+            if (position < g->begin + rows[number])
+                break;
+            g->begin += rows[number];
+        }
+        if (level == 0)
+            break;
+        int64_t parts = level > 1 ? blocks->section[level - 2].n : blocks->groups, of = blocks->section[level - 1].n;
+        first = ebb_section_first(parts, number, of);
+        n = ebb_section_first(parts, number + 1, of) - first;
+    }
+    return number;
 }
 
 void ebb_order_group_at(const ebb_order_epoch_t *e, int64_t position, ebb_order_group_t *g)
 {
     const ebb_row_blocks_t *blocks = e->order->blocks;
-    if (g->place >= 0 && g->epoch == e->epoch && position >= g->begin && position < g->begin + g->rows)
+    if (g->laid_out && g->epoch == e->epoch && position >= g->begin && position < g->begin + g->rows)
         return;
     int64_t number = 0;
     g->epoch = e->epoch;
-    g->begin = g->place = g->first = 0;
+    g->laid_out = true;
+    g->begin = g->first = 0;
     g->n = ebb_order_blocks(e->order);
     g->rows = e->order->rows;
-    for (; blocks; g->place++) {
-        number = ebb_order_mix(&e->groups, (uint32_t)g->place);
-        g->rows = blocks->group_rows[number];
-        if (position < g->begin + g->rows)
-            break;
-        g->begin += g->rows;
-    }
     if (blocks) {
+        number = group_of(e, g, position);
+        g->rows = blocks->group_rows[number];
         g->first = ebb_group_first(blocks, number);
         g->n = ebb_group_first(blocks, number + 1) - g->first;
     }
+    g->work += g->n;
     lay_out(e, g, (uint64_t)number);
 }

@@ -1,11 +1,11 @@
 /* The order of samples: order(seed, epoch, lane, position) -> row.
  *
- * The data set is cut into blocks, which a keyed permutation puts in the epoch's sequence. Up to 32,768 blocks have a
- * table of where they lie, made once an epoch (group.c); of more, blocks of unequal numbers of rows are cut into groups
- * (ebb_row_blocks), the groups are permuted, and each has a table when a row of it is asked for; blocks of equal
- * numbers of rows need none: the short block's place is found by inverting the permutation, so that positions and
- * places convert into each other by arithmetic alone. Lane l owns positions [rows*l/lanes, rows*(l+1)/lanes) of the
- * sequence.
+ * The data set is cut into blocks, which a keyed permutation puts in the epoch's sequence. Few blocks have a table of
+ * where they lie, made once an epoch (group.c): up to 32,768 of equal numbers of rows, 8,192 of unequal ones. Of more,
+ * blocks of unequal numbers of rows are cut into groups, and those joined to sections (ebb_row_blocks), whose parts are
+ * permuted, level by level; a group has a table when a row of it is asked for. Blocks of equal numbers of rows need
+ * none: the short block's place is found by inverting the permutation, so that positions and places convert into each
+ * other by arithmetic alone. Lane l owns positions [rows*l/lanes, rows*(l+1)/lanes) of the sequence.
  *
  * A lane's windows last a whole number of steps, the same for all lanes of a team and for all windows but the first (an
  * eighth of the lanes, which begin their windows together); the first window of team g of G is (g+3)/(G+2) of the usual
@@ -157,19 +157,6 @@ int64_t ebb_order_steps(const ebb_order_t *order)
     return steps;
 }
 
-int64_t ebb_order_block_row(const ebb_order_t *order, int64_t block)
-{
-    return order->blocks ? order->blocks->row[block] : block * order->block_rows;
-}
-
-int64_t ebb_order_block_rows(const ebb_order_t *order, int64_t block)
-{
-    if (order->blocks)
-        return order->blocks->row[block + 1] - order->blocks->row[block];
-    int64_t left = order->rows - block * order->block_rows;
-    return left < order->block_rows ? left : order->block_rows;
-}
-
 int64_t ebb_order_blocks(const ebb_order_t *order)
 {
     return order->blocks ? order->blocks->n : (order->rows + order->block_rows - 1) / order->block_rows;
@@ -203,10 +190,10 @@ void ebb_order_epoch_init(const ebb_order_t *order, int64_t epoch, ebb_order_epo
     e->epoch = epoch;
     e->blocks = ebb_order_blocks(order);
     e->missing = 0;
-    if (order->blocks) {
-        ebb_order_mix_init(&e->groups, e, EBB_RNG_BLOCKS, 0, order->blocks->groups);
+    e->key = 0;
+    e->short_place = 0;
+    if (order->blocks)
         return;
-    }
     e->key = ebb_rng_u64(order->seed, EBB_RNG_BLOCKS, (uint64_t)epoch, 0);
     e->missing = e->blocks * order->block_rows - order->rows;
     e->short_place = e->blocks - 1;
@@ -277,12 +264,14 @@ static int64_t last_at_most(const ebb_order_t *o, const ebb_order_group_t *g, in
     return low;
 }
 
+/* p: where the place before it is, or index -1. */
 static void place_at(const ebb_order_epoch_t *e, ebb_order_group_t *g, int64_t position, place_t *p)
 {
     const ebb_order_t *o = e->order;
     if (ebb_order_has_table(o)) {
+        bool next = p->index >= 0 && position < g->begin + g->rows;
         ebb_order_group_at(e, position, g);
-        p->index = last_at_most(o, g, g->n, position - g->begin);
+        p->index = next ? p->index + 1 : last_at_most(o, g, g->n, position - g->begin);
         p->block = g->block[p->index];
         p->position = g->begin + g->start[p->index];
     } else if (o->blocks) {
@@ -342,8 +331,8 @@ ebb_status_t ebb_order_window_at(const ebb_order_epoch_t *e, ebb_order_group_t *
         return EBB_OK;
     EBB_TRY(ebb_grow("blocks of a window", (void **)&w->start, &w->start_room, 2, sizeof *w->start));
     w->start[0] = 0;
+    place_t p = {.index = -1};
     for (int64_t at = base + w->begin; at < base + end;) {
-        place_t p;
         place_at(e, group, at, &p);
         if (w->places == 0)
             w->head = at - p.position;

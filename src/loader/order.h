@@ -20,26 +20,27 @@ typedef struct ebb_order_epoch {
     const ebb_order_t *order;
     int64_t epoch;
     int64_t blocks;
-    ebb_order_mix_t groups; /* how groups of blocks lie */
-    uint64_t key;           /* blocks that no table is kept of: place j holds block permute(j) */
-    int64_t short_place;    /* place of the last block of the data set */
-    int64_t missing;        /* rows by which it is shorter than the others */
+    uint64_t key;        /* blocks that no table is kept of: place j holds block permute(j) */
+    int64_t short_place; /* place of the last block of the data set */
+    int64_t missing;     /* rows by which it is shorter than the others */
 } ebb_order_epoch_t;
 
 /* The part of a lane's window that one group of blocks has to fill. */
 typedef struct ebb_order_bin {
     int64_t rows, end;    /* end: in the group */
+    double left;          /* rows for which there is room, as a share */
     uint32_t first, last; /* of the blocks dealt to it, plus one; 0: none */
 } ebb_order_bin_t;
 
 /* One group of blocks, as it lies in an epoch, and what laying it out takes. */
 typedef struct ebb_order_group {
-    int64_t epoch, place; /* place-th of the epoch's groups; -1: none yet */
-    int64_t begin, rows;  /* positions of the epoch that it takes */
-    int64_t first, n;     /* its blocks */
-    uint32_t *block;      /* (n) at each of its places */
-    uint32_t *start;      /* (n + 1) rows before each of its places */
-    uint32_t *member, *sorted, *link;
+    bool laid_out;
+    int64_t epoch;
+    int64_t begin, rows; /* positions of the epoch that it takes */
+    int64_t first, n;    /* its blocks */
+    uint32_t *block;     /* (n) at each of its places */
+    uint32_t *start;     /* (n + 1) rows before each of its places */
+    uint32_t *image, *member, *rows_of, *sorted, *link;
     int32_t *size;   /* (n, then one for each bin) entries above those that as many rows have on the average */
     int32_t *excess; /* the same by block, of all blocks; NULL: from order->blocks */
     bool *dealt;
@@ -47,6 +48,9 @@ typedef struct ebb_order_group {
     ebb_deal_bin_t *deal_bin;
     uint32_t *largest; /* bins by size */
     ebb_deal_t *deal;  /* NULL: nothing is known of entries */
+    double usual;      /* entries a row */
+    int32_t fitting;   /* bins to choose from for a block */
+    int64_t work;      /* blocks laid out and sections' parts passed so far, for tests */
 } ebb_order_group_t;
 
 /* A window: positions [begin, begin + rows) of a lane, those of steps [step, step + steps). */
@@ -67,8 +71,19 @@ typedef struct ebb_order_window {
 
 void ebb_order_epoch_init(const ebb_order_t *order, int64_t epoch, ebb_order_epoch_t *e);
 void ebb_order_mix_init(ebb_order_mix_t *m, const ebb_order_epoch_t *e, uint32_t purpose, uint64_t place, int64_t n);
-int64_t ebb_order_block_rows(const ebb_order_t *order, int64_t block);
-int64_t ebb_order_block_row(const ebb_order_t *order, int64_t block);
+static inline int64_t ebb_order_block_row(const ebb_order_t *order, int64_t block)
+{
+    return order->blocks ? order->blocks->row[block] : block * order->block_rows;
+}
+
+static inline int64_t ebb_order_block_rows(const ebb_order_t *order, int64_t block)
+{
+    if (order->blocks)
+        return order->blocks->row[block + 1] - order->blocks->row[block];
+    int64_t left = order->rows - block * order->block_rows;
+    return left < order->block_rows ? left : order->block_rows;
+}
+
 int64_t ebb_order_blocks(const ebb_order_t *order);
 /* Rows of a block on the average. */
 int64_t ebb_order_usual_rows(const ebb_order_t *order);
@@ -95,16 +110,23 @@ int64_t ebb_order_window_places(const ebb_order_t *order);
 ebb_status_t ebb_order_window_reserve(const ebb_order_t *order, ebb_order_window_t *w);
 void ebb_order_window_free(ebb_order_window_t *w);
 
+/* A permutation of the next power of two; a walk along it stays inside n in the end. */
+static inline uint32_t ebb_order_mix_once(const ebb_order_mix_t *m, uint32_t i)
+{
+    for (int r = 0; r < EBB_ORDER_ROUNDS; r++) {
+        i = (i * m->mul[r] + m->add[r]) & m->mask;
+        i ^= i >> m->shift;
+    }
+    return i;
+}
+
 static inline uint32_t ebb_order_mix(const ebb_order_mix_t *m, uint32_t i)
 {
     if (m->identity)
         return i;
-    do {
-        for (int r = 0; r < EBB_ORDER_ROUNDS; r++) {
-            i = (i * m->mul[r] + m->add[r]) & m->mask;
-            i ^= i >> m->shift;
-        }
-    } while (i >= m->n);
+    do
+        i = ebb_order_mix_once(m, i);
+    while (i >= m->n);
     return i;
 }
 

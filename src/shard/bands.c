@@ -14,7 +14,7 @@
 
 #define BANDS_MAGIC 0x53444e4142424245ull /* "EBBBANDS" */
 
-enum { LEAST_ROWS = 16, MOST_ROWS = 8192, FEW_BLOCKS = 32768, GROUP = 512 };
+enum { LEAST_ROWS = 16, MOST_ROWS = 8192, FEW_BLOCKS = 8192, GROUP = 256, SECTION = 64 };
 
 static const ebb_array_t *main_array(const ebb_shard_t *shard, const ebb_dataset_info_t *info)
 {
@@ -296,20 +296,51 @@ static ebb_status_t make_groups(ebb_row_blocks_t *blocks, bool sparse)
     return status;
 }
 
-static ebb_status_t sum_groups(ebb_row_blocks_t *blocks, int64_t *sum)
+/* Sections of groups, and of sections, until there are few; how many parts on all levels. */
+static int64_t count_sections(ebb_row_blocks_t *blocks)
 {
+    int64_t all = blocks->groups, parts = blocks->groups;
+    for (blocks->levels = 0; parts > 2 * SECTION && blocks->levels < EBB_SECTION_LEVELS; all += parts) {
+        parts /= SECTION;
+        blocks->section[blocks->levels++].n = parts;
+    }
+    return all;
+}
+
+/* sum: room for all levels, those of the groups first. */
+static void sum_sections(ebb_row_blocks_t *blocks, int64_t *sum)
+{
+    const int64_t *rows = blocks->group_rows;
+    int64_t parts = blocks->groups;
+    for (int k = 0; k < blocks->levels; k++) {
+        int64_t n = blocks->section[k].n;
+        sum += parts;
+        for (int64_t i = 0; i < n; i++)
+            for (int64_t p = ebb_section_first(parts, i, n); p < ebb_section_first(parts, i + 1, n); p++)
+                sum[i] += rows[p];
+        blocks->section[k].rows = rows = sum;
+        parts = n;
+    }
+}
+
+ebb_status_t ebb_bands_group(ebb_row_blocks_t *blocks, bool sparse)
+{
+    int64_t *sum;
+    EBB_TRY(make_groups(blocks, sparse));
+    EBB_TRY(EBB_NEW_ARRAY("groups of blocks", count_sections(blocks), &sum));
     for (int64_t g = 0; g < blocks->groups; g++)
         for (int64_t i = ebb_group_first(blocks, g); i < ebb_group_first(blocks, g + 1); i++) {
             int64_t block = ebb_group_block(blocks, i);
             sum[g] += blocks->row[block + 1] - blocks->row[block];
         }
     blocks->group_rows = sum;
+    sum_sections(blocks, sum);
     return EBB_OK;
 }
 
 ebb_status_t ebb_bands_blocks(ebb_dataset_t *ds)
 {
-    int64_t *row, *entry, *sum;
+    int64_t *row, *entry;
     for (int s = 0; s < ds->info.n_shards; s++)
         if (ds->shard[s].bands == 0 && ds->shard[s].rows > 0)
             return EBB_OK;
@@ -325,16 +356,19 @@ ebb_status_t ebb_bands_blocks(ebb_dataset_t *ds)
     entry[blocks->n] = ds->info.nnz;
     blocks->row = row;
     blocks->entry = entry;
-    EBB_TRY(make_groups(blocks, ds->info.sparse));
-    EBB_TRY(EBB_NEW_ARRAY("groups of blocks", blocks->groups, &sum));
-    EBB_TRY(sum_groups(blocks, sum));
+    EBB_TRY(ebb_bands_group(blocks, ds->info.sparse));
     ds->info.blocks = blocks;
     return EBB_OK;
 }
 
+int64_t ebb_section_first(int64_t parts, int64_t i, int64_t n)
+{
+    return (int64_t)((__int128)parts * i / n);
+}
+
 int64_t ebb_group_first(const ebb_row_blocks_t *blocks, int64_t g)
 {
-    return (int64_t)((__int128)blocks->n * g / blocks->groups);
+    return ebb_section_first(blocks->n, g, blocks->groups);
 }
 
 int64_t ebb_group_block(const ebb_row_blocks_t *blocks, int64_t i)

@@ -35,6 +35,8 @@ void ebb_bands_encode(const ebb_shard_t *shard, uint64_t *words);
 ebb_status_t ebb_bands_decode(ebb_shard_t *shard, const ebb_dataset_info_t *info, const uint64_t *words, int64_t n);
 /* Blocks of the whole data set, into ds->blocks; nothing where a shard has no bands. */
 ebb_status_t ebb_bands_blocks(ebb_dataset_t *ds);
+/* Its last step: the groups of blocks whose rows and entries are known. */
+ebb_status_t ebb_bands_group(ebb_row_blocks_t *blocks, bool sparse);
 
 /* ---- writing ---- */
 

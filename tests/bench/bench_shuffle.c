@@ -11,6 +11,7 @@
  * that a batch is drawn from; memory: what the windows of all lanes hold decoded order     order work a row */
 #include "bench.h"
 #include "base/rng.h"
+#include "seek.h"
 #include <ebb/loader.h>
 
 #include <math.h>
@@ -97,28 +98,6 @@ static quality_t study_permutation(study_t *s)
     return mean(q, steps);
 }
 
-/* Blocks as a packed data set has them: the rows that begin in a chunk of 16384 elements, at least 16. */
-static void make_blocks(int64_t rows, int64_t per_row, ebb_row_blocks_t *blocks)
-{
-    int64_t each = 16384 / per_row > 16 ? 16384 / per_row : 16, n = (rows + each - 1) / each;
-    int64_t groups = n <= 32768 ? 1 : n / 512;
-    int64_t *row = malloc((size_t)(n + 1) * sizeof *row), *sum = calloc((size_t)groups, sizeof *sum);
-    *blocks = (ebb_row_blocks_t){.n = n,
-                                 .row = row,
-                                 .min_rows = 1,
-                                 .max_rows = each,
-                                 .max_entries = each * per_row,
-                                 .groups = groups,
-                                 .group_rows = sum};
-    for (int64_t i = 0; i <= n; i++)
-        row[i] = i * each < rows ? i * each : rows;
-    for (int64_t g = 0; g < groups; g++)
-        for (int64_t i = ebb_group_first(blocks, g); i < ebb_group_first(blocks, g + 1); i++) {
-            int64_t block = ebb_group_block(blocks, i);
-            sum[g] += row[block + 1] - row[block];
-        }
-}
-
 static void print_line(const char *what, double blocks, double mib, quality_t q, double entropy)
 {
     printf("%-16s %8.0f %9.1f %10.4f %10.4f %8.3f %8.0f\n", what, blocks, mib, q.entropy / entropy, q.distance, q.move,
@@ -131,19 +110,12 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc && i <= 5; i++)
         given[i - 1] = atoll(argv[i]);
     study_t s = {.rows = given[0], .classes = given[2], .batch = given[3]};
-    ebb_dataset_info_t info = {.name = "sorted",
-                               .rows = s.rows,
-                               .cols = 1 << 20,
-                               .nnz = s.rows * given[1],
-                               .sparse = true,
-                               .chunk_elements = 16384};
-    ebb_row_blocks_t blocks_of_rows;
-    make_blocks(s.rows, given[1], &blocks_of_rows);
-    info.blocks = &blocks_of_rows;
+    made_blocks_t m;
+    make_packed_blocks(s.rows, given[1], 0, &m);
     s.row = malloc((size_t)s.batch * sizeof *s.row);
     s.count = malloc((size_t)s.classes * sizeof *s.count);
     ebb_order_t usual = {.lanes = (int32_t)given[4], .batch = s.batch, .seed = 1, .shuffle = true};
-    bench_ok(ebb_order_init(&usual, &info));
+    bench_ok(ebb_order_init(&usual, &m.info));
     quality_t best = study_permutation(&s);
     printf("%lld rows of %lld non-zeros sorted by label, %lld classes, batch %lld, %d lanes, blocks of %lld rows\n",
            (long long)s.rows, (long long)given[1], (long long)s.classes, (long long)s.batch, usual.lanes,
@@ -153,7 +125,7 @@ int main(int argc, char **argv)
         ebb_order_t order = usual;
         char name[32];
         order.window_blocks = w;
-        if (ebb_order_init(&order, &info) != EBB_OK)
+        if (ebb_order_init(&order, &m.info) != EBB_OK)
             break;
         snprintf(name, sizeof name, "%d block%s%s", w, w > 1 ? "s" : "", w == usual.window_blocks ? " *" : "");
         double blocks = fmin((double)w * order.lanes, (double)s.rows / (double)order.block_rows);
@@ -161,8 +133,7 @@ int main(int argc, char **argv)
                    study_order(&s, &order), best.entropy);
     }
     print_line("true permutation", (double)s.rows, 0, best, best.entropy);
-    free((void *)(uintptr_t)blocks_of_rows.row);
-    free((void *)(uintptr_t)blocks_of_rows.group_rows);
+    free_packed_blocks(&m);
     free(s.row);
     free(s.count);
     return 0;

@@ -3,6 +3,7 @@
 #include "base/alloc.h"
 #include "base/rng.h"
 #include "loader/order.h"
+#include "seek.h"
 
 #include <math.h>
 
@@ -245,6 +246,95 @@ static void windows_have_the_same_entries_a_row(void **state)
     }
 }
 
+/* Of more blocks than one table has, which are cut into groups of few windows each: there too. */
+static void windows_of_groups_have_nearly_the_same_entries_a_row(void **state)
+{
+    made_blocks_t m;
+    seeker_t s;
+    make_packed_blocks(1000000, 370, 1, &m);
+    assert_true(m.blocks.groups > 1);
+    ebb_order_t o = {.lanes = 24, .batch = 1024, .seed = 3, .shuffle = true};
+    assert_ok(ebb_order_init(&o, &m.info));
+    assert_ok(seeker_init(&s, &o));
+    const int64_t *row = m.blocks.row;
+    double squares = 0, windows = 0, mean = (double)m.info.nnz / (double)m.info.rows;
+    for (int64_t step = 0; step < o.rows / o.batch; step += 5) {
+        assert_ok(seek_to(&s, 2, step));
+        for (int32_t l = 0; l < o.lanes; l++) {
+            const ebb_order_window_t *w = &s.window[l];
+            double entries = 0;
+            for (int32_t k = 0; k < w->places; k++) {
+                int64_t from = k == 0 ? w->head : 0, here = w->start[k + 1] - w->start[k] - from;
+                int64_t left = w->rows + w->head - w->start[k] - from;
+                double rows = (double)(row[w->block[k] + 1] - row[w->block[k]]);
+                entries += 16384.0 * (double)(here < left ? here : left) / rows;
+            }
+            double off = entries / (double)w->rows / mean - 1;
+            squares += off * off;
+            windows++;
+        }
+    }
+    print_message("a window's entries per row are off the mean by %.2f %% (root of mean square)\n",
+                  100 * sqrt(squares / windows));
+    assert_true(sqrt(squares / windows) < 0.02);
+    seeker_free(&s);
+    free_packed_blocks(&m);
+}
+
+/* Blocks laid out and sections passed for all lanes: no more at a thousand million rows than at a million. */
+static void a_seek_takes_no_more_work_the_more_rows_there_are(void **state)
+{
+    enum { LANES = 24, GROUP = 256, SECTION = 64, MOST = LANES * (3 * GROUP / 2 + 3 * SECTION) };
+    for (int64_t rows = 1000000; rows <= 1000000000; rows *= 10)
+        for (int64_t per_row = 30; per_row <= 370 && rows / 10 * per_row <= 3000000000; per_row += 340) {
+            made_blocks_t m;
+            seeker_t s;
+            make_packed_blocks(rows, per_row, 0, &m);
+            ebb_order_t o = {.lanes = LANES, .batch = 4096, .seed = 1, .shuffle = true};
+            assert_ok(ebb_order_init(&o, &m.info));
+            assert_ok(seeker_init(&s, &o));
+            int64_t steps = ebb_order_steps(&o), most = 0;
+            for (int64_t i = 0, before = 0; i < 60; i++) {
+                uint64_t draw = ebb_mix64((uint64_t)i + 1);
+                assert_ok(seek_to(&s, i, (int64_t)(draw % (uint64_t)steps)));
+                most = seek_work(&s) - before > most ? seek_work(&s) - before : most;
+                before = seek_work(&s);
+            }
+            print_message("%lld rows in %lld blocks: at most %lld a seek\n", (long long)rows, (long long)m.blocks.n,
+                          (long long)most);
+            assert_in_range(most, 1, MOST);
+            seeker_free(&s);
+            free_packed_blocks(&m);
+        }
+}
+
+/* Sections of sections: every group is found once, where the order begins it. */
+static void groups_of_all_sections_follow_each_other_without_gap(void **state)
+{
+    made_blocks_t m;
+    ebb_order_epoch_t e;
+    ebb_order_group_t g;
+    make_packed_blocks(100000000, 370, 0, &m);
+    assert_true(m.blocks.levels >= 2);
+    ebb_order_t o = {.lanes = 24, .batch = 4096, .seed = 1, .shuffle = true};
+    assert_ok(ebb_order_init(&o, &m.info));
+    ebb_order_epoch_init(&o, 3, &e);
+    assert_ok(ebb_order_group_init(&o, &g));
+    char *seen = calloc((size_t)m.blocks.n, 1);
+    int64_t groups = 0, blocks = 0;
+    for (int64_t at = 0; at < o.rows; at += g.rows, groups++) {
+        ebb_order_group_at(&e, at, &g);
+        assert_int_equal(g.begin, at);
+        for (int64_t k = 0; k < g.n; k++)
+            blocks += !seen[g.block[k]]++;
+    }
+    assert_int_equal(groups, m.blocks.groups);
+    assert_int_equal(blocks, m.blocks.n);
+    free(seen);
+    ebb_order_group_free(&g);
+    free_packed_blocks(&m);
+}
+
 static void unshuffled_lanes_are_runs_of_consecutive_rows(void **state)
 {
     ebb_order_t o = order_of(1003, 4, 8, 16, 3);
@@ -296,6 +386,30 @@ static void order_never_changes(void **state)
         o.shuffle = frozen[i].shuffle;
         ebb_order_hash(&o, frozen[i].epoch, hex);
         assert_string_equal(hex, frozen[i].hash);
+    }
+}
+
+static void order_of_unequal_blocks_never_changes(void **state)
+{
+    static const struct {
+        int64_t groups;
+        const char *hash;
+    } frozen[] = {{1, "b3bf7e897d6b2fc38234dea4556a1152"}, {35, "fe922ba7a9124dfd44b71243a502a784"}};
+    for (size_t i = 0; i < sizeof frozen / sizeof *frozen; i++) {
+        char hex[33];
+        ebb_row_blocks_t *blocks = unequal_blocks(9000, frozen[i].groups);
+        ebb_order_t o = {.rows = blocks->row[9000],
+                         .lanes = 24,
+                         .batch = 1000,
+                         .block_rows = 40,
+                         .window_blocks = 96,
+                         .seed = 3,
+                         .shuffle = true,
+                         .blocks = blocks,
+                         .profile = blocks};
+        ebb_order_hash(&o, 4, hex);
+        assert_string_equal(hex, frozen[i].hash);
+        free_blocks(blocks);
     }
 }
 
@@ -464,9 +578,13 @@ int main(void)
         cmocka_unit_test(windows_tile_their_lane),
         cmocka_unit_test(first_windows_are_staggered_over_the_teams),
         cmocka_unit_test(windows_have_the_same_entries_a_row),
+        cmocka_unit_test(windows_of_groups_have_nearly_the_same_entries_a_row),
+        cmocka_unit_test(a_seek_takes_no_more_work_the_more_rows_there_are),
+        cmocka_unit_test(groups_of_all_sections_follow_each_other_without_gap),
         cmocka_unit_test(unshuffled_lanes_are_runs_of_consecutive_rows),
         cmocka_unit_test(lanes_and_shares_differ_by_at_most_one),
         cmocka_unit_test(order_never_changes),
+        cmocka_unit_test(order_of_unequal_blocks_never_changes),
         cmocka_unit_test(seed_and_epoch_change_the_order),
         cmocka_unit_test(a_row_of_a_thousand_million_is_found_at_once),
         cmocka_unit_test(batches_of_label_sorted_data_mix_the_labels_at_the_default_window),
