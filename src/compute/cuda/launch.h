@@ -26,8 +26,9 @@ struct double_place {
     int64_t index;
 };
 extern thread_local double_place ebb_double_place;
-#define EACH(i, n)                            for (int64_t i = 0; i < (n); i++)
-#define BLOCK_INDEX                           (ebb_double_place.index)
+#define EACH(i, n)  for (int64_t i = 0; i < (n); i++)
+#define BLOCK_INDEX (ebb_double_place.index)
+#define UNROLL
 #define EACH_THREAD(t)                        for (int t = 0; t < BLOCK_THREADS; t++)
 #define BARRIER                               ((void)0)
 #define LAUNCH(kernel, n, x, ...)             ebb_double_launch((x)->stream, 1, kernel, (int64_t)(n), __VA_ARGS__)
@@ -66,6 +67,9 @@ DEVICE void keep_least(int64_t *place, int64_t value)
 #define EACH(i, n)                                                                                                     \
     for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < (n); i += (int64_t)gridDim.x * blockDim.x)
 #define BLOCK_INDEX    ((int64_t)blockIdx.x)
+/* Of a loop that reads what its index names and adds it up in order: the reads of several rounds are under way at once.
+ */
+#define UNROLL         _Pragma("unroll 8")
 #define EACH_THREAD(t) for (int t = (int)threadIdx.x, once_ = 1; once_; once_ = 0)
 #define BARRIER        __syncthreads()
 #define LAUNCH(kernel, n, x, ...)                                                                                      \
@@ -75,10 +79,10 @@ DEVICE void keep_least(int64_t *place, int64_t value)
             kernel<<<(unsigned)(blocks_ < 0x7fffffff ? blocks_ : 0x7fffffff), FLAT_THREADS, 0, (x)->stream>>>(         \
                 (n), __VA_ARGS__);                                                                                     \
     } while (0)
-#define LAUNCH_BLOCKS(kernel, blocks, x, ...)                                                                          \
+#define LAUNCH_BLOCKS(kernel, blocks, x, ...) /* more than a grid takes: none, which LAUNCHED tells */                 \
     do {                                                                                                               \
         if ((blocks) > 0)                                                                                              \
-            kernel<<<(unsigned)(blocks), BLOCK_THREADS, 0, (x)->stream>>>(__VA_ARGS__);                                \
+            kernel<<<(unsigned)((blocks) <= 0x7fffffff ? (blocks) : 0), BLOCK_THREADS, 0, (x)->stream>>>(__VA_ARGS__); \
     } while (0)
 
 DEVICE void or_bits(uint64_t *word, uint64_t bits)
@@ -92,6 +96,17 @@ DEVICE void keep_least(int64_t *place, int64_t value)
 }
 
 #endif
+
+/* N floats that are read and written at once. */
+template <int N> struct alignas(N * sizeof(float)) floats {
+    float v[N];
+};
+
+/* Whether all of these begin where four floats may be read at once. */
+template <typename... P> static inline bool are_aligned(P... ptr)
+{
+    return ((... | (uintptr_t)ptr) % sizeof(floats<4>)) == 0;
+}
 
 /* Sum of one value a thread, in place, along a fixed tree; the result is in part[0]. */
 #define BLOCK_SUM(part)                                                                                                \

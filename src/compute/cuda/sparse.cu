@@ -7,24 +7,26 @@
 
 /* ---- products ---- */
 
-/* A thread takes one row and `WIDE` neighbouring columns, so that a warp reads whole lines of W. */
+/* A thread takes one row and WIDE neighbouring columns, which it reads at once. */
 template <int WIDE>
 KERNEL product_kernel(int64_t n, int64_t per_row, const int64_t *rowptr, const int32_t *col, const float *val,
                       int64_t H, const float *W, int64_t ldw, const float *bias, ebb_act_t act, float *Y)
 {
     EACH(i, n)
     {
-        int64_t row = i / per_row, h = i % per_row * WIDE;
-        float sum[WIDE];
-        for (int l = 0; l < WIDE; l++)
-            sum[l] = bias ? bias[h + l] : 0.0f;
-        for (int64_t j = rowptr[row]; j < rowptr[row + 1]; j++) {
-            const float *w = W + col[j] * ldw + h;
+        int64_t row = i / per_row, h = i % per_row * WIDE, end = rowptr[row + 1];
+        floats<WIDE> sum = {};
+        if (bias)
+            sum = *(const floats<WIDE> *)(bias + h);
+        UNROLL
+        for (int64_t j = rowptr[row]; j < end; j++) {
+            floats<WIDE> w = *(const floats<WIDE> *)(W + col[j] * ldw + h);
             for (int l = 0; l < WIDE; l++)
-                sum[l] = fmaf(val[j], w[l], sum[l]);
+                sum.v[l] = fmaf(val[j], w.v[l], sum.v[l]);
         }
         for (int l = 0; l < WIDE; l++)
-            Y[row * H + h + l] = act_of(act, sum[l]);
+            sum.v[l] = act_of(act, sum.v[l]);
+        *(floats<WIDE> *)(Y + row * H + h) = sum;
     }
 }
 
@@ -35,7 +37,7 @@ ebb_status_t ebb_cuda_csr_gemm(ebb_exec_t *x, const ebb_csr_t *X, int64_t H, con
         return EBB_FAIL(EBB_EINVAL, "csr_gemm to %lld columns with leading dimension %lld", (long long)H,
                         (long long)ldw);
     EBB_TRY(ebb_cuda_use(x));
-    if (H % 4 == 0)
+    if (H % 4 == 0 && ldw % 4 == 0 && are_aligned(W, bias, Y))
         LAUNCH(product_kernel<4>, X->rows * (H / 4), x, H / 4, X->rowptr, X->col, X->val, H, W, ldw, bias, act, Y);
     else
         LAUNCH(product_kernel<1>, X->rows * H, x, H, X->rowptr, X->col, X->val, H, W, ldw, bias, act, Y);
@@ -185,19 +187,37 @@ static ebb_status_t group(ebb_exec_t *x, const ebb_csr_t *X, int n_fields, const
 /* ---- sums over groups ---- */
 
 /* Row k of out: the sum of its terms' rows of dY, from zero, or where `idx` is given from what row idx[k] of out holds.
- */
-KERNEL sums_kernel(int64_t n, int64_t H, const int64_t *begin, const ebb_term_t *term, const float *dY,
+ * A thread takes WIDE neighbouring columns, which it reads at once; per_row threads a row. */
+template <int WIDE>
+KERNEL sums_kernel(int64_t n, int64_t per_row, const int64_t *begin, const ebb_term_t *term, const float *dY,
                    const int32_t *idx, float *out)
 {
     EACH(i, n)
     {
-        int64_t k = i / H, h = i % H;
-        float *to = out + (idx ? idx[k] : k) * H + h;
-        float sum = idx ? *to : 0.0f;
-        for (int64_t j = begin[k]; j < begin[k + 1]; j++)
-            sum = fmaf(term[j].val, dY[term[j].source * H + h], sum);
+        int64_t k = i / per_row, h = i % per_row * WIDE, H = per_row * WIDE, end = begin[k + 1];
+        floats<WIDE> *to = (floats<WIDE> *)(out + (idx ? idx[k] : k) * H + h), sum = {};
+        if (idx)
+            sum = *to;
+        UNROLL
+        for (int64_t j = begin[k]; j < end; j++) {
+            ebb_term_t t = term[j];
+            floats<WIDE> d = *(const floats<WIDE> *)(dY + t.source * H + h);
+            for (int l = 0; l < WIDE; l++)
+                sum.v[l] = fmaf(t.val, d.v[l], sum.v[l]);
+        }
         *to = sum;
     }
+}
+
+static ebb_status_t add_terms(ebb_exec_t *x, int64_t n, int64_t H, const int64_t *begin, const ebb_term_t *term,
+                              const float *dY, const int32_t *idx, float *out, const char *what)
+{
+    if (H % 4 == 0 && are_aligned(dY, out))
+        LAUNCH(sums_kernel<4>, n * (H / 4), x, H / 4, begin, term, dY, idx, out);
+    else
+        LAUNCH(sums_kernel<1>, n * H, x, H, begin, term, dY, idx, out);
+    LAUNCHED(what);
+    return EBB_OK;
 }
 
 /* The same for the table of a factorization machine: column 0 is w, the others v. */
@@ -247,18 +267,14 @@ static ebb_status_t rows_gradient(ebb_exec_t *x, int slot, const grouped_t *g, i
                                   ebb_rows_t *out)
 {
     EBB_TRY(open_slot(x, slot, g, H, out));
-    LAUNCH(sums_kernel, g->met * H, x, H, g->begin, g->term, dY, (const int32_t *)NULL, out->val);
-    LAUNCHED("row-sparse gradient");
-    return EBB_OK;
+    return add_terms(x, g->met, H, g->begin, g->term, dY, NULL, out->val, "row-sparse gradient");
 }
 
 static ebb_status_t dense_gradient(ebb_exec_t *x, const grouped_t *g, int64_t H, const float *dY, float *G,
                                    uint64_t *touched)
 {
     LAUNCH(touch_kernel, g->met, x, g->idx, touched);
-    LAUNCH(sums_kernel, g->met * H, x, H, g->begin, g->term, dY, g->idx, G);
-    LAUNCHED("gradient of a table");
-    return EBB_OK;
+    return add_terms(x, g->met, H, g->begin, g->term, dY, g->idx, G, "gradient of a table");
 }
 
 ebb_status_t ebb_cuda_csr_grad(ebb_exec_t *x, int slot, const ebb_csr_t *X, int64_t H, const float *dY, ebb_rows_t *out)
@@ -312,9 +328,7 @@ ebb_status_t ebb_cuda_terms_sum(ebb_exec_t *x, const ebb_terms_t *t, int64_t fir
         return EBB_FAIL(EBB_EINVAL, "rows %lld .. %lld of a gradient of %lld rows", (long long)first,
                         (long long)(first + n), (long long)t->n);
     EBB_TRY(ebb_cuda_use(x));
-    LAUNCH(sums_kernel, n * t->width, x, t->width, t->begin + first, t->term, t->dY, (const int32_t *)NULL, val);
-    LAUNCHED("sum of gradient terms");
-    return EBB_OK;
+    return add_terms(x, n, t->width, t->begin + first, t->term, t->dY, NULL, val, "sum of gradient terms");
 }
 
 void ebb_cuda_terms_free(void *dev, ebb_terms_t *t)
