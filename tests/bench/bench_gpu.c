@@ -1,7 +1,6 @@
 /* Sparse products and their transposes on a GPU beside cuSPARSE, with the roofs measured in the same call: bandwidth of
  * a copy, and matmul peaks. Bytes of CSR x dense: 8 nnz + 4 H (touched rows) + 4 H (batch rows). One JSON line a figure
- * with
- * --json. Needs a GPU; skipped without one. */
+ * with --json, --roofs after it: the roofs alone. Needs a GPU; skipped without one. */
 #include "bench.h"
 
 #include <cublas_v2.h>
@@ -302,7 +301,8 @@ int main(int argc, char **argv)
     else
         printf("%s\nroofs: copy %.3e B/s, matmul fp32 %.3e, tf32 %.3e, bf16 %.3e FLOP/s\n", text, copy, fp32, tf32,
                bf16);
-    run_shapes(copy);
+    if (argc < 3 || strcmp(argv[2], "--roofs") != 0)
+        run_shapes(copy);
     ops->exec_destroy(x);
     ebb_backend_close(gpu);
     return 0;
