@@ -40,24 +40,31 @@ static int64_t slab_bytes(const ebb_order_t *order, const ebb_dataset_info_t *in
     return (bytes + 63) / 64 * 64;
 }
 
-static int64_t fixed_bytes(const ebb_order_t *order, const ebb_dataset_info_t *info)
+/* A block itself and what it has for each row lie in one piece, and the pieces of the first `limit` blocks in one slab,
+ * of huge pages: of every row some of it is read, in random order. */
+static int64_t in_lines(int64_t bytes)
 {
-    int64_t row = info->sparse ? 8 : 0;
-    row += (has_label(info) ? 4 : 0) + real_cols(info) * 4 + (info->weighted ? 4 : 0);
-    return (order->block_rows + 1) * row + (int64_t)sizeof(ebb_block_t);
+    return (bytes + 63) / 64 * 64;
+}
+
+/* An odd number of lines, so that blocks do not meet in the same few sets of a cache. */
+static int64_t piece_bytes(const ebb_order_t *order, const ebb_dataset_info_t *info, const ebb_stored_t *form)
+{
+    int64_t rows = order->block_rows, bytes = in_lines((int64_t)sizeof(ebb_block_t));
+    bytes += info->sparse ? in_lines((rows + 1) * 8) : 0;
+    bytes += has_label(info) ? in_lines(rows * 4) : 0;
+    bytes += in_lines(rows * real_cols(info) * 4) + (info->weighted ? in_lines(rows * 4) : 0);
+    bytes += form->possible ? in_lines((form->bands + 1) * (int64_t)sizeof(ebb_segment_t)) : 0;
+    return bytes | 64;
 }
 
 int64_t ebb_block_bytes(const ebb_order_t *order, const ebb_dataset_info_t *info, const ebb_stored_t *form)
 {
-    return fixed_bytes(order, info) + slab_bytes(order, info, form) +
-           (form->bands + 1) * (int64_t)sizeof(ebb_segment_t);
+    return piece_bytes(order, info, form) + slab_bytes(order, info, form);
 }
 
 static void block_free(ebb_block_t *block)
 {
-    if (!block)
-        return;
-    ebb_free(block->rowptr);
     if (block->grown) {
         ebb_free(block->col);
         ebb_free(block->val);
@@ -65,11 +72,8 @@ static void block_free(ebb_block_t *block)
     }
     if (block->own_room)
         ebb_free(block->room.chunk);
-    ebb_free(block->segment);
-    ebb_free(block->label);
-    ebb_free(block->y);
-    ebb_free(block->weight);
-    ebb_free(block);
+    if (block->own_piece)
+        ebb_free(block);
 }
 
 /* Room for the entries; contents are not kept. */
@@ -117,9 +121,8 @@ static ebb_status_t give_stored_room(ebb_blocks_t *b, ebb_block_t *block)
     block->room.chunk = room;
     block->room.tail_col = (int32_t *)(void *)(room + form->bands * form->band_bytes);
     block->room.tail_val = (float *)(void *)(block->room.tail_col + form->bands * form->tail);
-    atomic_fetch_add(&b->bytes, bytes);
-    EBB_TRY(EBB_NEW_ARRAY("segments of a block", form->bands + 1, &block->segment));
     block->room.segment = block->segment;
+    atomic_fetch_add(&b->bytes, bytes);
     return EBB_OK;
 }
 
@@ -145,22 +148,47 @@ static ebb_status_t give_room(ebb_blocks_t *b, ebb_block_t *block)
     return EBB_OK;
 }
 
-static ebb_status_t fill_buffers(ebb_blocks_t *b, ebb_block_t *block)
+/* The next part of a piece. */
+static void *part(uint8_t **at, int64_t bytes)
+{
+    uint8_t *here = *at;
+    *at += in_lines(bytes);
+    return here;
+}
+
+/* A block at the beginning of a piece of memory, which is all zeros. */
+static ebb_block_t *lay_out(const ebb_blocks_t *b, uint8_t *piece)
 {
     const ebb_dataset_info_t *info = b->info;
     int64_t rows = b->order->block_rows;
+    ebb_block_t *block = part(&piece, (int64_t)sizeof(ebb_block_t));
     if (info->sparse)
-        EBB_TRY(EBB_NEW_ARRAY("row pointers of a block", rows + 1, &block->rowptr));
-    EBB_TRY(give_room(b, block));
+        block->rowptr = part(&piece, (rows + 1) * (int64_t)sizeof *block->rowptr);
     if (has_label(info))
-        EBB_TRY(EBB_NEW_ARRAY("labels of a block", rows, &block->label));
+        block->label = part(&piece, rows * (int64_t)sizeof *block->label);
     if (real_cols(info) > 0)
-        EBB_TRY(EBB_NEW_ARRAY("targets of a block", rows * real_cols(info), &block->y));
+        block->y = part(&piece, rows * real_cols(info) * (int64_t)sizeof *block->y);
     if (info->weighted)
-        EBB_TRY(EBB_NEW_ARRAY("weights of a block", rows, &block->weight));
-    atomic_fetch_add(&b->bytes, fixed_bytes(b->order, info));
-    atomic_fetch_add(&b->allocations, 1);
-    return EBB_OK;
+        block->weight = part(&piece, rows * (int64_t)sizeof *block->weight);
+    if (b->form.possible)
+        block->segment = part(&piece, (b->form.bands + 1) * (int64_t)sizeof *block->segment);
+    block->id = -1;
+    return block;
+}
+
+static ebb_status_t make_block(ebb_blocks_t *b, ebb_block_t **block_p)
+{
+    int64_t bytes = piece_bytes(b->order, b->info, &b->form);
+    uint8_t *piece = (uint8_t *)b->pieces + b->n * bytes;
+    bool own = b->n >= b->limit;
+    if (own) {
+        EBB_TRY(ebb_alloc("block", (size_t)bytes, (void **)&piece));
+        atomic_fetch_add(&b->allocations, 1);
+    }
+    *block_p = lay_out(b, piece);
+    (*block_p)->own_piece = own;
+    atomic_fetch_add(&b->bytes, bytes);
+    return give_room(b, *block_p);
 }
 
 static void newest_add(ebb_blocks_t *b, ebb_block_t *block)
@@ -201,13 +229,12 @@ static void list_remove(ebb_blocks_t *b, ebb_block_t *block)
 /* One more buffer, empty, at the old end of the list. */
 static ebb_status_t add_buffer(ebb_blocks_t *b)
 {
-    ebb_block_t *block;
+    ebb_block_t *block = NULL;
     EBB_TRY(ebb_grow("block table", (void **)&b->block, &b->capacity, b->n + 1, sizeof *b->block));
-    EBB_TRY(EBB_NEW("block", &block));
-    block->id = -1;
-    ebb_status_t status = fill_buffers(b, block);
+    ebb_status_t status = make_block(b, &block);
     if (status != EBB_OK) {
-        block_free(block);
+        if (block)
+            block_free(block);
         return status;
     }
     b->block[b->n++] = block;
@@ -226,6 +253,7 @@ ebb_status_t ebb_blocks_init(ebb_blocks_t *b, const ebb_order_t *order, const eb
         buckets *= 2;
     b->bucket_mask = buckets - 1;
     EBB_TRY(EBB_NEW_ARRAY("block buckets", buckets, &b->bucket));
+    EBB_TRY(ebb_alloc("blocks", (size_t)(limit * piece_bytes(order, info, &b->form)), &b->pieces));
     EBB_TRY(ebb_alloc("blocks", (size_t)(limit * slab_bytes(order, info, &b->form)), &b->slab));
     while (b->n < limit)
         EBB_TRY(add_buffer(b));
@@ -238,6 +266,7 @@ void ebb_blocks_cleanup(ebb_blocks_t *b)
         block_free(b->block[i]);
     ebb_free(b->block);
     ebb_free(b->bucket);
+    ebb_free(b->pieces);
     ebb_free(b->slab);
 }
 

@@ -27,7 +27,7 @@ typedef struct ebb_block {
     float *weight;  /* (block_rows) or NULL */
     int64_t id;     /* block number; -1 when empty */
     int32_t rows, pins;
-    bool grown, own_room;            /* col and val (or x), or room, are its own, not of the slab */
+    bool grown, own_room, own_piece; /* col and val (or x), room, or the block itself, are its own, not of the slabs */
     ebb_stored_room_t room;          /* for rows as they are stored */
     int64_t nnz, capacity;           /* entries held, entries there is room for */
     struct ebb_block *chain;         /* same bucket */
@@ -44,7 +44,8 @@ typedef struct ebb_blocks {
     ebb_block_t **block;
     ebb_block_t **bucket;
     uint64_t bucket_mask;
-    void *slab; /* entries (or dense rows) of the first `limit` blocks in huge pages: rows are read in random order */
+    void *pieces; /* the first `limit` blocks, with what they have for each row */
+    void *slab;   /* entries (or dense rows) of the first `limit` blocks in huge pages: rows are read in random order */
     ebb_block_t *oldest, *newest; /* unpinned, ready to be reused */
     atomic_llong entries;         /* capacity that new and regrown buffers get */
     atomic_llong bytes, allocations, decoded_bytes;
