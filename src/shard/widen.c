@@ -284,13 +284,15 @@ size_t ebb_widen_size(const ebb_widen_t *w)
     return narrow ? ebb_elem_size(w->elem) : 4;
 }
 
+/* Of short rows steps are shorter too: 64 bytes from where a row's values begin would often be of a line that nobody
+ * has fetched. */
 static void stored_rows(const ebb_widen_t *w, put_t put, int64_t first, int64_t end)
 {
 #if defined(__x86_64__)
     int level = ebb_codec_level_now();
-    if (level == 2)
+    if (level == 2 && w->stride > 0)
         stored_avx512(w, put, first, end);
-    else if (level == 1)
+    else if (level > 0)
         stored_avx2(w, put, first, end);
     else
 #elif defined(__aarch64__)
