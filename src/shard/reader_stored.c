@@ -169,6 +169,13 @@ static ebb_status_t packed_band(ebb_reader_t *r, const ebb_stored_t *form, int s
 
 /* ---- parts of stored blocks ---- */
 
+/* Lines that are written soon, so that stores need not wait for them one after another. */
+static inline void fetch_for_stores(uint8_t *to, int64_t bytes)
+{
+    for (int64_t i = 0; i < bytes; i += 64)
+        __builtin_prefetch(to + i, 1, 2);
+}
+
 /* The k-th segment of a block, whose rows begin at `row` of it: band b. */
 static ebb_status_t stored_segment(ebb_reader_t *r, const ebb_stored_t *form, int shard, int64_t b,
                                    const ebb_band_parts_t *p, int64_t row, int64_t *rowptr,
@@ -177,6 +184,7 @@ static ebb_status_t stored_segment(ebb_reader_t *r, const ebb_stored_t *form, in
     uint8_t *chunk = room->chunk + k * form->band_bytes;
     ebb_segment_t *s = &room->segment[k];
     *s = (ebb_segment_t){.row = row, .col = chunk, .val = chunk + form->val_at};
+    fetch_for_stores(chunk, form->band_bytes);
     if (!rowptr)
         return load_stored(r, shard, EBB_ROLE_X, b, chunk);
     int64_t first = p->here > 0 ? p->begin - b * form->elements : 0;
