@@ -271,12 +271,22 @@ static bool few_integers(const ebb_labels_t *l, int64_t rows)
     return !l->fractions && !l->overflow && (l->n <= 20 || (l->n <= 1000 && l->n * 2 <= rows));
 }
 
+/* What nobody named is not guessed, but a model cannot be trained without. */
+static void tell_of_no_targets(const ebb_pack_t *p)
+{
+    const char *targets = p->importer.format->targets;
+    if (targets && p->rank == 0)
+        EBB_WARN("pack", "there are no targets; if the source has some, name %s with --target", targets);
+}
+
 /* Classes or reals, from --task or from the labels. */
 static ebb_status_t choose_target(ebb_pack_t *p)
 {
     const ebb_labels_t *l = &p->scan.labels;
     const char *task = p->o.task ? p->o.task : "";
     bool texts = l->n_chars > 0, real = strcmp(task, "real") == 0, class = strcmp(task, "class") == 0;
+    if (l->n == 0 && p->scan.stats.target_cols == 0 && !*task)
+        tell_of_no_targets(p);
     if (p->o.like)
         return EBB_OK;
     if (p->scan.stats.target_cols > 0) {

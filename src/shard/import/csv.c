@@ -398,8 +398,9 @@ static int tsv_probe(const char *head, int64_t n, const char *path)
 }
 
 #define CSV_OPERATIONS                                                                                                 \
-    .text = true, .quotes = true, .create = csv_create, .destroy = csv_destroy, .open = csv_open,                      \
-    .boundary = csv_boundary, .parse = csv_parse, .settle = csv_settle, .encoding = csv_encoding, .adopt = csv_adopt
+    .text = true, .quotes = true, .targets = "their column", .create = csv_create, .destroy = csv_destroy,             \
+    .open = csv_open, .boundary = csv_boundary, .parse = csv_parse, .settle = csv_settle, .encoding = csv_encoding,    \
+    .adopt = csv_adopt
 
 const ebb_format_t ebb_format_csv = {
     .name = "csv", .what = "comma-separated values", .probe = csv_probe, CSV_OPERATIONS};

@@ -215,7 +215,6 @@ static ebb_status_t choose_target(csv_t *csv, const ebb_pack_options_t *o)
                 csv->column[i].kind = CSV_TARGET;
                 return EBB_OK;
             }
-    EBB_WARN("pack", "no column is the target; name it with --target COLUMN if there is one");
     return EBB_OK;
 }
 

@@ -251,7 +251,7 @@ static int never(const char *head, int64_t n, const char *path)
 
 #define HDF5_OPERATIONS                                                                                                \
     .own_files = true, .open = hdf5_open, .close = hdf5_close, .parse = hdf5_parse, .release = hdf5_release,           \
-    .settle = hdf5_settle
+    .settle = hdf5_settle, .targets = "their path inside the file"
 
 const ebb_format_t ebb_format_hdf5 = {.name = "hdf5", .what = "HDF5", .probe = hdf5_probe, HDF5_OPERATIONS};
 const ebb_format_t ebb_format_h5ad = {.name = "h5ad", .what = "AnnData", .probe = never, HDF5_OPERATIONS};

@@ -96,6 +96,7 @@ static ebb_status_t idx_open(ebb_importer_t *importer, ebb_source_t *source)
 const ebb_format_t ebb_format_idx = {
     .name = "idx",
     .what = "an IDX array",
+    .targets = "the file of the labels",
     .dense = true,
     .probe = idx_probe,
     .open = idx_open,

@@ -66,10 +66,11 @@ typedef struct ebb_importer {
 
 typedef struct ebb_format {
     const char *name;
-    const char *what; /* "LIBSVM / svmlight text" */
-    bool text;        /* TEXT, else ROWS */
-    bool quotes;      /* TEXT: a newline inside double quotes ends no record */
-    bool dense;       /* blocks are dense */
+    const char *what;    /* "LIBSVM / svmlight text" */
+    bool text;           /* TEXT, else ROWS */
+    bool quotes;         /* TEXT: a newline inside double quotes ends no record */
+    bool dense;          /* blocks are dense */
+    const char *targets; /* what --target names, of a format whose sources may come without targets */
     /* How surely the file is of this format, 0 .. 100; head: the first n decompressed bytes, zero-terminated. */
     int (*probe)(const char *head, int64_t n, const char *path);
     ebb_status_t (*create)(ebb_importer_t *importer); /* NULL: no state */

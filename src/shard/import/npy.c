@@ -104,6 +104,7 @@ static ebb_status_t npy_open(ebb_importer_t *importer, ebb_source_t *source)
 const ebb_format_t ebb_format_npy = {
     .name = "npy",
     .what = "a NumPy array",
+    .targets = "the .npy file that holds them",
     .dense = true,
     .probe = npy_probe,
     .open = npy_open,
