@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -222,6 +223,13 @@ static ebb_status_t start(keeper_t *k)
     return EBB_OK;
 }
 
+/* Somebody has removed the state folder: nobody is left to read an end, and what is there by now is another's. */
+static bool is_forgotten(const keeper_t *k)
+{
+    struct stat s;
+    return (fstat(k->lock_fd, &s) == 0 && s.st_nlink == 0) || (stat(k->folder, &s) != 0 && errno == ENOENT);
+}
+
 /* Once the attempt is claimed an end must be written, whatever happens; a full disk is waited for. */
 static void keep(keeper_t *k)
 {
@@ -229,7 +237,7 @@ static void keep(keeper_t *k)
     int code = start(k) == EBB_OK ? wait_for(k) : 71;
     ebb_tree_kill(KILL_SECONDS);
     ebb_freezer_destroy(&k->freezer);
-    while (write_end(k, code) != EBB_OK) {
+    while (!is_forgotten(k) && write_end(k, code) != EBB_OK) {
         fprintf(stderr, "ebb: %s\n", ebb_error()->message);
         ebb_error_clear();
         sleep(1);

@@ -6,6 +6,7 @@ checkpoint and end. No job is lost, none runs twice, and nothing is left behind.
 """
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -178,6 +179,26 @@ def wishes(folder, under=()):
         queue.end()
 
 
+def forgotten(folder):
+    """A state folder that is removed, or made anew: keepers end with their commands, and leave nothing in what is another's by then."""
+    queue = Queue(folder)
+    for name in "ab":
+        queue.submit("--name", name, "--", "sh", "-c", 'echo begun >>"$0"; while [ ! -e "$1" ]; do sleep 0.05; done', f"{folder}/{name}",
+                     f"{folder}/go")
+    agent = queue.agent("--slots", "2")
+    wait_for("the jobs to begin", lambda: lines(f"{folder}/a") and lines(f"{folder}/b"))
+    agent.kill()
+    agent.wait()
+    shutil.rmtree(queue.folder)
+    os.makedirs(f"{queue.folder}/jobs/2")
+    with open(f"{folder}/go", "w"):
+        pass
+    wait_for("the keepers to end", lambda: not queue.processes(), timeout=30)
+    if os.listdir(f"{queue.folder}/jobs/2"):
+        ebbtest.fail(f"written into another's folder: {os.listdir(f'{queue.folder}/jobs/2')}")
+    queue.end()
+
+
 def main():
     options = {"kills": 6, "keepers": 2, "seed": 1}
     for word in sys.argv[1:]:
@@ -197,6 +218,8 @@ def main():
     for under in [(), UNGROUPED] if subprocess.run([*UNGROUPED, "true"], capture_output=True).returncode == 0 else [()]:
         with tempfile.TemporaryDirectory() as folder:
             wishes(folder, under)
+    with tempfile.TemporaryDirectory() as folder:
+        forgotten(folder)
     if options["keepers"]:
         with tempfile.TemporaryDirectory() as folder:
             kill_keepers(folder, rng, options["keepers"])
