@@ -162,7 +162,8 @@ static void on_start(void *user, const char *facts_json)
     if (s->record && !s->options->resume) /* only now is it sure that the new run can begin */
         keep(s, ebb_remove_models(ebb_record_folder(s->record)));
     int threads = (int)json_integer_value(json_object_get(facts, "threads"));
-    keep(s, ebb_record_start(s->record, s->comm, NULL, threads, 0, NULL));
+    const char *device = json_string_value(json_object_get(facts, "device"));
+    keep(s, ebb_record_start(s->record, s->comm, device, threads, ebb_argc, ebb_argv));
     s->epoch_steps = json_integer_value(json_object_get(facts, "epoch_steps"));
     s->batch = json_integer_value(json_object_get(facts, "batch"));
     s->rows = json_integer_value(json_object_get(json_object_get(facts, "data"), "rows"));
@@ -294,7 +295,7 @@ static void on_rollback(void *user, const ebb_rollback_t *r)
 static ebb_status_t load_resumed(ebb_comm_t *comm, const train_options_t *o, ebb_run_config_t **config_p,
                                  int64_t *step_p)
 {
-    char folder[PATH_MAX], path[PATH_MAX], named[PATH_MAX], moved[PATH_MAX];
+    char folder[PATH_MAX], path[PATH_MAX], named[PATH_MAX];
     const char *run = ebb_run_named(o->resume, named);
     ebb_checkpoint_meta_t meta = {0};
     snprintf(folder, sizeof folder, "%s/checkpoints", run);
@@ -313,9 +314,10 @@ static ebb_status_t load_resumed(ebb_comm_t *comm, const train_options_t *o, ebb
     ebb_checkpoint_meta_free(&meta);
     EBB_TRY(status);
     /* The run goes on in the folder that was named, wherever that is now. */
-    if (!realpath(run, moved))
-        return ebb_file_error(run, "find");
-    return ebb_run_config_move(*config_p, moved);
+    snprintf(folder, sizeof folder, "%s", run);
+    for (size_t n = strlen(folder); n > 1 && folder[n - 1] == '/'; n--)
+        folder[n - 1] = 0;
+    return ebb_run_config_move(*config_p, folder);
 }
 
 static ebb_status_t load_config(ebb_comm_t *comm, const train_options_t *o, int n_operands, char **operands,

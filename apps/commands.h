@@ -84,6 +84,10 @@ extern const ebb_command_t cmd_generate_docs;
 /* Exit status of a command that succeeded: 0 unless it answers a question with no. */
 extern int ebb_command_exit;
 
+/* The command line as it was given. */
+extern int ebb_argc;
+extern char *const *ebb_argv;
+
 /* All subcommands, NULL-terminated, in the order of `ebb help`. */
 extern const ebb_command_t *const ebb_commands[];
 

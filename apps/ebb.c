@@ -53,6 +53,8 @@ const ebb_command_t *const ebb_commands[] = {
 };
 
 int ebb_command_exit;
+int ebb_argc;
+char *const *ebb_argv;
 
 const char ebb_about[] =
     "Ebb packs data that does not fit in memory into compressed shards and trains models on it over any\n"
@@ -255,8 +257,20 @@ static void print_error(ebb_status_t status)
                 error->line);
 }
 
+/* Reading options puts the words in another order. */
+static void keep_words(int argc, char *const *argv)
+{
+    static char **word;
+    word = calloc((size_t)argc + 1, sizeof *word);
+    if (word)
+        memcpy(word, argv, (size_t)argc * sizeof *word);
+    ebb_argc = word ? argc : 0;
+    ebb_argv = word;
+}
+
 int main(int argc, char **argv)
 {
+    keep_words(argc, argv);
     ebb_status_t status = run(argc, argv);
     if ((fflush(stdout) != 0 || ferror(stdout)) && status == EBB_OK)
         status = EBB_FAIL(errno == ENOSPC ? EBB_ENOSPC : EBB_EIO, "standard output: %s", strerror(errno));

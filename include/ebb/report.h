@@ -18,7 +18,6 @@
 
 #include <ebb/base.h>
 #include <ebb/comm.h>
-#include <ebb/compute.h>
 #include <ebb/ledger.h>
 
 #ifdef __cplusplus
@@ -52,9 +51,9 @@ EBB_API ebb_status_t ebb_record_append(ebb_record_t *record, const char *key, co
 /* A member as JSON text, to be freed with free(); NULL if absent. */
 EBB_API char *ebb_record_get(const ebb_record_t *record, const char *key);
 /* Note this start: time, command line, ranks, threads per rank, host and device of each rank, versions of all
- * libraries. Collective over comm: ranks without a record call it too. backend may be NULL. */
-EBB_API ebb_status_t ebb_record_start(ebb_record_t *record, ebb_comm_t *comm, ebb_backend_t *backend, int threads,
-                                      int argc, char *const *argv);
+ * libraries. Collective over comm: ranks without a record call it too. device: in words, of this rank; may be NULL. */
+EBB_API ebb_status_t ebb_record_start(ebb_record_t *record, ebb_comm_t *comm, const char *device, int threads, int argc,
+                                      char *const *argv);
 /* Replace run.json. */
 EBB_API ebb_status_t ebb_record_write(ebb_record_t *record);
 /* Outcome by status: EBB_OK "finished", EBB_ESTOPPED "stopped", others "failed" with the message of ebb_error(), which

@@ -20,11 +20,11 @@ typedef struct seat {
     int64_t pid;
 } seat_t;
 
-static ebb_status_t fill_seat(ebb_backend_t *backend, int threads, seat_t *seat)
+static void fill_seat(const char *device, int threads, seat_t *seat)
 {
     *seat = (seat_t){.threads = threads, .pid = (int64_t)getpid()};
     gethostname(seat->host, sizeof seat->host - 1);
-    return backend ? backend->ops->describe(backend->dev, seat->device, sizeof seat->device) : EBB_OK;
+    snprintf(seat->device, sizeof seat->device, "%s", device ? device : "");
 }
 
 static json_t *versions(void)
@@ -88,14 +88,13 @@ static ebb_status_t note(ebb_record_t *r, const seat_t *seat, int ranks, const c
     return EBB_OK;
 }
 
-ebb_status_t ebb_record_start(ebb_record_t *record, ebb_comm_t *comm, ebb_backend_t *backend, int threads, int argc,
+ebb_status_t ebb_record_start(ebb_record_t *record, ebb_comm_t *comm, const char *device, int threads, int argc,
                               char *const *argv)
 {
     seat_t mine, *all = NULL;
     int ranks = ebb_comm_size(comm);
-    ebb_status_t status = fill_seat(backend, threads, &mine);
-    if (status == EBB_OK)
-        status = EBB_NEW_ARRAY("hosts of the ranks", ranks, &all);
+    fill_seat(device, threads, &mine);
+    ebb_status_t status = EBB_NEW_ARRAY("hosts of the ranks", ranks, &all);
     EBB_TRY_GOTO(status, ebb_comm_agree(comm, status), done);
     EBB_TRY_GOTO(status, ebb_comm_allgather(comm, &mine, sizeof mine, all), done);
     status = ebb_comm_agree(comm, record ? note(record, all, ranks, ebb_comm_name(comm), argc, argv) : EBB_OK);

@@ -47,24 +47,16 @@ static const char *member(const json_t *json, const char *key)
     return json_string_value(json_object_get(json, key));
 }
 
-static ebb_status_t describe(void *dev, char *text, size_t size)
-{
-    snprintf(text, size, "a processor");
-    return EBB_OK;
-}
-
 static void run_json_holds_what_was_set_and_how_it_ended(void **p)
 {
     fixture_t *f = *p;
     ebb_record_t *r;
     ebb_comm_t *comm;
     json_t *json;
-    const ebb_backend_ops_t ops = {.describe = describe};
-    ebb_backend_t backend = {&ops, NULL};
     char *argv[] = {"ebb", "train", "run.yaml"}, *text;
     assert_ok(ebb_comm_self(&comm));
     assert_ok(ebb_record_create(f->run, false, &r));
-    assert_ok(ebb_record_start(r, comm, &backend, 3, 3, argv));
+    assert_ok(ebb_record_start(r, comm, "a processor", 3, 3, argv));
     assert_ok(ebb_record_set_json(r, "config", "{\"lanes\":24}"));
     assert_ok(ebb_record_set_string(r, "data.train.hash", "abc"));
     assert_ok(ebb_record_set_i64(r, "data.train.rows", 1ll << 53 | 1));
