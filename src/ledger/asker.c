@@ -11,7 +11,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { STEP_S = 300, MARGIN_S = 900, MARGIN_REAL_S = 30, AHEAD_S = 48 * 3600, BACK_S = 14 * 86400 };
+enum { STEP_S = 300, MARGIN_S = 900, MARGIN_REAL_S = 30, AHEAD_S = 48 * 3600, AHEAD_REAL_S = 60, BACK_S = 14 * 86400 };
 
 #define EVERY_NS ((int64_t)300 * 1000000000) /* between questions */
 
@@ -112,15 +112,22 @@ static ebb_status_t look(ebb_asker_t *a, double begin, double end, ebb_carbon_fo
     return status;
 }
 
+/* A span of the wall clock, or what passes in so many real seconds where that is more. */
+static double span(double wall_s, double real_s)
+{
+    return fmax(wall_s, real_s * ebb_clock_rate());
+}
+
+/* Nothing is wanted of the time before `from`: a file that begins there says all. */
 static void *ask(void *user)
 {
     ebb_asker_t *a = user;
     ebb_carbon_forecast_t past = {0}, f = {0};
-    double now = ebb_wall_seconds(),
-           from = fmax(a->from, now - BACK_S);                        /* a->from stays as the first question had it */
-    double margin = fmax(MARGIN_S, MARGIN_REAL_S * ebb_clock_rate()); /* rows that wait are of that time */
-    bool good = look(a, now - margin, now + AHEAD_S, &f) == EBB_OK;
-    if (good && a->past.n == 0 && from < now - margin) /* only this thread sets it */
+    double now = ebb_wall_seconds();
+    double from = fmax(a->from, now - BACK_S);                        /* a->from stays as the first question had it */
+    double waiting = fmax(from, now - span(MARGIN_S, MARGIN_REAL_S)); /* rows that wait begin there or later */
+    bool good = look(a, waiting, now + span(AHEAD_S, AHEAD_REAL_S), &f) == EBB_OK;
+    if (good && a->past.n == 0 && from < waiting) /* only this thread sets it */
         look(a, from, now, &past);
     pthread_mutex_lock(&a->lock);
     if (good) {
@@ -166,7 +173,7 @@ void ebb_asker_refresh(ebb_asker_t *a, double from)
     if (a->asked_ns == 0)
         a->from = from;
     const ebb_carbon_forecast_t *f = &a->forecast;
-    bool short_of = f->n == 0 || now > (double)(f->begin + f->n * f->step_s) - AHEAD_S / 4.0;
+    bool short_of = f->n == 0 || now > (double)(f->begin + f->n * f->step_s) - span(AHEAD_S, AHEAD_REAL_S) / 4;
     int64_t since = ebb_now_ns() - a->asked_ns;
     if (!a->asking && (a->asked_ns == 0 || since > EVERY_NS || (short_of && since > EVERY_NS / 60))) {
         a->asking = true;
