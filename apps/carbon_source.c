@@ -12,12 +12,6 @@
 const char *const ebb_scope_choices[] = {"any", "direct", "lifecycle", NULL};
 const char *const ebb_signal_choices[] = {"any", "average", "marginal", NULL};
 
-static const char *or_environment(const char *value, const char *name)
-{
-    const char *env = value ? NULL : getenv(name);
-    return value ? value : env && *env ? env : NULL;
-}
-
 static ebb_status_t need_zone(const ebb_carbon_source_options_t *o)
 {
     if (o->kind != EBB_CARBON_TYPICAL_DAY || (o->zone && ebb_carbon_zone(o->zone, o->read.scope)))
@@ -53,84 +47,55 @@ static ebb_status_t find_begin(const source_options_t *options, const ebb_carbon
     return EBB_OK;
 }
 
-static ebb_status_t choose(int option, const char *name, const char *const *choices, const char **word_p)
+static ebb_carbon_words_t words_of(const source_options_t *o)
 {
-    const char *env = getenv(name);
-    int i = 0;
-    *word_p = choices[option];
-    if (option > 0 || !env || !*env)
-        return EBB_OK;
-    while (choices[i] && strcmp(choices[i], env) != 0)
-        i++;
-    *word_p = choices[i];
-    return choices[i] ? EBB_OK
-                      : EBB_FAIL(EBB_EUSAGE, "%s: \"%.40s\" is none of %s, %s, %s", name, env, choices[0], choices[1],
-                                 choices[2]);
+    return (ebb_carbon_words_t){.source = o->source,
+                                .zone = o->zone,
+                                .file = o->file,
+                                .url = o->url,
+                                .column = o->column,
+                                .scope = o->scope > 0 ? ebb_scope_choices[o->scope] : NULL,
+                                .signal = o->signal > 0 ? ebb_signal_choices[o->signal] : NULL};
 }
 
-static ebb_status_t how_to_read(const source_options_t *options, ebb_carbon_read_options_t *read)
+static ebb_status_t resolve(const source_options_t *options, ebb_carbon_settings_t *s)
 {
-    const char *scope, *signal;
-    EBB_TRY(choose(options->scope, "EBB_CARBON_SCOPE", ebb_scope_choices, &scope));
-    EBB_TRY(choose(options->signal, "EBB_CARBON_SIGNAL", ebb_signal_choices, &signal));
-    *read = (ebb_carbon_read_options_t){.column = or_environment(options->column, "EBB_CARBON_COLUMN"),
-                                        .zeros = options->zeros,
-                                        .scope = ebb_carbon_scope_named(scope),
-                                        .signal = ebb_carbon_signal_named(signal)};
-    return EBB_OK;
+    ebb_carbon_words_t said = words_of(options);
+    EBB_TRY(ebb_carbon_settings_of(&said, NULL, s));
+    s->options.budget_s = options->timeout;
+    s->options.read.zeros = options->zeros;
+    if (options->no_cache)
+        s->options.cache_dir = NULL;
+    return need_zone(&s->options);
 }
 
-ebb_status_t ebb_source_resolve(const source_options_t *options, ebb_source_t *source)
+bool ebb_source_for_books(const source_options_t *o, ebb_carbon_settings_t *s)
 {
-    ebb_carbon_source_options_t *o = &source->ask;
-    source->token = NULL;
-    *o = (ebb_carbon_source_options_t){.zone = or_environment(options->zone, "EBB_CARBON_ZONE"),
-                                       .file = or_environment(options->file, "EBB_CARBON_FILE"),
-                                       .url = or_environment(options->url, "EBB_CARBON_URL"),
-                                       .budget_s = options->timeout};
-    EBB_TRY(how_to_read(options, &o->read));
-    EBB_TRY(ebb_carbon_source_kind(or_environment(options->source, "EBB_CARBON_SOURCE"), o->file, &o->kind));
-    EBB_TRY(need_zone(o));
-    EBB_TRY(ebb_carbon_cache_folder(getenv("EBB_CARBON_CACHE"), getenv("XDG_CACHE_HOME"), getenv("HOME"), source->cache,
-                                    sizeof source->cache));
-    o->cache_dir = options->no_cache ? NULL : source->cache;
-    EBB_TRY(ebb_carbon_token("EBB_CARBON_TOKEN", &source->token));
-    o->token = source->token;
-    return EBB_OK;
-}
-
-bool ebb_source_for_books(const source_options_t *o, ebb_source_t *source)
-{
-    source->token = NULL;
-    if (!or_environment(o->source, "EBB_CARBON_SOURCE") && !or_environment(o->zone, "EBB_CARBON_ZONE") &&
-        !or_environment(o->file, "EBB_CARBON_FILE"))
+    ebb_status_t status = resolve(o, s);
+    if (!s->source && !s->zone && !s->file) { /* nobody wants any */
+        ebb_error_clear();
         return false;
-    if (ebb_source_resolve(o, source) == EBB_OK)
+    }
+    if (status == EBB_OK)
         return true;
     EBB_WARN("carbon", "intensity is booked as unknown: %s", ebb_error()->message);
     ebb_error_clear();
     return false;
 }
 
-void ebb_source_free(ebb_source_t *source)
-{
-    ebb_carbon_token_free(source->token);
-    source->token = NULL;
-}
-
 ebb_status_t ebb_source_look(const source_options_t *options, int64_t step_s, int64_t n, int64_t *begin_p,
                              ebb_carbon_forecast_t *forecast)
 {
-    ebb_source_t source;
+    ebb_carbon_settings_t s;
     int64_t now = (int64_t)ebb_wall_seconds();
-    ebb_status_t status = ebb_source_resolve(options, &source);
+    ebb_status_t status = resolve(options, &s);
     if (status == EBB_OK)
-        status = find_begin(options, &source.ask, now, begin_p);
+        status = find_begin(options, &s.options, now, begin_p);
     if (status == EBB_OK) {
         *begin_p = *begin_p / 60 * 60;
-        status = ebb_carbon_look(&source.ask, options->at ? *begin_p : now, *begin_p, step_s, n, forecast);
+        status = ebb_carbon_look(&s.options, options->at ? *begin_p : now, *begin_p, step_s, n, forecast);
     }
-    ebb_source_free(&source);
+    ebb_carbon_settings_free(&s);
     return status;
 }
 

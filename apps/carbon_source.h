@@ -4,9 +4,9 @@
 
 #include "commands.h"
 #include "base/json.h"
+#include "carbon/settings.h"
 
 #include <ebb/carbon.h>
-#include <limits.h>
 
 /* Begins the options of a command. */
 typedef struct source_options {
@@ -91,17 +91,9 @@ extern const char *const ebb_scope_choices[], *const ebb_signal_choices[];
         .name = "json", .type = EBB_OPT_FLAG, .offset = offsetof(holder, source.json), .help = "Print JSON"            \
     }
 
-/* A source with what its options did not say taken from the environment. */
-typedef struct ebb_source {
-    ebb_carbon_source_options_t ask; /* points into the options, the environment and here */
-    char cache[PATH_MAX], *token;
-} ebb_source_t;
-
-/* Free it, also after a failure. */
-ebb_status_t ebb_source_resolve(const source_options_t *options, ebb_source_t *source);
-/* The same for books, which nothing fails: false where no source is named, or none that can be used, which is told. */
-bool ebb_source_for_books(const source_options_t *options, ebb_source_t *source);
-void ebb_source_free(ebb_source_t *source);
+/* What books go by, which nothing fails: false where no source is named, or none that can be used, which is told. Free
+ * the settings in any case. */
+bool ebb_source_for_books(const source_options_t *options, ebb_carbon_settings_t *settings);
 /* Steps from the time asked for; *begin_p. */
 ebb_status_t ebb_source_look(const source_options_t *options, int64_t step_s, int64_t n, int64_t *begin_p,
                              ebb_carbon_forecast_t *forecast);

@@ -170,7 +170,7 @@ typedef struct metering {
 
 static ebb_status_t begin(const meter_options_t *o, metering_t *m)
 {
-    ebb_source_t source;
+    ebb_carbon_settings_t grid;
     ebb_meter_options_t how = {.interval = o->interval,
                                .uses_gpus = o->gpus,
                                .cpu = ebb_energy_descendants,
@@ -178,10 +178,10 @@ static ebb_status_t begin(const meter_options_t *o, metering_t *m)
     if (!o->ledger)
         return ebb_meter_start(&how, &m->meter);
     ebb_books_options_t books = {.path = o->ledger, .meter = how, .pue = o->pue, .name = "meter"};
-    if (ebb_source_for_books(&(source_options_t){0}, &source))
-        books.source = &source.ask;
+    if (ebb_source_for_books(&(source_options_t){0}, &grid))
+        books.source = &grid.options;
     ebb_status_t status = ebb_books_start(&books, &m->books);
-    ebb_source_free(&source);
+    ebb_carbon_settings_free(&grid);
     return status;
 }
 

@@ -61,7 +61,7 @@ static bool prometheus_path(const ebb_run_config_t *config, char path[PATH_MAX])
 static ebb_status_t start(ebb_comm_t *comm, const ebb_run_config_t *config, double submitted, run_books_t *b)
 {
     char path[PATH_MAX], prometheus[PATH_MAX];
-    ebb_source_t source;
+    ebb_carbon_settings_t grid;
     const ebb_run_carbon_t *c = ebb_run_config_carbon(config);
     snprintf(path, sizeof path, "%s/ledger.db", ebb_run_config_dir(config));
     ebb_books_options_t options = {.path = path,
@@ -84,9 +84,9 @@ static ebb_status_t start(ebb_comm_t *comm, const ebb_run_config_t *config, doub
                               .url = c->url,
                               .scope = c->scope,
                               .signal = c->signal};
-    options.source = ebb_source_for_books(&asked, &source) ? &source.ask : NULL;
+    options.source = ebb_source_for_books(&asked, &grid) ? &grid.options : NULL;
     ebb_status_t status = ebb_books_start(&options, &b->books);
-    ebb_source_free(&source);
+    ebb_carbon_settings_free(&grid);
     return status;
 }
 

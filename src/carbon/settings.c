@@ -1,5 +1,5 @@
-/* The source of intensities that an environment names. */
-#include "jobs/settings.h"
+/* The one reader of EBB_CARBON_*. */
+#include "carbon/settings.h"
 #include "base/alloc.h"
 #include "base/text.h"
 
@@ -8,44 +8,65 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BUDGET_S 6.0 /* for all tries together */
+typedef struct reader {
+    char *const *environment;
+    ebb_status_t status; /* the first trouble, whose error is kept */
+} reader_t;
 
-static const char *variable(char *const *environment, const char *name)
+static const char *variable(const reader_t *r, const char *name)
 {
     size_t n = strlen(name);
-    for (; environment && *environment; environment++)
-        if (strncmp(*environment, name, n) == 0 && (*environment)[n] == '=' && (*environment)[n + 1])
-            return *environment + n + 1;
+    for (char *const *v = r->environment; v && *v; v++)
+        if (strncmp(*v, name, n) == 0 && (*v)[n] == '=' && (*v)[n + 1])
+            return *v + n + 1;
     const char *own = getenv(name);
     return own && *own ? own : NULL;
 }
 
-static ebb_status_t copy(char *const *environment, const char *name, char **text_p)
+static const char *word(const reader_t *r, const char *said, const char *name)
 {
-    const char *value = variable(environment, name);
+    return said && *said ? said : variable(r, name);
+}
+
+static void note(reader_t *r, ebb_status_t status)
+{
+    if (r->status == EBB_OK)
+        r->status = status;
+}
+
+static void copy(reader_t *r, const char *value, char **text_p)
+{
     *text_p = value ? ebb_strdup(value) : NULL;
-    return value && !*text_p ? EBB_FAIL(EBB_ENOMEM, "out of memory: %s", name) : EBB_OK;
+    if (value && !*text_p)
+        note(r, EBB_FAIL(EBB_ENOMEM, "out of memory: source of intensities"));
 }
 
-/* A name that is not known counts as none: it was refused where it was given. */
-static ebb_carbon_source_t kind_of(const ebb_carbon_settings_t *s)
+static void find_scope(reader_t *r, const char *said, ebb_carbon_scope_t *scope_p)
 {
-    ebb_carbon_source_t kind;
-    if (ebb_carbon_source_kind(s->source, s->file, &kind) != EBB_OK)
-        ebb_error_clear();
-    return kind;
+    const char *text = word(r, said, "EBB_CARBON_SCOPE");
+    *scope_p = ebb_carbon_scope_named(text);
+    if (text && strcmp(text, "any") != 0 && *scope_p == EBB_CARBON_SCOPE_UNKNOWN)
+        note(r, EBB_FAIL(EBB_EUSAGE, "EBB_CARBON_SCOPE: \"%.40s\" is none of any, direct, lifecycle", text));
 }
 
-static ebb_status_t find_cache(char *const *environment, ebb_carbon_settings_t *s)
+static void find_signal(reader_t *r, const char *said, ebb_carbon_signal_t *signal_p)
+{
+    const char *text = word(r, said, "EBB_CARBON_SIGNAL");
+    *signal_p = ebb_carbon_signal_named(text);
+    if (text && strcmp(text, "any") != 0 && *signal_p == EBB_CARBON_SIGNAL_UNKNOWN)
+        note(r, EBB_FAIL(EBB_EUSAGE, "EBB_CARBON_SIGNAL: \"%.40s\" is none of any, average, marginal", text));
+}
+
+static void find_cache(reader_t *r, ebb_carbon_settings_t *s)
 {
     char path[PATH_MAX];
-    EBB_TRY(ebb_carbon_cache_folder(variable(environment, "EBB_CARBON_CACHE"), variable(environment, "XDG_CACHE_HOME"),
-                                    variable(environment, "HOME"), path, sizeof path));
-    s->cache = ebb_strdup(path);
-    return s->cache ? EBB_OK : EBB_FAIL(EBB_ENOMEM, "out of memory: EBB_CARBON_CACHE");
+    ebb_status_t status = ebb_carbon_cache_folder(variable(r, "EBB_CARBON_CACHE"), variable(r, "XDG_CACHE_HOME"),
+                                                  variable(r, "HOME"), path, sizeof path);
+    note(r, status);
+    copy(r, status == EBB_OK ? path : NULL, &s->cache);
 }
 
-static ebb_status_t make_key(ebb_carbon_settings_t *s)
+static void make_key(reader_t *r, ebb_carbon_settings_t *s)
 {
     ebb_text_t key = {0};
     const char *const text[] = {s->file, s->column, s->url};
@@ -59,42 +80,36 @@ static ebb_status_t make_key(ebb_carbon_settings_t *s)
     if (read->signal != EBB_CARBON_SIGNAL_UNKNOWN)
         ebb_text_add(&key, " %s", ebb_carbon_signal_name(read->signal));
     s->key = key.s;
-    return key.failed ? EBB_FAIL(EBB_ENOMEM, "out of memory: source") : EBB_OK;
+    if (key.failed)
+        note(r, EBB_FAIL(EBB_ENOMEM, "out of memory: source of intensities"));
 }
 
-static ebb_status_t fill(char *const *environment, ebb_carbon_settings_t *s)
+ebb_status_t ebb_carbon_settings_of(const ebb_carbon_words_t *said, char *const *environment, ebb_carbon_settings_t *s)
 {
-    EBB_TRY(copy(environment, "EBB_CARBON_SOURCE", &s->source));
-    EBB_TRY(copy(environment, "EBB_CARBON_ZONE", &s->zone));
-    EBB_TRY(copy(environment, "EBB_CARBON_FILE", &s->file));
-    EBB_TRY(copy(environment, "EBB_CARBON_URL", &s->url));
-    EBB_TRY(copy(environment, "EBB_CARBON_COLUMN", &s->column));
-    EBB_TRY(find_cache(environment, s));
-    if (ebb_carbon_token("EBB_CARBON_TOKEN", &s->token) != EBB_OK) {
-        EBB_WARN("agent", "%s", ebb_error()->message);
-        ebb_error_clear();
-    }
-    s->options = (ebb_carbon_source_options_t){.kind = kind_of(s),
-                                               .zone = s->zone,
-                                               .file = s->file,
-                                               .url = s->url,
-                                               .token = s->token,
-                                               .cache_dir = s->cache,
-                                               .budget_s = BUDGET_S};
-    s->options.read =
-        (ebb_carbon_read_options_t){.column = s->column,
-                                    .scope = ebb_carbon_scope_named(variable(environment, "EBB_CARBON_SCOPE")),
-                                    .signal = ebb_carbon_signal_named(variable(environment, "EBB_CARBON_SIGNAL"))};
-    return make_key(s);
-}
-
-ebb_status_t ebb_carbon_settings_of(char *const *environment, ebb_carbon_settings_t *s)
-{
+    static const ebb_carbon_words_t nothing;
+    const ebb_carbon_words_t *w = said ? said : &nothing;
+    reader_t r = {.environment = environment};
     *s = (ebb_carbon_settings_t){0};
-    ebb_status_t status = fill(environment, s);
-    if (status != EBB_OK)
+    copy(&r, word(&r, w->source, "EBB_CARBON_SOURCE"), &s->source);
+    copy(&r, word(&r, w->zone, "EBB_CARBON_ZONE"), &s->zone);
+    copy(&r, word(&r, w->file, "EBB_CARBON_FILE"), &s->file);
+    copy(&r, word(&r, w->url, "EBB_CARBON_URL"), &s->url);
+    copy(&r, word(&r, w->column, "EBB_CARBON_COLUMN"), &s->column);
+    find_scope(&r, w->scope, &s->options.read.scope);
+    find_signal(&r, w->signal, &s->options.read.signal);
+    note(&r, ebb_carbon_source_kind(s->source, s->file, &s->options.kind));
+    find_cache(&r, s);
+    note(&r, ebb_carbon_token("EBB_CARBON_TOKEN", &s->token));
+    s->options.zone = s->zone;
+    s->options.file = s->file;
+    s->options.url = s->url;
+    s->options.token = s->token;
+    s->options.cache_dir = s->cache;
+    s->options.read.column = s->column;
+    make_key(&r, s);
+    if (r.status == EBB_ENOMEM)
         ebb_carbon_settings_free(s);
-    return status;
+    return r.status;
 }
 
 void ebb_carbon_settings_free(ebb_carbon_settings_t *s)

@@ -4,7 +4,7 @@
 #include "jobs/outlook.h"
 #include "base/alloc.h"
 #include "base/clock.h"
-#include "jobs/settings.h"
+#include "carbon/settings.h"
 
 #include <math.h>
 #include <pthread.h>
@@ -15,7 +15,8 @@
 
 #define DAY        86400
 #define AHEAD_DAYS 3
-#define PATIENCE   10 /* times the time of a failed look */
+#define PATIENCE   10  /* times the time of a failed look */
+#define BUDGET_S   6.0 /* for all tries together */
 
 struct ebb_outlook {
     ebb_outlook_t *next;
@@ -87,9 +88,14 @@ ebb_status_t ebb_outlook_find(ebb_outlooks_t *all, const ebb_queue_spec_t *spec,
 {
     ebb_carbon_settings_t settings;
     ebb_outlook_t *o;
-    EBB_TRY(ebb_carbon_settings_of(spec->environment, &settings));
+    ebb_status_t understood = ebb_carbon_settings_of(NULL, spec->environment, &settings);
+    if (understood == EBB_ENOMEM)
+        return understood;
     for (o = all->first; o && strcmp(o->settings.key, settings.key) != 0; o = o->next)
         ;
+    if (understood != EBB_OK && !o)
+        EBB_WARN("agent", "%s: %s", settings.key, ebb_error()->message);
+    ebb_error_clear();
     if (o) {
         ebb_carbon_settings_free(&settings);
     } else {
@@ -99,6 +105,7 @@ ebb_status_t ebb_outlook_find(ebb_outlooks_t *all, const ebb_queue_spec_t *spec,
             return status;
         }
         o->settings = settings;
+        o->settings.options.budget_s = BUDGET_S;
         o->next = all->first;
         all->first = o;
         recall(all, o);

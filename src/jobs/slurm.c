@@ -8,7 +8,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/lock.h"
-#include "jobs/settings.h"
+#include "carbon/settings.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #define SLOT_S        900.0
+#define BUDGET_S      6.0 /* for all tries to ask for the forecast together */
 #define LOCK_TRIES    120 /* of a second each */
 #define MOST_ATTEMPTS 20  /* to hand over a job that leaves no trace */
 #define NO_IDS        "-"
@@ -45,9 +46,16 @@ static ebb_status_t look_ahead(const task_t *t, ebb_question_t *q, ebb_carbon_fo
 {
     ebb_carbon_settings_t settings;
     size_t bytes;
-    EBB_TRY(ebb_carbon_settings_of(t->job->spec.environment, &settings));
+    ebb_status_t status = ebb_carbon_settings_of(NULL, t->job->spec.environment, &settings);
+    if (status == EBB_ENOMEM)
+        return status;
+    if (status != EBB_OK) {
+        EBB_WARN("slurm", "%s: %s", settings.key, ebb_error()->message);
+        ebb_error_clear();
+    }
+    settings.options.budget_s = BUDGET_S;
     int64_t n = (int64_t)ceil(fmax(q->latest_end - q->now, SLOT_S) / SLOT_S), now = (int64_t)q->now;
-    ebb_status_t status = ebb_carbon_look(&settings.options, now, now, (int64_t)SLOT_S, n, f);
+    status = ebb_carbon_look(&settings.options, now, now, (int64_t)SLOT_S, n, f);
     if (status != EBB_OK) { /* nothing of the grid keeps a job from being handed over */
         EBB_WARN("slurm", "%s; the job begins at once", ebb_error()->message);
         ebb_error_clear();

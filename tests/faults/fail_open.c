@@ -4,7 +4,6 @@
  * any missed one or did not begin. fail_open.py calls it once for every fault. */
 #include "jobs/decide.h"
 #include "jobs/outlook.h"
-#include "jobs/settings.h"
 #include "base/clock.h"
 #include "base/rng.h"
 
