@@ -78,7 +78,8 @@ static const ebb_option_t options[] = {
     TEXT(profile, "profile", "file", NULL,
          "measured sizes, as ebb profile writes them; without it profile.json in the run's folder"),
     TEXT(restart_time, "restart-time", "duration", "60s",
-         "lost at each start after a pause and at each change of ranks"),
+         "lost at each start after a pause and at each change of ranks; where the agent sees a run's starts take more, "
+         "that"),
     COUNT(cpus, "cpus", 0, "1", 0, "slots", "slots of the agent that a rank takes"),
     COUNT(gpus, "gpus", 0, "0", 0, "devices", "GPUs that a rank takes"),
     {.name = "pause-by",

@@ -61,7 +61,7 @@ typedef struct ebb_queue_spec {
     /* Estimates; 0: unknown, then ebb_queue_estimate says what is taken for them. */
     double hours;        /* on `ranks` ranks */
     double power_w;      /* of the whole job on `ranks` ranks, at the plug */
-    double restart_s;    /* lost at a start after a pause, or at a change of ranks */
+    double restart_s;    /* lost at a start after a pause, or at a change of ranks; more, where the agent sees more */
     double pue;          /* 0: 1 */
     const char *profile; /* file of measured sizes, or NULL: run_folder/profile.json if there is one */
     bool rerun; /* may be started again from its beginning if the machine fails in the middle; runs always may */

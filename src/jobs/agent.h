@@ -4,6 +4,7 @@
 
 #include "jobs/decide.h"
 #include "jobs/outlook.h"
+#include "jobs/pace.h"
 #include "jobs/process.h"
 
 #define EBB_AGENT_LOCK "agent.lock"
@@ -14,18 +15,17 @@ typedef struct ebb_task {
     ebb_queue_job_t job;
     ebb_queue_estimate_t estimate;
     ebb_decision_t decision;
-    ebb_outlook_t *outlook;                /* NULL: needs none */
-    int64_t version;                       /* of the outlook, when it was planned; -1: never */
-    double planned;                        /* when */
-    int64_t wanted;                        /* ranks by its plan; 0: not now */
-    double until;                          /* when that changes */
-    double left;                           /* work; at the last look */
-    double latest_end;                     /* its own, or what others that wait for it need; INFINITY for none */
-    double length;                         /* work of the whole by the pace that was seen; 0: none was */
-    double pace_of, pace_from, pace_share; /* running_since of the stretch whose pace is seen; when it made its first
-                                              progress (0: not yet), and the share done then */
-    bool overrun;                          /* has done more than was estimated */
-    bool ready;                            /* the jobs it waits for are done */
+    ebb_outlook_t *outlook; /* NULL: needs none */
+    int64_t version;        /* of the outlook, when it was planned; -1: never */
+    double planned;         /* when */
+    int64_t wanted;         /* ranks by its plan; 0: not now */
+    double until;           /* when that changes */
+    double left;            /* work; at the last look */
+    double latest_end;      /* its own, or what others that wait for it need; INFINITY for none */
+    double length;          /* work of the whole by the pace that was seen; 0: none was */
+    ebb_pace_t pace;
+    bool overrun; /* has done more than was estimated */
+    bool ready;   /* the jobs it waits for are done */
     ebb_demand_t demand;
     int64_t started_ns, asked_ns, not_before_ns; /* by this agent; 0: not */
     bool killed, resumed;                        /* resumed: looked at by this agent */

@@ -79,7 +79,7 @@ static void set_up(problem_t *p)
     p->job.deadline_s = fmax(p->q->latest_end - p->q->now, 1);
     p->job.max_wait_s = wait_left(p->q);
     p->job.pue = s->pue;
-    p->job.restart_s = p->job.resize_s = s->restart_s;
+    p->job.restart_s = p->job.resize_s = fmax(s->restart_s, p->q->start_s);
     double span = p->job.deadline_s, left = p->job.work / p->size[p->job.base].rate;
     if (span * left > MOST_CELLS * QUANTUM_S * QUANTUM_S)
         p->job.quantum_s = sqrt(span * left / MOST_CELLS);

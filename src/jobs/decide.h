@@ -10,6 +10,7 @@ typedef struct ebb_question {
     double now;
     double left;             /* work, in the estimate's unit */
     double latest_end;       /* absolute */
+    double start_s;          /* what its starts were seen to take; counts where it is more than was estimated */
     int64_t slots;           /* of the agent: larger sizes are left out where smaller ones are there */
     ebb_plan_horizon_t grid; /* from now; g_per_kwh NULL: nothing is known */
     const ebb_plan_track_t *track;
@@ -54,8 +55,8 @@ typedef struct ebb_demand {
  * deadline are urgent. The bound is Graham's for list scheduling ("Bounds on multiprocessing timing anomalies", 1969):
  * work over slots, and the longest job times 1 - 1/slots. Sorts by latest end. margin_s: time until the next look. */
 void ebb_find_urgent(ebb_demand_t **demand, int64_t n, double now, double slots, double margin_s);
-/* Ranks of a job that runs on `ranks`: `wanted`, what its plan gives it (0: a pause); an urgent one is never given fewer
- * than it has, since every change costs a start, which may take longer than was said. */
+/* Ranks of a job that runs on `ranks`: `wanted`, what its plan gives it (0: a pause); an urgent one is never given
+ * fewer than it has, since every change costs a start, which may take longer than was said. */
 int64_t ebb_ranks_from_now(int64_t wanted, int64_t ranks, bool urgent);
 
 #endif

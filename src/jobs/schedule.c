@@ -55,21 +55,22 @@ static double progress(const ebb_queue_spec_t *spec)
     return total > 0 && step > 0 ? fmin(1, (double)step / (double)total) : -1;
 }
 
-/* A start takes time in which nothing is done: what a stretch tells of the whole is told from its first progress on. */
+/* What its starts take: as was said, or as was seen if that is more. */
+static double start_seconds(const ebb_task_t *t)
+{
+    return fmax(t->job.spec.restart_s, t->pace.start_s);
+}
+
 static void watch_pace(const ebb_agent_t *a, ebb_task_t *t, double p)
 {
-    if (p < 0 || t->job.state != EBB_RUNNING || t->scaler != 0)
+    double before = start_seconds(t);
+    bool runs = t->job.state == EBB_RUNNING;
+    if (!t->job.spec.run || t->scaler != 0)
         return;
-    if (t->pace_of != t->job.running_since || p < t->pace_share) {
-        t->pace_of = t->job.running_since;
-        t->pace_from = 0;
-        t->pace_share = p;
-    } else if (t->pace_from == 0 && p > t->pace_share) {
-        t->pace_from = a->now;
-        t->pace_share = p;
-    } else if (t->pace_from > 0 && p - t->pace_share >= SHOWN) {
-        t->length = ebb_task_rate(t) * (a->now - t->pace_from) / (p - t->pace_share);
-    }
+    if (ebb_pace_see(&t->pace, runs ? t->job.running_since : 0, a->now, runs ? fmax(p, 0) : 0))
+        t->length = ebb_task_rate(t) * t->pace.whole_s;
+    if (start_seconds(t) > 1.1 * before + 1)
+        ebb_agent_say(a, t, "its starts take %.0f s, which is planned with from now on", start_seconds(t));
 }
 
 static void look_at_work(const ebb_agent_t *a, ebb_task_t *t)
@@ -196,6 +197,7 @@ static ebb_status_t ask(ebb_agent_t *a, ebb_task_t *t, ebb_question_t *q)
                           .now = a->now,
                           .left = t->left,
                           .latest_end = planned_end(t),
+                          .start_s = t->pace.start_s,
                           .slots = a->options->slots,
                           .grid = {.n = n, .slot_s = step, .g_per_kwh = known ? a->grid : NULL},
                           .track = t->outlook ? ebb_outlook_track(t->outlook) : NULL};
@@ -249,7 +251,7 @@ static void judge_urgency(ebb_agent_t *a)
         double need = (double)(t->job.ranks * t->job.spec.cpus), slots = (double)a->options->slots;
         bool runs = ebb_task_has_processes(t) && !ebb_task_is_frozen(t);
         t->demand = (ebb_demand_t){.latest_end = t->latest_end,
-                                   .length = length_left(t) + (runs ? 0 : t->job.spec.restart_s),
+                                   .length = length_left(t) + (runs ? 0 : start_seconds(t)),
                                    .slots = fmin(need, slots),
                                    .running = runs};
         if (t->job.state != EBB_HELD)

@@ -2,6 +2,7 @@
 #include "support.h"
 #include "base/rng.h"
 #include "jobs/decide.h"
+#include "jobs/pace.h"
 
 #include <math.h>
 
@@ -192,6 +193,62 @@ static void an_urgent_job_keeps_its_ranks_or_gets_more(void **state)
     assert_int_equal(ebb_ranks_from_now(4, 2, true), 4);
 }
 
+/* An hour's job whose start takes 300 s, looked at every 10 s. */
+static double share_at(double since, double before, double start, double now)
+{
+    double s = before + fmax(0, now - since - start) / HOUR;
+    return floor(s * 400) / 400;
+}
+
+static void see(ebb_pace_t *p, double since, double before, double start, double until)
+{
+    for (double now = since; now < until; now += 10)
+        ebb_pace_see(p, since, now, share_at(since, before, start, now));
+}
+
+static void a_start_that_was_seen_is_told_without_the_work_done_by_then(void **state)
+{
+    ebb_pace_t p = {0};
+    ebb_pace_see(&p, 0, 0, 0); /* before it runs */
+    see(&p, 100, 0, 300, 1000);
+    assert_true(fabs(p.whole_s - HOUR) < 200);
+    assert_true(fabs(p.start_s - 300) < 25);
+    ebb_pace_see(&p, 0, 1000, 0.25);
+    assert_false(ebb_pace_see(&p, 5000, 5000, 0.25)); /* as long as its last checkpoint is not read */
+    see(&p, 5000, 0.2, 900, 6500);                    /* from which it goes on: the slowest counts */
+    assert_true(fabs(p.start_s - 900) < 25);
+    ebb_pace_see(&p, 0, 6500, 0.3);
+    see(&p, 7000, 0.3, 60, 8000);
+    assert_true(fabs(p.start_s - 900) < 25);
+}
+
+static void a_start_that_was_not_seen_is_not_told(void **state)
+{
+    ebb_pace_t p = {0};
+    see(&p, 100, 0.5, 300, 1000); /* of an earlier agent: when it was started to begin with is another question */
+    assert_true(p.whole_s > 0 && p.start_s == 0);
+    p = (ebb_pace_t){.watched = true};
+    see(&p, 100, 0, 300, 1000);
+    ebb_pace_see(&p, 100, 1000, 0.1); /* a rank has died: restarted by its supervisor */
+    for (double now = 1000; now < 1600; now += 10)
+        ebb_pace_see(&p, 100, now, share_at(1000, 0.1, 50, now));
+    assert_true(fabs(p.start_s - 300) < 25);
+}
+
+static void pauses_that_slow_starts_do_not_pay_for_are_not_made(void **state)
+{
+    fixture_t f;
+    set_up(&f, EBB_PLAN_PAUSE, 4);
+    assert_ok(ebb_decide(planner, &f.question, &f.decision));
+    int64_t without = f.decision.n;
+    f.question.start_s = 4 * HOUR;
+    f.job.begun = 1;
+    f.job.state = EBB_RUNNING;
+    assert_ok(ebb_decide(planner, &f.question, &f.decision));
+    assert_true(without >= 1 && f.decision.n == 1 && f.decision.stretch[0].begin <= 1);
+    tear_down(&f);
+}
+
 static int create(void **state)
 {
     assert_ok(ebb_planner_create(&planner));
@@ -215,6 +272,9 @@ int main(void)
         cmocka_unit_test(sizes_beyond_the_slots_are_left_out),
         cmocka_unit_test(many_jobs_on_few_slots_miss_no_deadline),
         cmocka_unit_test(an_urgent_job_keeps_its_ranks_or_gets_more),
+        cmocka_unit_test(a_start_that_was_seen_is_told_without_the_work_done_by_then),
+        cmocka_unit_test(a_start_that_was_not_seen_is_not_told),
+        cmocka_unit_test(pauses_that_slow_starts_do_not_pay_for_are_not_made),
     };
     return cmocka_run_group_tests(tests, create, destroy);
 }
