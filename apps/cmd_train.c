@@ -511,7 +511,7 @@ static ebb_status_t train_recorded(watch_t *s)
     ebb_status_t status = ebb_train(s->comm, s->config, s->options->resume != NULL, &observer, &result);
     run_books_stop(&books);
     if (status == EBB_OK || status == EBB_ESTOPPED)
-        keep(s, run_books_record(s->comm, s->record, submitted, &sums));
+        keep(s, run_books_record(s->comm, s->record, submitted, &books, &sums));
     if (status == EBB_OK && s->status == EBB_OK)
         s->status = record_result(s, &result);
     if (status == EBB_OK)

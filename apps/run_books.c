@@ -3,6 +3,8 @@
 #include "carbon_source.h"
 #include "base/alloc.h"
 #include "base/file.h"
+#include "base/json.h"
+#include "base/text.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -10,21 +12,50 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define YEAR_S (365.25 * 86400)
 
 typedef struct seat {
-    char host[64];
+    char host[64], gpus[512];
+    bool sees_all; /* no GPUs are named */
     int64_t pid;
 } seat_t;
 
-/* Process ids of the ranks on this host. */
-static ebb_status_t find_ranks(ebb_comm_t *comm, ebb_pids_t *pids)
+static void take_seat(seat_t *seat)
 {
-    seat_t mine = {.pid = (int64_t)getpid()}, *all = NULL;
+    const char *gpus = getenv("CUDA_VISIBLE_DEVICES");
+    *seat = (seat_t){.pid = (int64_t)getpid(), .sees_all = !gpus || strlen(gpus) >= sizeof seat->gpus};
+    gethostname(seat->host, sizeof seat->host - 1);
+    snprintf(seat->gpus, sizeof seat->gpus, "%s", seat->sees_all ? "" : gpus);
+}
+
+/* GPUs that ranks of the host see, one or all each; those that nobody sees may be another job's. */
+static ebb_status_t join_gpus(const seat_t *all, int ranks, const char *host, char **gpus_p)
+{
+    ebb_text_t list = {0};
+    ebb_text_add(&list, "%s", "");
+    for (int r = 0; r < ranks; r++) {
+        if (strcmp(all[r].host, host) != 0)
+            continue;
+        if (all[r].sees_all) {
+            ebb_text_free(&list);
+            return EBB_OK;
+        }
+        ebb_text_add(&list, "%s,", all[r].gpus);
+    }
+    *gpus_p = list.failed ? NULL : ebb_strdup(list.s);
+    ebb_text_free(&list);
+    return *gpus_p ? EBB_OK : EBB_FAIL(EBB_ENOMEM, "out of memory: GPUs of a host");
+}
+
+/* Process ids of the ranks on this host, and the GPUs they see. */
+static ebb_status_t find_ranks(ebb_comm_t *comm, ebb_pids_t *pids, char **gpus_p)
+{
+    seat_t mine, *all = NULL;
     int ranks = ebb_comm_size(comm);
-    gethostname(mine.host, sizeof mine.host - 1);
+    take_seat(&mine);
     ebb_status_t status = EBB_NEW_ARRAY("hosts of the ranks", ranks, &all);
     if (status == EBB_OK)
         status = EBB_NEW_ARRAY("processes of the host", ranks, &pids->pid);
@@ -36,8 +67,10 @@ static ebb_status_t find_ranks(ebb_comm_t *comm, ebb_pids_t *pids)
     for (int r = 0; status == EBB_OK && r < ranks; r++)
         if (strcmp(all[r].host, mine.host) == 0)
             pids->pid[pids->n++] = all[r].pid;
+    if (status == EBB_OK)
+        status = join_gpus(all, ranks, mine.host, gpus_p);
     ebb_free(all);
-    return status;
+    return ebb_comm_agree(comm, status);
 }
 
 static double or_environment(double value, const char *name, double otherwise)
@@ -73,6 +106,7 @@ static ebb_status_t start(ebb_comm_t *comm, const ebb_run_config_t *config, doub
                                    .embodied_g = 1000 * or_environment(c->embodied_kg, "EBB_CARBON_EMBODIED", 0),
                                    .lifetime_s = c->lifetime_years * YEAR_S};
     options.meter = (ebb_meter_options_t){.uses_gpus = strcmp(ebb_run_config_backend(config), "cpu") != 0,
+                                          .gpus = b->gpus,
                                           .cpu = ebb_energy_pids,
                                           .cpu_user = &b->pids,
                                           .root = getenv("EBB_METER_ROOT")};
@@ -90,22 +124,36 @@ static ebb_status_t start(ebb_comm_t *comm, const ebb_run_config_t *config, doub
     return status;
 }
 
+static double own_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 ebb_status_t run_books_start(ebb_comm_t *comm, const ebb_run_config_t *config, double submitted, run_books_t *b)
 {
     *b = (run_books_t){0};
-    EBB_TRY(find_ranks(comm, &b->pids));
+    EBB_TRY(find_ranks(comm, &b->pids, &b->gpus));
+    b->cpu_seconds = own_seconds();
     return ebb_comm_agree(comm, ebb_comm_local_rank(comm) == 0 ? start(comm, config, submitted, b) : EBB_OK);
 }
 
 void run_books_stop(run_books_t *b)
 {
+    b->cpu_seconds = own_seconds() - b->cpu_seconds;
+    if (b->books)
+        ebb_books_energy(b->books, &b->energy);
     if (ebb_books_stop(b->books) != EBB_OK) {
         EBB_WARN("ledger", "%s", ebb_error()->message);
         ebb_error_clear();
     }
     ebb_free(b->pids.pid);
     ebb_free(b->pids.seen);
-    *b = (run_books_t){0};
+    ebb_free(b->gpus);
+    b->books = NULL;
+    b->pids = (ebb_pids_t){0};
+    b->gpus = NULL;
 }
 
 /* ---- the record ---- */
@@ -145,9 +193,60 @@ static ebb_status_t record_ledger(ebb_record_t *record, double submitted, ebb_le
     return status;
 }
 
-ebb_status_t run_books_record(ebb_comm_t *comm, ebb_record_t *record, double submitted, ebb_ledger_sums_t *sums)
+/* What a rank and, where it is the first one there, its host drew in this start. */
+typedef struct drawn {
+    char host[64];
+    double cpu_seconds, job_j, gpu_j;
+} drawn_t;
+
+static json_t *rank_joules(const drawn_t *all, int n, int rank)
+{
+    double cpu_seconds = 0, job_j = 0, gpu_j = 0;
+    int ranks = 0;
+    for (int r = 0; r < n; r++) {
+        if (strcmp(all[r].host, all[rank].host) != 0)
+            continue;
+        ranks++;
+        cpu_seconds += all[r].cpu_seconds;
+        job_j += all[r].job_j;
+        gpu_j += all[r].gpu_j;
+    }
+    double share = cpu_seconds > 0 ? all[rank].cpu_seconds / cpu_seconds : 1.0 / ranks;
+    return json_pack("{s:i, s:s, s:f, s:f}", "rank", rank, "host", all[rank].host, "cpu_seconds", all[rank].cpu_seconds,
+                     "joules", (job_j - gpu_j) * share + gpu_j / ranks);
+}
+
+static ebb_status_t record_ranks(ebb_record_t *record, const drawn_t *all, int n)
+{
+    json_t *list = json_array();
+    for (int r = 0; r < n; r++)
+        json_array_append_new(list, rank_joules(all, n, r));
+    char *text = json_dumps(list, JSON_COMPACT);
+    json_decref(list);
+    ebb_status_t status = text ? ebb_record_append(record, "energy.starts", text)
+                               : EBB_FAIL(EBB_ENOMEM, "out of memory: joules of ranks");
+    free(text);
+    return status;
+}
+
+static ebb_status_t tell_ranks(ebb_comm_t *comm, ebb_record_t *record, const run_books_t *b)
+{
+    drawn_t mine = {.cpu_seconds = b->cpu_seconds, .job_j = b->energy.job_j, .gpu_j = b->energy.own_gpu_j}, *all = NULL;
+    int n = ebb_comm_size(comm);
+    gethostname(mine.host, sizeof mine.host - 1);
+    EBB_TRY(ebb_comm_agree(comm, EBB_NEW_ARRAY("joules of ranks", n, &all)));
+    ebb_status_t status = ebb_comm_allgather(comm, &mine, sizeof mine, all);
+    if (status == EBB_OK && record)
+        status = record_ranks(record, all, n);
+    ebb_free(all);
+    return ebb_comm_agree(comm, status);
+}
+
+ebb_status_t run_books_record(ebb_comm_t *comm, ebb_record_t *record, double submitted, const run_books_t *books,
+                              ebb_ledger_sums_t *sums)
 {
     *sums = (ebb_ledger_sums_t){0};
+    EBB_TRY(tell_ranks(comm, record, books));
     EBB_TRY(ebb_comm_barrier(comm)); /* all hosts' rows are in */
     if (record && record_ledger(record, submitted, sums) != EBB_OK) {
         EBB_WARN("ledger", "%s", ebb_error()->message);

@@ -8,8 +8,11 @@
 #include <ebb/train.h>
 
 typedef struct run_books {
-    ebb_books_t *books; /* NULL on ranks that are not the first of their host */
-    ebb_pids_t pids;    /* of the host's ranks */
+    ebb_books_t *books;  /* NULL on ranks that are not the first of their host */
+    ebb_pids_t pids;     /* of the host's ranks */
+    char *gpus;          /* that they see, together; NULL: all of the host */
+    double cpu_seconds;  /* of this rank: at the beginning, then in between */
+    ebb_energy_t energy; /* of the host in this start, once they have stopped; on its first rank */
 } run_books_t;
 
 /* Begin. Nothing but memory fails it: a source that cannot be used is told, and intensity booked as unknown.
@@ -18,8 +21,10 @@ ebb_status_t run_books_start(ebb_comm_t *comm, const ebb_run_config_t *config, d
 /* Last rows. Any rank by itself. */
 void run_books_stop(run_books_t *books);
 /* After training, books stopped: the ledger's sums, all starts together, into energy.* and carbon.* of the record, on
- * rank 0; *sums. Collective. */
-ebb_status_t run_books_record(ebb_comm_t *comm, ebb_record_t *record, double submitted, ebb_ledger_sums_t *sums);
+ * rank 0; *sums. And into energy.starts what each rank of this start was charged: of its host's joules of the job, of
+ * processors by its processor time, of GPUs alike. Collective. */
+ebb_status_t run_books_record(ebb_comm_t *comm, ebb_record_t *record, double submitted, const run_books_t *books,
+                              ebb_ledger_sums_t *sums);
 /* Remove the ledger of an earlier run of the folder. */
 ebb_status_t run_books_remove(const char *folder);
 /* When the job was submitted, as its agent tells it in EBB_JOB_SUBMITTED (seconds since 1970), else as the record of an

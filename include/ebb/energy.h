@@ -12,7 +12,8 @@
  *
  * Every interval is divided: idle, what the host would draw without work (of a measured interval that share which the
  * estimate has); the rest to the job and to others by processor time. job + others + idle = node, always. GPUs belong
- * to the job if it says that it uses them, else to others.
+ * to the job if it says that it uses them, all or those that it names, else to others: of several jobs on a host each
+ * is charged its own cards.
  */
 #ifndef EBB_ENERGY_H
 #define EBB_ENERGY_H
@@ -30,7 +31,7 @@ typedef struct ebb_energy {
     double node_j, job_j, others_j, idle_j; /* node = job + others + idle */
     double measured_j;                      /* of the node's: read from counters */
     double job_low_j, job_high_j;           /* equal job_j where all is measured */
-    double gpu_j;                           /* of the node's: GPUs, measured */
+    double gpu_j, own_gpu_j;                /* of the node's: GPUs, measured; of them, the job's */
     int64_t gaps;                           /* times a counter was lost */
     char source[256];                       /* "measured: RAPL package-0, package-1, dram" or "estimated: ..." */
 } ebb_energy_t;
@@ -39,8 +40,10 @@ typedef struct ebb_energy {
 typedef double (*ebb_energy_cpu_t)(void *user);
 
 typedef struct ebb_meter_options {
-    double interval;      /* seconds between readings; 0: 1 */
-    bool uses_gpus;       /* the host's GPUs work for the job */
+    double interval;  /* seconds between readings; 0: 1 */
+    bool uses_gpus;   /* the host's GPUs work for the job */
+    const char *gpus; /* those of them that do, as CUDA_VISIBLE_DEVICES has it: "0,2" by the bus, or UUIDs; a part of a
+                         card (MIG) counts as all of them. NULL: all. Borrowed until the meter has started */
     ebb_energy_cpu_t cpu; /* NULL: this process and the children it has waited for */
     void *cpu_user;
     const char *root; /* "" or NULL; tests put a folder before /sys and /proc */

@@ -52,14 +52,14 @@ void ebb_energy_book(const ebb_host_t *host, const ebb_interval_t *i, ebb_energy
     sum->seconds += i->seconds;
     sum->cpu_seconds += job;
     sum->idle_j += idle;
-    sum->job_j += share + (i->uses_gpus ? i->gpu_j : 0);
-    sum->others_j += active - share + (i->uses_gpus ? 0 : i->gpu_j);
+    sum->job_j += share + i->own_gpu_j;
+    sum->others_j += active - share + i->gpu_j - i->own_gpu_j;
     sum->node_j += idle + active + i->gpu_j;
     sum->gpu_j += i->gpu_j;
+    sum->own_gpu_j += i->own_gpu_j;
     sum->measured_j += i->gpu_j;
-    double gpus = i->uses_gpus ? i->gpu_j : 0;
-    sum->job_low_j += gpus + (measured ? share : job * extra(least));
-    sum->job_high_j += gpus + (measured ? share : job * extra(most));
+    sum->job_low_j += i->own_gpu_j + (measured ? share : job * extra(least));
+    sum->job_high_j += i->own_gpu_j + (measured ? share : job * extra(most));
 }
 
 void ebb_energy_estimate_name(const ebb_host_t *host, char *text, size_t size)

@@ -13,11 +13,11 @@ typedef struct ebb_host {
 
 typedef struct ebb_interval {
     double seconds;
-    double busy;  /* processor seconds of the whole host */
-    double job;   /* of the job */
-    double cpu_j; /* measured; negative: not measured */
-    double gpu_j; /* measured */
-    bool uses_gpus;
+    double busy;      /* processor seconds of the whole host */
+    double job;       /* of the job */
+    double cpu_j;     /* measured; negative: not measured */
+    double gpu_j;     /* measured */
+    double own_gpu_j; /* of the GPUs that work for the job */
 } ebb_interval_t;
 
 /* Add an interval to the sums. A pure function of its arguments. */

@@ -135,6 +135,7 @@ typedef struct nvml {
     int (*count)(unsigned *count);
     int (*handle)(unsigned index, void **device);
     int (*energy)(void *device, unsigned long long *millijoules);
+    int (*uuid)(void *device, char *text, unsigned size);
     int (*shutdown)(void);
 } nvml_t;
 
@@ -150,7 +151,7 @@ static bool load_nvml(void *library, nvml_t *f)
     return load(library, "nvmlInit_v2", &f->init) && load(library, "nvmlDeviceGetCount_v2", &f->count) &&
            load(library, "nvmlDeviceGetHandleByIndex_v2", &f->handle) &&
            load(library, "nvmlDeviceGetTotalEnergyConsumption", &f->energy) &&
-           load(library, "nvmlShutdown", &f->shutdown);
+           load(library, "nvmlDeviceGetUUID", &f->uuid) && load(library, "nvmlShutdown", &f->shutdown);
 }
 
 static void find_gpus(ebb_counters_t *c)
@@ -169,9 +170,34 @@ static void find_gpus(ebb_counters_t *c)
         void *device;
         snprintf(name, sizeof name, "GPU %u", i);
         ebb_counter_t *counter = f.handle(i, &device) == 0 ? add(c, name, GPU_WATTS) : NULL;
-        if (counter)
-            counter->gpu = device;
+        if (!counter)
+            continue;
+        counter->gpu = device;
+        counter->index = (int)i;
+        if (f.uuid(device, counter->uuid, sizeof counter->uuid) != 0)
+            counter->uuid[0] = 0;
     }
+}
+
+/* An entry of the list is an index, or as much of a UUID as tells it from others. */
+static bool is_named(const ebb_counter_t *counter, const char *gpus)
+{
+    char *end;
+    for (const char *s = gpus; *s; s += *s == ',') {
+        size_t n = strcspn(s, ",");
+        long index = strtol(s, &end, 10);
+        if (end == s + n && n > 0 ? index == counter->index : n > 4 && strncmp(s, counter->uuid, n) == 0)
+            return true;
+        s += n;
+    }
+    return false;
+}
+
+void ebb_counters_choose(ebb_counters_t *c, const char *gpus)
+{
+    bool all = !gpus || strstr(gpus, "MIG-");
+    for (int i = 0; i < c->n; i++)
+        c->counter[i].others = c->counter[i].gpu && !all && !is_named(&c->counter[i], gpus);
 }
 
 static bool read_gpu(const ebb_counters_t *c, void *device, double *joules_p)
@@ -228,6 +254,8 @@ ebb_reading_t ebb_counters_read(ebb_counters_t *c, double seconds)
         r.cpu_lost += !known && !counter->gpu;
         if (known)
             *(counter->gpu ? &r.gpu_j : &r.cpu_j) += joules;
+        if (known && counter->gpu && !counter->others)
+            r.own_gpu_j += joules;
     }
     return r;
 }

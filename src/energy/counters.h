@@ -11,10 +11,13 @@ typedef struct ebb_counter {
     char name[48];       /* "package-0", "dram", "GPU 1" */
     char path[PATH_MAX]; /* of a file of microjoules; empty: NVML */
     void *gpu;           /* NVML's handle */
-    double wrap;         /* joules at which it starts again; 0: never */
-    double most_watts;   /* more cannot be */
-    double last;         /* joules */
-    bool read;           /* last is valid */
+    int index;           /* of a GPU */
+    char uuid[96];
+    bool others;       /* a GPU that does not work for the job */
+    double wrap;       /* joules at which it starts again; 0: never */
+    double most_watts; /* more cannot be */
+    double last;       /* joules */
+    bool read;         /* last is valid */
 } ebb_counter_t;
 
 typedef struct ebb_counters {
@@ -26,13 +29,16 @@ typedef struct ebb_counters {
 /* What one interval brought. */
 typedef struct ebb_reading {
     double cpu_j, gpu_j;
-    int lost;     /* counters that could not be read or believed */
-    int cpus;     /* counters that are not GPUs' */
-    int cpu_lost; /* of them */
+    double own_gpu_j; /* of the GPUs' joules: the job's */
+    int lost;         /* counters that could not be read or believed */
+    int cpus;         /* counters that are not GPUs' */
+    int cpu_lost;     /* of them */
 } ebb_reading_t;
 
 /* Find the counters under root/sys; all may be absent. Each is read once as its base. */
 ebb_status_t ebb_counters_open(const char *root, ebb_counters_t *counters);
+/* The GPUs that work for the job, as ebb_meter_options_t.gpus names them; before that all do. */
+void ebb_counters_choose(ebb_counters_t *counters, const char *gpus);
 /* Joules since the last reading, `seconds` ago. */
 ebb_reading_t ebb_counters_read(ebb_counters_t *counters, double seconds);
 /* "RAPL package-0, dram; GPU 0" */

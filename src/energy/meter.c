@@ -84,13 +84,12 @@ static void look(ebb_meter_t *m)
 {
     int64_t now = ebb_now_ns();
     double busy = busy_seconds(m), job = m->options.cpu(m->options.cpu_user);
-    ebb_interval_t i = {.seconds = (double)(now - m->last_ns) * 1e-9,
-                        .busy = busy - m->last_busy,
-                        .job = job - m->last_job,
-                        .uses_gpus = m->options.uses_gpus};
+    ebb_interval_t i = {
+        .seconds = (double)(now - m->last_ns) * 1e-9, .busy = busy - m->last_busy, .job = job - m->last_job};
     ebb_reading_t r = ebb_counters_read(&m->counters, i.seconds);
     i.cpu_j = r.cpus > 0 && r.cpu_lost == 0 ? r.cpu_j : -1;
     i.gpu_j = r.gpu_j;
+    i.own_gpu_j = m->options.uses_gpus ? r.own_gpu_j : 0;
     m->sum.gaps += r.lost > 0 && !m->lost;
     m->lost = r.lost > 0;
     ebb_energy_book(&m->host, &i, &m->sum);
@@ -158,6 +157,9 @@ ebb_status_t ebb_meter_start(const ebb_meter_options_t *options, ebb_meter_t **m
     snprintf(m->root, sizeof m->root, "%s", options->root ? options->root : "");
     look_at_host(m);
     ebb_status_t status = ebb_counters_open(m->root, &m->counters);
+    if (status == EBB_OK)
+        ebb_counters_choose(&m->counters, options->gpus);
+    m->options.gpus = NULL;
     m->last_ns = ebb_now_ns();
     m->last_busy = busy_seconds(m);
     m->last_job = m->options.cpu(m->options.cpu_user);

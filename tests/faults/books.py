@@ -241,6 +241,13 @@ def main():
         if not [r for r in rows if not r[0] and r[10] > work[0][10]]:
             t.fail("the grid during the pause is not in the ledger")
 
+        shares = t.record(run)["energy"]["starts"]
+        if [len(s) for s in shares] != [4, 2] or any(s["joules"] <= 0 or s["cpu_seconds"] <= 0 for start in shares for s in start):
+            t.fail(f"joules of ranks: {shares}")
+        ranks, jobs = sum(s["joules"] for start in shares for s in start), sum(r[4] for r in work)
+        if abs(ranks - jobs) > 0.01 * jobs:
+            t.fail(f"the ranks were charged {ranks} J, the job {jobs} J")
+
         path, told = report(run, folder)
         print(audit(run, path), end="")
         if told["carbon"]["unknown_joules"] > 0 or not told["carbon"]["asap_grams_co2e"] > 0:

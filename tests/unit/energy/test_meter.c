@@ -172,9 +172,9 @@ static void shares_of_four_ranks_and_others_and_idle_are_the_node(void **state)
 static void what_is_measured_has_no_interval_and_gpus_go_to_who_uses_them(void **state)
 {
     ebb_energy_t mine = {0}, theirs = {0};
-    ebb_interval_t i = {.seconds = 2, .busy = 4, .job = 1, .cpu_j = 200, .gpu_j = 1000, .uses_gpus = true};
+    ebb_interval_t i = {.seconds = 2, .busy = 4, .job = 1, .cpu_j = 200, .gpu_j = 1000, .own_gpu_j = 1000};
     ebb_energy_book(&host, &i, &mine);
-    i.uses_gpus = false;
+    i.own_gpu_j = 0;
     ebb_energy_book(&host, &i, &theirs);
     assert_joules(mine.node_j, 1200);
     assert_joules(mine.measured_j, 1200);
@@ -182,6 +182,39 @@ static void what_is_measured_has_no_interval_and_gpus_go_to_who_uses_them(void *
     assert_joules(mine.job_high_j, mine.job_j);
     assert_joules(mine.job_j - theirs.job_j, 1000);
     assert_joules(theirs.others_j - mine.others_j, 1000);
+}
+
+static void of_several_jobs_each_has_its_own_gpus(void **state)
+{
+    static const struct {
+        const char *gpus;
+        bool own[3];
+    } cases[] = {{NULL, {1, 1, 1}},         {"", {0, 0, 0}},
+                 {"2", {0, 0, 1}},          {"0,2", {1, 0, 1}},
+                 {"12", {0, 0, 0}},         {"GPU-bb", {0, 1, 0}},
+                 {"GPU-aa1,1", {1, 1, 0}},  {"-1", {0, 0, 0}},
+                 {"NoDevFiles", {0, 0, 0}}, {"MIG-GPU-aa1/1/0", {1, 1, 1}}};
+    ebb_counter_t counter[4] = {{.name = "package-0"},
+                                {.gpu = &counter, .index = 0, .uuid = "GPU-aa1"},
+                                {.gpu = &counter, .index = 1, .uuid = "GPU-bb2"},
+                                {.gpu = &counter, .index = 2, .uuid = "GPU-cc3"}};
+    ebb_counters_t c = {.n = 4, .counter = counter};
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        ebb_counters_choose(&c, cases[k].gpus);
+        assert_false(counter[0].others);
+        for (int g = 0; g < 3; g++)
+            if (counter[g + 1].others == cases[k].own[g])
+                fail_msg("\"%s\": GPU %d", cases[k].gpus ? cases[k].gpus : "(none)", g);
+    }
+    ebb_energy_t sum[3] = {0};
+    for (int job = 0; job < 3; job++) {
+        ebb_interval_t i = {
+            .seconds = 1, .busy = 1, .job = 0.3, .cpu_j = 30, .gpu_j = 600, .own_gpu_j = 100 * (job + 1)};
+        ebb_energy_book(&host, &i, &sum[job]);
+        assert_joules(sum[job].job_j + sum[job].others_j + sum[job].idle_j, sum[job].node_j);
+    }
+    double jobs = sum[0].job_j + sum[1].job_j + sum[2].job_j;
+    assert_true(fabs(jobs - 600 - 0.9 * (30 - sum[0].idle_j)) < 1e-9); /* no card is charged twice */
 }
 
 /* Clocks of processes and of the host tick apart: a job cannot have used more than everybody. */
@@ -261,6 +294,7 @@ int main(void)
         TEST(sockets_of_amds_driver_count_where_there_is_no_powercap),
         TEST(shares_of_four_ranks_and_others_and_idle_are_the_node),
         TEST(what_is_measured_has_no_interval_and_gpus_go_to_who_uses_them),
+        TEST(of_several_jobs_each_has_its_own_gpus),
         TEST(a_job_is_never_charged_more_than_the_node_draws_beyond_idling),
         TEST(a_meter_adds_up_what_its_thread_reads_and_tells_its_source),
         TEST(descendants_are_counted_also_the_children_of_children),
