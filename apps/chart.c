@@ -7,6 +7,7 @@
 #include <string.h>
 #include <strings.h>
 #include <time.h>
+#include <unistd.h>
 
 enum { ROWS = 8, LABEL = 7, MOST_COLUMNS = 128 };
 
@@ -26,6 +27,7 @@ typedef struct columns {
     int64_t each; /* steps in a column */
     double value[MOST_COLUMNS], top;
     char mark[MOST_COLUMNS];
+    bool colours;
 } columns_t;
 
 static void gather(columns_t *c, const double *value, const char *mark, int64_t n, int width)
@@ -49,6 +51,20 @@ static void gather(columns_t *c, const double *value, const char *mark, int64_t 
     }
 }
 
+/* A terminal that has not been told otherwise (no-color.org) shows in green when the job runs. */
+static bool has_colours(void)
+{
+    const char *term = getenv("TERM"), *none = getenv("NO_COLOR");
+    return isatty(STDOUT_FILENO) && term && strcmp(term, "dumb") != 0 && !(none && *none);
+}
+
+static void paint(ebb_text_t *out, const columns_t *c, int k)
+{
+    bool runs = k < c->n && c->mark[k] != ' ', did = k > 0 && c->mark[k - 1] != ' ';
+    if (c->colours && runs != did)
+        ebb_text_add(out, "%s", runs ? "\033[32m" : "\033[0m");
+}
+
 static void add_rows(ebb_text_t *out, const columns_t *c, bool utf8)
 {
     static const char *const eighths[] = {" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
@@ -59,9 +75,11 @@ static void add_rows(ebb_text_t *out, const columns_t *c, bool utf8)
             ebb_text_add(out, "%*s", LABEL, "");
         for (int k = 0; k < c->n; k++) {
             double level = 8 * (c->value[k] / c->top * ROWS - row);
+            paint(out, c, k);
             int eighth = level >= 8 ? 8 : level <= 0 ? 0 : (int)(level + 0.5);
             ebb_text_add(out, "%s", utf8 ? eighths[eighth] : eighth >= 4 ? "#" : " ");
         }
+        paint(out, c, c->n);
         ebb_text_add(out, "\n");
     }
 }
@@ -102,15 +120,18 @@ void ebb_chart(ebb_text_t *out, const double *value, const char *mark, int64_t n
     columns_t c;
     bool utf8 = ebb_stdout_is_utf8();
     gather(&c, value, mark, n, width);
+    c.colours = has_colours();
     add_rows(out, &c, utf8);
     if (mark) {
         ebb_text_add(out, "%-*s", LABEL, "  runs");
         for (int k = 0; k < c.n; k++) {
+            paint(out, &c, k);
             if (c.mark[k] == '#' && utf8)
                 ebb_text_add(out, "█");
             else
                 ebb_text_add(out, "%c", c.mark[k] == ' ' ? '.' : c.mark[k]);
         }
+        paint(out, &c, c.n);
         ebb_text_add(out, "\n");
     }
     add_hours(out, &c, begin, step_s);
