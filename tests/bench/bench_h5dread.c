@@ -63,11 +63,12 @@ static void open_file(reading_t *r, const char *path, size_t cache)
 {
     file_t *f = &r->file[r->n_files++];
     hsize_t size[2] = {0, 1};
-    H5O_info_t info;
     hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
     must(file >= 0, path);
-    must(H5Oget_info_by_name(file, "X", &info, H5P_DEFAULT) >= 0, "find X");
-    bool sparse = info.type == H5O_TYPE_GROUP;
+    hid_t x = H5Oopen(file, "X", H5P_DEFAULT);
+    must(x >= 0, "find X");
+    bool sparse = H5Iget_type(x) == H5I_GROUP;
+    H5Oclose(x);
     f->x = sparse ? 0 : open_dataset(file, "X", cache);
     f->data = sparse ? open_dataset(file, "X/data", cache) : 0;
     f->indices = sparse ? open_dataset(file, "X/indices", cache) : 0;
