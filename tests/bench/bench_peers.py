@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """The loader beside others on the same rows: shuffled batches of the same size, as many threads or workers as cores, in one run.
 
-  bench_peers.py [--build build/release] [--only cells|dense|foreign] [--megabytes 800] [--repeats 3] [--venv build/bench-venv]
+  bench_peers.py [--build build/release] [--only cells|dense|foreign] [--peers REGEX] [--megabytes 800] [--repeats 3]
+                 [--venv build/bench-venv] [--work FOLDER]
 
 Others: H5Dread in C at its best chunk cache; h5py + hdf5plugin, and PyTorch's DataLoader over it, on Ebb's own shards; scDataset on the
 same cells as .h5ad; annbatch on its own conversion of them; h5py on .h5ad files with gzip and lzf that Ebb opens as they are. They are
@@ -20,6 +21,7 @@ import glob
 import json
 import os
 import platform
+import re
 import shutil
 import statistics
 import subprocess
@@ -123,7 +125,9 @@ class Peer:
         self.failed = None if max(rates)[0] > 0 else self.failed
         best = self.settings[max(rates)[1]]
         self.config.update(best)
-        self.note = " ".join(f"{k}={v}" for k, v in best.items()) + (f" (of {len(rates)})" if len(rates) > 1 else "")
+        self.note = " ".join(f"{k}={v}" for k, v in best.items())
+        if len(rates) > 1:
+            self.note += f" (of {len(rates)}: " + ", ".join(f"{rate:.0f}" for rate, _ in rates) + ")"
 
     def run(self):
         answer = self.ask(seconds=30)
@@ -214,6 +218,7 @@ def say(text):
 
 def contest(title, o, ebb, python, peers):
     """Check all, choose settings, take turns, print. ebb: in C; python: Ebb in Python or None."""
+    peers = [p for p in peers if re.search(o.peers, p.name)]
     print(f"\n{title}", flush=True)
     wanted = ebb.check()
     everyone = [ebb] + ([python] if python else []) + peers
@@ -253,6 +258,11 @@ def contest(title, o, ebb, python, peers):
 
 # ---- the contests ----
 
+def missing(*paths):
+    """Those that an earlier run with the same --work did not leave."""
+    return [p for p in paths if not os.path.exists(p)]
+
+
 def h5_settings(block):
     return [{"block_rows": block}, {"block_rows": 8 * block}]
 
@@ -279,12 +289,12 @@ def on_shards(o, pythons, data, block, decoded, dense):
 def cells(o, pythons, work):
     data, h5ad, source = f"{work}/cells", f"{work}/cells.h5ad", t.shared("mouse-bladder-h5/mouse_bladder_cell_select_2100.h5")
     writer = pythons.having("anndata", "h5py", "scipy")
-    if source and writer:
+    if source and writer and missing(data):
         made = ask(writer, {"do": "make", "source": source, "bytes": o.megabytes * 1e6, "out": {h5ad: None, f"{work}/gzip.h5ad": "gzip"}}, 3600)
         if "failed" in made:
             t.fail(made["failed"])
         t.run(["pack", h5ad, data], timeout=3600)
-    else:
+    elif missing(data):
         subprocess.run([f"{o.build}/tests/make_data", "counts", str(int(o.megabytes * 1e6 / 8 / 370)), data], check=True)
     ebb = Ebb("Ebb in C", data, o.batch)
     ebb.check()
@@ -301,7 +311,7 @@ def cells(o, pythons, work):
     for p in more:
         if not os.path.exists(h5ad):
             p.failed = "there is no .h5ad: neither real cells nor anndata are here"
-    if not more[-1].failed:
+    if not more[-1].failed and missing(f"{work}/annbatch"):
         more[-1].failed = ask(more[-1].python, {"do": "convert", "files": [h5ad], "out": f"{work}/annbatch"}, 3600).get("failed")
     d = ebb.report["data"]
     return contest(f"cells: {d['rows']} x {d['cols']}, {d['nnz'] / 1e6:.1f} M non-zeros, batch {o.batch}, {CORES} threads", o, ebb,
@@ -310,7 +320,8 @@ def cells(o, pythons, work):
 
 def dense(o, pythons, work):
     data = f"{work}/dense"
-    subprocess.run([f"{o.build}/tests/make_data", "dense", str(int(o.megabytes * 1e6 / 4 / 784)), data], check=True)
+    if missing(data):
+        subprocess.run([f"{o.build}/tests/make_data", "dense", str(int(o.megabytes * 1e6 / 4 / 784)), data], check=True)
     ebb = Ebb("Ebb in C", data, o.batch)
     ebb.check()
     block, d = ebb.report["setting"]["block_rows"], ebb.report["data"]
@@ -324,11 +335,15 @@ def foreign(o, pythons, work):
     for name, path in (("mouse bladder", "mouse-bladder-h5/mouse_bladder_cell_select_2100.h5"),
                        ("pbmc68k", "pbmc68k-h5ad/10x_pbmc68k_reduced.h5ad"), ("10x", "tenx-h5/filtered_feature_bc_matrix.h5")):
         source = t.shared(path)
+        if not re.search(o.files, name):
+            continue
         if not source or not writer:
             print(f"\n{name} as it is: SKIPPED: " + (f"no real data {path} here" if not source else pythons.reason(["anndata", "h5py", "scipy"])))
             continue
-        out = {f"{work}/{c}.h5ad": c for c in ("gzip", "lzf")}
-        made = ask(writer, {"do": "make", "source": source, "bytes": o.megabytes * 1e6, "out": out}, 3600)
+        out = {f"{work}/{name.replace(' ', '-')}-{c}.h5ad": c for c in ("gzip", "lzf")}
+        made = {}
+        if missing(*out):
+            made = ask(writer, {"do": "make", "source": source, "bytes": o.megabytes * 1e6, "out": out}, 3600)
         if "failed" in made:
             t.fail(made["failed"])
         for file, codec in out.items():
@@ -338,7 +353,6 @@ def foreign(o, pythons, work):
             peer = Peer(pythons, "h5py", "h5py", ["h5py", "hdf5plugin", "scipy"],
                         {"files": [file], "batch": o.batch, "window_rows": 8 * o.batch}, h5_settings(ebb.report["setting"]["block_rows"]), 2)
             results.append(contest(f"{name}, {codec} .h5ad as it is: {d['rows']} x {d['cols']}, {d['nnz'] / 1e6:.1f} M non-zeros", o, ebb, None, [peer]))
-            os.remove(file)
     return results
 
 
@@ -347,7 +361,9 @@ def main():
     p.add_argument("--build", default="build/release", help="where ebb and the benchmarks were built")
     p.add_argument("--venv", default="build/bench-venv")
     p.add_argument("--python", help="interpreter to make it with; annbatch needs 3.12")
-    p.add_argument("--work", help="folder for the data, removed in the end; default: a temporary one")
+    p.add_argument("--work", help="folder for the data, which is kept there and taken from there; default: a temporary one")
+    p.add_argument("--files", default="", help="of the foreign ones only those whose names this regular expression finds")
+    p.add_argument("--peers", default="", help="only those whose names this regular expression finds")
     p.add_argument("--megabytes", type=float, default=800, help="of non-zeros; few leave the loader nothing to decode")
     p.add_argument("--repeats", type=int, default=3)
     p.add_argument("--batch", type=int, default=1024)
@@ -360,13 +376,15 @@ def main():
     print(f"{cpu}, {CORES} cores; {t.run(['--version']).stdout.strip()}; {time.strftime('%Y-%m-%d %H:%M')}; load {os.getloadavg()[0]:.1f}; "
           f"{o.repeats} repeats in turn")
     pythons, results = Pythons(o), []
-    work = tempfile.mkdtemp(prefix="ebb-peers-", dir=o.work)
+    work = o.work or tempfile.mkdtemp(prefix="ebb-peers-")
+    os.makedirs(work, exist_ok=True)
     try:
         for contest_of in (cells, dense, foreign):
             if o.only in (None, contest_of.__name__):
                 results.append(contest_of(o, pythons, work))
     finally:
-        shutil.rmtree(work)
+        if not o.work:
+            shutil.rmtree(work)
     if o.json:
         with open(o.json, "w") as f:
             json.dump(results, f, indent=1)
