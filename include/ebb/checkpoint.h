@@ -61,9 +61,11 @@ EBB_API bool ebb_checkpoint_in_place(const ebb_checkpoint_state_t *state);
 
 /* ---- saving while training goes on ---- */
 
-/* A snapshot of the state is copied into memory of rank 0, as the file will be, while training waits; a thread of rank
- * 0 then hashes it, writes it and removes old files, with low priority. The file is that of ebb_checkpoint_save. The
- * thread never talks to other ranks. At most one snapshot is held at a time. */
+/* A snapshot of the state is copied into memory while training waits; threads of low priority then write it. Where all
+ * ranks see the run's folder and the state is large, each rank copies its own share and writes it to its place in the
+ * one file; when all have, rank 0 reads the others' shares back, hashes all and puts the file into place. Elsewhere
+ * rank 0 gathers the state. The file is that of ebb_checkpoint_save, by any way. The threads never talk to other ranks.
+ * At most one snapshot is held at a time. */
 typedef struct ebb_saver ebb_saver_t;
 
 /* What came of a write. */
@@ -72,7 +74,7 @@ typedef struct ebb_saved {
     char path[4096];
     double wait_seconds;  /* that training waited: for the snapshot, and for the write where it had to */
     double write_seconds; /* from the snapshot's end to the file in place */
-    double cpu_seconds;   /* processor time of that */
+    double cpu_seconds;   /* processor time of that, of all ranks */
     char weights_sha256[65], optimizer_sha256[65];
 } ebb_saved_t;
 
@@ -80,7 +82,7 @@ typedef struct ebb_saved {
  * when the first is taken. Not collective, but every rank needs one. */
 EBB_API ebb_status_t ebb_saver_create(ebb_comm_t *comm, const ebb_layout_t *layout, int states,
                                       ebb_saver_t **saver_p) EBB_MUST_CHECK;
-/* Completes what is being written; warns if that fails. Not collective. */
+/* Completes what is being written, unless it takes several ranks; warns if that fails. Not collective. */
 EBB_API void ebb_saver_destroy(ebb_saver_t *saver);
 /* Bytes of the snapshot, on rank 0. */
 EBB_API int64_t ebb_saver_bytes(const ebb_layout_t *layout, int states);
@@ -92,8 +94,12 @@ EBB_API ebb_status_t ebb_saver_begin(ebb_saver_t *saver, const ebb_checkpoint_st
                                      int keep, const ebb_checkpoint_meta_t *meta);
 /* Something was begun whose outcome was not asked for. The same on every rank. */
 EBB_API bool ebb_saver_pending(const ebb_saver_t *saver);
-/* And it has come to its end: ebb_saver_end will not wait. False on other ranks than 0. */
+/* And this rank has done what it could of it without the others. */
 EBB_API bool ebb_saver_ended(const ebb_saver_t *saver);
+/* Of how many ranks ebb_saver_ended must be true before ebb_saver_go_on. The same on every rank. */
+EBB_API int ebb_saver_voices(const ebb_saver_t *saver);
+/* Then: what is next is begun in the background; or *over_p is true, and ebb_saver_end will not wait. Collective. */
+EBB_API ebb_status_t ebb_saver_go_on(ebb_saver_t *saver, bool *over_p);
 /* The outcome of what is pending; waits for its end, and helps. Collective. */
 EBB_API ebb_status_t ebb_saver_end(ebb_saver_t *saver, ebb_saved_t *saved);
 

@@ -13,6 +13,7 @@ typedef struct ebb_ckpt_array {
     int state; /* -1: weights */
     int64_t rows, cols;
     int64_t offset; /* of the values in the file; 0 when there are none */
+    bool split;     /* while saving: several ranks write it, and it is not brought to rank 0 */
     uint64_t xxh3;
     const float *values; /* while saving: where all of them lie, unchanged, until the file is sealed; or NULL */
 } ebb_ckpt_array_t;
@@ -56,6 +57,7 @@ typedef struct ebb_ckpt_writer {
     char *image; /* the file is made in memory; the caller's */
     int64_t room, bytes;
     bool direct; /* past the page cache */
+    bool joint;  /* other ranks have written to the temporary file already */
 } ebb_ckpt_writer_t;
 
 /* Bytes that a file takes at most. */
@@ -92,6 +94,20 @@ ebb_status_t ebb_ckpt_read(int fd, const char *path, const ebb_ckpt_array_t *arr
 /* Is the head of the file intact and its length right? Cheap; says nothing of the content. */
 bool ebb_ckpt_complete(const char *path);
 
+/* ---- parts.c: several ranks write one file ---- */
+
+/* Of an array of parameter param that may be split: the values that a rank writes. */
+bool ebb_ckpt_may_split(const ebb_layout_t *layout, const ebb_ckpt_array_t *array, int param);
+void ebb_ckpt_part(const ebb_layout_t *layout, const ebb_ckpt_array_t *array, int param, int rank, int ranks,
+                   int64_t *first_p, int64_t *n_p);
+/* This rank's values [first, first + n) of its part, copied. */
+ebb_status_t ebb_ckpt_copy_part(const ebb_checkpoint_state_t *state, const ebb_ckpt_array_t *array, int param,
+                                int64_t first, int64_t n, float *host);
+/* Do all ranks see the folder of rank 0? It is made where it is missing. Collective. */
+ebb_status_t ebb_ckpt_find_sharing(ebb_comm_t *comm, const char *folder, bool *shared_p);
+/* Path of the temporary file that becomes `path`, of the process that puts it into place. */
+ebb_status_t ebb_ckpt_tmp_path(const char *path, long pid, char *tmp, size_t size);
+
 /* ---- digest.c: the running digests of the arrays ---- */
 
 typedef struct ebb_ckpt_digest ebb_ckpt_digest_t;
@@ -118,11 +134,12 @@ typedef struct ebb_ckpt_visitor {
     void *user;
 } ebb_ckpt_visitor_t;
 
-/* Bring every array to rank 0 (gather), or give weights to all and states to their owners (scatter), piece by piece in
- * file order. An error of one rank is agreed upon at the end. */
+/* Bring every array that is not split to rank 0 (gather), or give weights to all and states to their owners (scatter),
+ * piece by piece in file order. An error of one rank is agreed upon at the end. */
 ebb_status_t ebb_ckpt_walk(const ebb_checkpoint_state_t *state, ebb_ckpt_index_t *index, bool scatter,
                            const ebb_ckpt_visitor_t *visitor);
-/* Floats per piece, and bytes that the saver writes at once; tests make them small. */
-extern int64_t ebb_ckpt_piece_floats, ebb_saver_piece_bytes;
+/* Floats per piece, bytes that the saver writes at once, and bytes from which several ranks write; tests make them
+ * small. */
+extern int64_t ebb_ckpt_piece_floats, ebb_saver_piece_bytes, ebb_saver_split_bytes;
 
 #endif

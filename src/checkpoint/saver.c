@@ -1,4 +1,4 @@
-/* Saving while training goes on: a snapshot, and a thread that writes it.
+/* Saving while training goes on: a snapshot, and threads that write it.
  *
  * The snapshot is the file itself, made in memory (an "image"): libhdf5's skeleton with the values copied to their
  * places, gathered from their owners where there are several ranks. What is left to do, the job, is cut into pieces of
@@ -6,6 +6,12 @@
  * for the next snapshot. Whoever holds the lock does the next piece: the thread, at low priority, or the owner when it
  * has to wait for the end (`urgent`), so that a wait is never longer for the low priority. Hashing goes before writing,
  * because the hashes are in the file.
+ *
+ * Where several ranks write (parts.c), the image of rank 0 lacks the others' parts at first. Each other rank has a
+ * snapshot of its own and a job of its own: write the parts to the temporary file, and sync. When all are through, the
+ * ranks tell rank 0 the XXH3 of what they wrote, and rank 0's job begins by reading the parts into the image; what is
+ * not as it was written is no checkpoint. From there on all is as with one rank, but that pieces of the file which are
+ * others' alone are there already.
  *
  * The lock guards the job; `ended` alone is read without it. libhdf5 is entered under its own lock. No function here
  * that runs in the thread calls the communicator.
@@ -17,8 +23,10 @@
 #include "base/file.h"
 #include "base/pulse.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <libgen.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -26,17 +34,27 @@
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
+#include <xxhash.h>
 
-enum { NICE = 10, SECTOR = 4096, TEXTS = 1 << 20 };
+enum { NICE = 10, SECTOR = 4096, TEXTS = 1 << 20, DIRECT_PIECE = 64 << 10 };
 
-int64_t ebb_saver_piece_bytes = 4 << 20;
+int64_t ebb_saver_piece_bytes = 4 << 20, ebb_saver_split_bytes = 64 << 20;
 
-typedef enum stage { IDLE, HASH, SEAL, OPEN, WRITE, COMMIT, PRUNE, CLEAR } stage_t;
+/* The first two are of other ranks than 0. */
+typedef enum stage { IDLE, PUT, SYNC, TAKE, HASH, SEAL, OPEN, WRITE, COMMIT, PRUNE, CLEAR } stage_t;
+
+/* What one rank writes of an array. */
+typedef struct part {
+    int rank;
+    int64_t at, image_at, bytes; /* in the file; in this rank's image */
+} part_t;
 
 struct ebb_saver {
     ebb_comm_t *comm;
     bool pending;
-    /* the rest: rank 0 */
+    bool split;       /* what is pending is written by several ranks */
+    bool parts_begun; /* and they are at it: not all are known to be through */
+    bool sharing_known, shared;
     pthread_t thread;
     bool threaded;
     pthread_mutex_t lock;
@@ -44,8 +62,14 @@ struct ebb_saver {
     atomic_bool ended, urgent, quit;
     /* guarded by lock: */
     stage_t stage;
-    int array;
-    int64_t at; /* floats hashed of the array; bytes written or cleared */
+    int array;    /* or part */
+    int64_t at;   /* floats hashed of the array; bytes written or cleared, or done of the part */
+    part_t *part; /* of other ranks, in file order, on rank 0; this rank's own elsewhere */
+    int64_t n_parts, part_capacity;
+    XXH3_state_t **written; /* (ranks) of what is read, on rank 0; elsewhere [rank]: of what is written */
+    uint64_t *told;         /* (ranks) by those who wrote */
+    char tmp[PATH_MAX];
+    int tmp_fd, direct_fd; /* for parts; the latter past the page cache, or -1 */
     char *image;
     int64_t room;
     ebb_ckpt_index_t index;
@@ -59,6 +83,128 @@ struct ebb_saver {
 };
 
 /* ---- the job, piece by piece; lock held ---- */
+
+static ebb_status_t open_part_file(ebb_saver_t *s, int flags)
+{
+    char folder[sizeof s->saved.path];
+    memcpy(folder, s->saved.path, sizeof folder);
+    if (flags & O_CREAT) /* the folder may have been removed since the run began */
+        EBB_TRY(ebb_file_mkdirs(dirname(folder)));
+    EBB_TRY(ebb_file_open(s->tmp, flags, 0666, &s->tmp_fd));
+    s->direct_fd = open(s->tmp, (flags & ~O_CREAT) | O_DIRECT | O_CLOEXEC);
+    return EBB_OK;
+}
+
+static void close_part_file(ebb_saver_t *s)
+{
+    if (s->tmp_fd >= 0)
+        close(s->tmp_fd);
+    if (s->direct_fd >= 0)
+        close(s->direct_fd);
+    s->tmp_fd = s->direct_fd = -1;
+}
+
+/* Whole sectors of some size go past the page cache, where the file system has such a way: that costs no copy. */
+static ebb_status_t transfer(ebb_saver_t *s, bool out, char *memory, int64_t n, int64_t at)
+{
+    if (s->direct_fd >= 0 && n >= DIRECT_PIECE && n % SECTOR == 0 && at % SECTOR == 0 &&
+        (uintptr_t)memory % SECTOR == 0) {
+        ssize_t done = out ? pwrite(s->direct_fd, memory, (size_t)n, at) : pread(s->direct_fd, memory, (size_t)n, at);
+        if (done == (ssize_t)n)
+            return EBB_OK; /* what failed is tried, and told, in the usual way */
+    }
+    if (!out)
+        return ebb_file_pread(s->tmp_fd, s->tmp, memory, (size_t)n, at);
+    EBB_TRY(ebb_file_pwrite(s->tmp_fd, s->tmp, memory, (size_t)n, at));
+    (void)sync_file_range(s->tmp_fd, at, n, SYNC_FILE_RANGE_WRITE);
+    return EBB_OK;
+}
+
+/* The piece of the current part that is next; false: it was the last one. */
+static bool next_part(ebb_saver_t *s, int64_t n)
+{
+    s->at += n;
+    if (s->at == s->part[s->array].bytes) {
+        s->at = 0;
+        s->array++;
+    }
+    return s->array < s->n_parts;
+}
+
+/* Up to the next sector of the file, then whole sectors, then what is left. */
+static int64_t part_piece(const ebb_saver_t *s)
+{
+    int64_t left = s->part[s->array].bytes - s->at, n = left < ebb_saver_piece_bytes ? left : ebb_saver_piece_bytes;
+    int64_t into = (s->part[s->array].at + s->at) % SECTOR;
+    if (into > 0)
+        return SECTOR - into < n ? SECTOR - into : n;
+    return n > SECTOR ? n / SECTOR * SECTOR : n;
+}
+
+static ebb_status_t put_piece(ebb_saver_t *s)
+{
+    const part_t *p = &s->part[s->array];
+    int64_t n = part_piece(s);
+    char *from = s->image + p->image_at + s->at;
+    if (s->tmp_fd < 0)
+        EBB_TRY(open_part_file(s, O_WRONLY | O_CREAT));
+    XXH3_64bits_update(s->written[p->rank], from, (size_t)n);
+    EBB_TRY(transfer(s, true, from, n, p->at + s->at));
+    s->stage = next_part(s, n) ? PUT : SYNC;
+    return EBB_OK;
+}
+
+static ebb_status_t sync_parts(ebb_saver_t *s)
+{
+    int fd = s->tmp_fd;
+    if (fsync(fd) != 0)
+        return ebb_file_error(s->tmp, "sync");
+    s->tmp_fd = -1;
+    close_part_file(s);
+    if (close(fd) != 0)
+        return ebb_file_error(s->tmp, "write");
+    s->stage = IDLE;
+    atomic_store(&s->ended, true);
+    return EBB_OK;
+}
+
+static ebb_status_t check_parts(ebb_saver_t *s)
+{
+    for (int r = 1; r < ebb_comm_size(s->comm); r++)
+        if (XXH3_64bits_digest(s->written[r]) != s->told[r])
+            return EBB_FAIL(EBB_EIO,
+                            "%s: what rank %d wrote is not what is read there: is this one file for all ranks?", s->tmp,
+                            r);
+    return EBB_OK;
+}
+
+static ebb_status_t take_piece(ebb_saver_t *s)
+{
+    const part_t *p = &s->part[s->array];
+    int64_t n = part_piece(s);
+    char *to = s->image + p->image_at + s->at;
+    if (s->tmp_fd < 0)
+        EBB_TRY(open_part_file(s, O_RDONLY));
+    EBB_TRY(transfer(s, false, to, n, p->at + s->at));
+    XXH3_64bits_update(s->written[p->rank], to, (size_t)n);
+    if (next_part(s, n))
+        return EBB_OK;
+    close_part_file(s);
+    s->array = 0;
+    s->stage = HASH;
+    return check_parts(s);
+}
+
+/* Is all of the file's [at, at + n) others' part? Then it is there. Asked in ascending order. */
+static bool is_written(ebb_saver_t *s, int64_t at, int64_t n)
+{
+    int64_t covered = at;
+    while (s->array < s->n_parts && s->part[s->array].at + s->part[s->array].bytes <= at)
+        s->array++;
+    for (int64_t i = s->array; i < s->n_parts && s->part[i].at <= covered && covered < at + n; i++)
+        covered = s->part[i].at + s->part[i].bytes;
+    return covered >= at + n;
+}
 
 static ebb_status_t hash_piece(ebb_saver_t *s)
 {
@@ -95,13 +241,15 @@ static ebb_status_t open_file(ebb_saver_t *s)
     memcpy(folder, s->saved.path, sizeof folder);
     EBB_TRY(ebb_file_mkdirs(dirname(folder)));
     s->stage = WRITE;
+    s->array = 0;
     return ebb_ckpt_image_open(&s->writer, s->saved.path);
 }
 
 static ebb_status_t write_piece(ebb_saver_t *s)
 {
     int64_t left = s->writer.bytes - s->at, n = left < ebb_saver_piece_bytes ? left : ebb_saver_piece_bytes;
-    EBB_TRY(ebb_ckpt_image_write(&s->writer, s->at, n));
+    if (!is_written(s, s->at, n))
+        EBB_TRY(ebb_ckpt_image_write(&s->writer, s->at, n));
     s->at += n;
     s->stage = n < left ? WRITE : COMMIT;
     return EBB_OK;
@@ -132,13 +280,16 @@ static void end_job(ebb_saver_t *s)
     s->saved.write_seconds = (double)(ebb_now_ns() - s->begun_ns) * 1e-9;
     memcpy(s->saved.weights_sha256, s->meta.weights_sha256, sizeof s->saved.weights_sha256);
     memcpy(s->saved.optimizer_sha256, s->meta.optimizer_sha256, sizeof s->saved.optimizer_sha256);
+    if (s->split && s->error.status != EBB_OK && ebb_comm_rank(s->comm) == 0)
+        unlink(s->tmp);
+    close_part_file(s);
     ebb_ckpt_writer_destroy(&s->writer);
     ebb_ckpt_digest_destroy(s->digest);
     s->digest = NULL;
     ebb_ckpt_index_destroy(&s->index);
     ebb_checkpoint_meta_free(&s->meta);
     s->at = 0;
-    s->stage = CLEAR;
+    s->stage = ebb_comm_rank(s->comm) == 0 ? CLEAR : IDLE;
     atomic_store(&s->ended, true);
 }
 
@@ -165,8 +316,9 @@ static double cpu_seconds(void)
 static void advance(ebb_saver_t *s)
 {
     double before = cpu_seconds();
-    static ebb_status_t (*const piece[])(ebb_saver_t *) = {[HASH] = hash_piece,   [SEAL] = seal,     [OPEN] = open_file,
-                                                           [WRITE] = write_piece, [COMMIT] = commit, [PRUNE] = prune};
+    static ebb_status_t (*const piece[])(ebb_saver_t *) = {
+        [PUT] = put_piece,  [SYNC] = sync_parts,   [TAKE] = take_piece, [HASH] = hash_piece, [SEAL] = seal,
+        [OPEN] = open_file, [WRITE] = write_piece, [COMMIT] = commit,   [PRUNE] = prune};
     if (s->stage == CLEAR) {
         clear_piece(s);
         return;
@@ -240,14 +392,54 @@ static ebb_status_t make_room(ebb_saver_t *s, int64_t bytes)
     return EBB_OK;
 }
 
+/* Bytes that another rank than 0 holds of a large state, about; 0 of a small one, which rank 0 gathers. */
+static int64_t part_bytes(const ebb_layout_t *layout, int states, int ranks)
+{
+    int64_t bytes = 0;
+    for (int i = 0; i < layout->n_params; i++) {
+        const ebb_param_t *p = &layout->params[i];
+        bytes += p->rows * p->cols * (p->kind == EBB_PARAM_DENSE ? 1 + states : 1) * (int64_t)sizeof(float);
+    }
+    return bytes >= ebb_saver_split_bytes ? bytes / ranks + (int64_t)layout->n_params * (1 + states) * 2 * SECTOR : 0;
+}
+
 /* The first touch of new memory takes far longer than a copy: the thread clears it before it is needed. */
 static void make_ready(ebb_saver_t *s, const ebb_layout_t *layout, int states)
 {
     int64_t bytes = ebb_saver_bytes(layout, states) + TEXTS + (int64_t)layout->n_params * (1 + states) * SECTOR;
+    if (ebb_comm_rank(s->comm) != 0)
+        bytes = part_bytes(layout, states, ebb_comm_size(s->comm));
+    if (bytes == 0)
+        return;
     if (make_room(s, bytes) == EBB_OK)
         s->stage = CLEAR;
     else
         ebb_error_clear(); /* told when a snapshot is wanted */
+}
+
+static ebb_status_t make_hashes(ebb_saver_t *s, int ranks)
+{
+    EBB_TRY(EBB_NEW_ARRAY("hashes of parts", ranks, &s->told));
+    EBB_TRY(EBB_NEW_ARRAY("hashes of parts", ranks, &s->written));
+    for (int r = 0; r < ranks; r++) {
+        s->written[r] = XXH3_createState();
+        if (!s->written[r])
+            return EBB_FAIL(EBB_ENOMEM, "out of memory for a digest");
+    }
+    return EBB_OK;
+}
+
+static void saver_free(ebb_saver_t *s)
+{
+    for (int r = 0; s->written && r < ebb_comm_size(s->comm); r++)
+        XXH3_freeState(s->written[r]);
+    pthread_cond_destroy(&s->more);
+    pthread_mutex_destroy(&s->lock);
+    ebb_free(s->written);
+    ebb_free(s->told);
+    ebb_free(s->part);
+    ebb_free(s->image);
+    ebb_free(s);
 }
 
 ebb_status_t ebb_saver_create(ebb_comm_t *comm, const ebb_layout_t *layout, int states, ebb_saver_t **saver_p)
@@ -256,12 +448,16 @@ ebb_status_t ebb_saver_create(ebb_comm_t *comm, const ebb_layout_t *layout, int 
     *saver_p = NULL;
     EBB_TRY(EBB_NEW("checkpoint saver", &s));
     s->comm = comm;
+    s->tmp_fd = s->direct_fd = -1;
     s->writer = (ebb_ckpt_writer_t){.file = H5I_INVALID_HID, .fd = -1};
-    *saver_p = s;
-    if (ebb_comm_rank(comm) != 0)
-        return EBB_OK;
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->more, NULL);
+    ebb_status_t status = make_hashes(s, ebb_comm_size(comm));
+    if (status != EBB_OK) {
+        saver_free(s);
+        return status;
+    }
+    *saver_p = s;
     if (layout)
         make_ready(s, layout, states);
     s->threaded = pthread_create(&s->thread, NULL, saver_main, s) == 0;
@@ -270,25 +466,32 @@ ebb_status_t ebb_saver_create(ebb_comm_t *comm, const ebb_layout_t *layout, int 
     return EBB_OK;
 }
 
+/* Without the others no file comes of parts. */
+static void abandon(ebb_saver_t *s)
+{
+    if (!s->parts_begun || ebb_comm_rank(s->comm) != 0)
+        return;
+    EBB_FAIL(EBB_EIO, "the checkpoint of step %" PRId64 " was left unfinished, since its ranks were", s->saved.step);
+    s->error = *ebb_error();
+    ebb_error_clear();
+    end_job(s);
+}
+
 void ebb_saver_destroy(ebb_saver_t *s)
 {
     if (!s)
         return;
-    if (ebb_comm_rank(s->comm) == 0) {
-        complete(s, false);
-        if (s->pending && s->error.status != EBB_OK)
-            EBB_WARN("checkpoint", "%s", s->error.message);
-        pthread_mutex_lock(&s->lock);
-        atomic_store(&s->quit, true);
-        pthread_cond_signal(&s->more);
-        pthread_mutex_unlock(&s->lock);
-        if (s->threaded)
-            pthread_join(s->thread, NULL);
-        pthread_cond_destroy(&s->more);
-        pthread_mutex_destroy(&s->lock);
-        ebb_free(s->image);
-    }
-    ebb_free(s);
+    complete(s, false);
+    abandon(s);
+    if (s->pending && s->error.status != EBB_OK)
+        EBB_WARN("checkpoint", "%s", s->error.message);
+    pthread_mutex_lock(&s->lock);
+    atomic_store(&s->quit, true);
+    pthread_cond_signal(&s->more);
+    pthread_mutex_unlock(&s->lock);
+    if (s->threaded)
+        pthread_join(s->thread, NULL);
+    saver_free(s);
 }
 
 static ebb_status_t copy_text(const char *from, char **to)
@@ -328,18 +531,150 @@ static ebb_status_t take(void *user, ebb_ckpt_array_t *array, int64_t first, int
     return ebb_ckpt_write(&s->writer, array, first, n, values);
 }
 
+/* ---- parts ---- */
+
+/* The same on every rank: what is asked here is known to all alike. */
+static ebb_status_t decide_on_split(ebb_saver_t *s, const ebb_checkpoint_state_t *state)
+{
+    char folder[sizeof s->saved.path];
+    int64_t bytes = 0;
+    bool several = ebb_comm_size(s->comm) > 1;
+    s->split = false;
+    for (int i = 0; i < ebb_ckpt_arrays(&s->index); i++)
+        if (ebb_ckpt_may_split(state->layout, &s->index.array[i], i % s->index.n_params))
+            bytes += ebb_ckpt_floats(&s->index.array[i]) * (int64_t)sizeof(float);
+    if (!several || bytes < ebb_saver_split_bytes || bytes == 0)
+        return EBB_OK;
+    memcpy(folder, s->saved.path, sizeof folder);
+    if (!s->sharing_known && ebb_ckpt_find_sharing(s->comm, dirname(folder), &s->shared) != EBB_OK) {
+        ebb_error_clear(); /* told when the file itself is made, or cannot be */
+        return EBB_OK;
+    }
+    s->sharing_known = true;
+    s->split = s->shared;
+    for (int i = 0; s->split && i < ebb_ckpt_arrays(&s->index); i++)
+        s->index.array[i].split = ebb_ckpt_may_split(state->layout, &s->index.array[i], i % s->index.n_params);
+    return EBB_OK;
+}
+
+/* Offsets of rank 0's skeleton, and the name of its temporary file, which is by way of each rank's own path. */
+static ebb_status_t share_places(ebb_saver_t *s)
+{
+    int n = ebb_ckpt_arrays(&s->index);
+    int64_t *offset, pid = getpid();
+    ebb_status_t status = EBB_NEW_ARRAY("offsets", n, &offset);
+    for (int i = 0; status == EBB_OK && i < n; i++)
+        offset[i] = s->index.array[i].offset;
+    status = ebb_comm_agree(s->comm, status);
+    if (status == EBB_OK)
+        status = ebb_comm_bcast(s->comm, &pid, sizeof pid, 0);
+    if (status == EBB_OK)
+        status = ebb_comm_agree(s->comm, ebb_ckpt_tmp_path(s->saved.path, (long)pid, s->tmp, sizeof s->tmp));
+    if (status == EBB_OK)
+        status = ebb_comm_bcast(s->comm, offset, n * (int64_t)sizeof *offset, 0);
+    for (int i = 0; status == EBB_OK && i < n; i++)
+        s->index.array[i].offset = offset[i];
+    ebb_free(offset);
+    return status;
+}
+
+static ebb_status_t add_part(ebb_saver_t *s, int rank, int64_t at, int64_t image_at, int64_t bytes)
+{
+    EBB_TRY(ebb_grow("parts", (void **)&s->part, &s->part_capacity, s->n_parts + 1, sizeof *s->part));
+    s->part[s->n_parts++] = (part_t){rank, at, image_at, bytes};
+    return EBB_OK;
+}
+
+/* Rank 0 lists what others write, another rank what it writes; *bytes_p: of its image. */
+static ebb_status_t list_parts(ebb_saver_t *s, const ebb_layout_t *layout, int64_t *bytes_p)
+{
+    int rank = ebb_comm_rank(s->comm), ranks = ebb_comm_size(s->comm);
+    *bytes_p = 0;
+    for (int i = 0; i < ebb_ckpt_arrays(&s->index); i++) {
+        const ebb_ckpt_array_t *array = &s->index.array[i];
+        for (int r = 1; array->split && r < ranks; r++) {
+            int64_t first, n;
+            ebb_ckpt_part(layout, array, i % s->index.n_params, r, ranks, &first, &n);
+            int64_t at = array->offset + first * (int64_t)sizeof(float), bytes = n * (int64_t)sizeof(float);
+            if (n == 0 || (rank != 0 && rank != r))
+                continue;
+            if (rank != 0) /* in a sector's same place as in the file */
+                *bytes_p = (*bytes_p + SECTOR - 1) / SECTOR * SECTOR + at % SECTOR;
+            EBB_TRY(add_part(s, r, at, rank == 0 ? at : *bytes_p, bytes));
+            *bytes_p += bytes;
+        }
+    }
+    return EBB_OK;
+}
+
+/* This rank's values: on rank 0 to their places in the image, elsewhere as they were listed. */
+static ebb_status_t copy_parts(ebb_saver_t *s, const ebb_checkpoint_state_t *state)
+{
+    int rank = ebb_comm_rank(s->comm), ranks = ebb_comm_size(s->comm);
+    for (int i = 0, next = 0; i < ebb_ckpt_arrays(&s->index); i++) {
+        const ebb_ckpt_array_t *array = &s->index.array[i];
+        int64_t first, n;
+        if (!array->split)
+            continue;
+        ebb_ckpt_part(state->layout, array, i % s->index.n_params, rank, ranks, &first, &n);
+        if (n == 0)
+            continue;
+        float *to = (float *)(void *)(s->image + (rank == 0 ? array->offset + first * (int64_t)sizeof(float)
+                                                            : s->part[next++].image_at));
+        for (int64_t done = 0, piece; done < n; done += piece) {
+            piece = n - done < ebb_ckpt_piece_floats ? n - done : ebb_ckpt_piece_floats;
+            EBB_TRY(ebb_ckpt_copy_part(state, array, i % s->index.n_params, first + done, piece, to + done));
+            ebb_pulse_tick();
+        }
+    }
+    return EBB_OK;
+}
+
+/* Collective. */
+static ebb_status_t take_parts(ebb_saver_t *s, const ebb_checkpoint_state_t *state)
+{
+    int64_t bytes;
+    EBB_TRY(share_places(s));
+    ebb_status_t status = list_parts(s, state->layout, &bytes);
+    if (status == EBB_OK && ebb_comm_rank(s->comm) != 0)
+        status = make_room(s, bytes);
+    if (status == EBB_OK)
+        status = copy_parts(s, state);
+    for (int r = 0; r < ebb_comm_size(s->comm); r++)
+        XXH3_64bits_reset(s->written[r]);
+    s->writer.joint = true;
+    return ebb_comm_agree(s->comm, status);
+}
+
+/* ---- begin, go on, end ---- */
+
 /* Hand the job to the thread. */
-static void start(ebb_saver_t *s)
+static void start(ebb_saver_t *s, stage_t stage)
 {
     pthread_mutex_lock(&s->lock);
     s->array = 0;
     s->at = 0;
-    s->begun_ns = ebb_now_ns();
-    s->stage = ebb_ckpt_arrays(&s->index) > 0 ? HASH : SEAL;
+    s->stage = stage;
     pthread_cond_signal(&s->more);
     pthread_mutex_unlock(&s->lock);
     if (!s->threaded)
         complete(s, false);
+}
+
+/* Rank 0's, when the others' parts are in the file or there are none. */
+static void start_file(ebb_saver_t *s)
+{
+    stage_t first = ebb_ckpt_arrays(&s->index) > 0 ? HASH : SEAL;
+    start(s, s->n_parts > 0 ? TAKE : first);
+}
+
+static void start_parts(ebb_saver_t *s)
+{
+    s->parts_begun = true;
+    if (ebb_comm_rank(s->comm) != 0 && s->n_parts > 0)
+        start(s, PUT);
+    else
+        atomic_store(&s->ended, true); /* nothing to do but to wait for the others */
 }
 
 static void drop(ebb_saver_t *s)
@@ -352,37 +687,47 @@ static void drop(ebb_saver_t *s)
         memset(s->image, 0, (size_t)s->room);
 }
 
+/* Where the snapshot goes, and how it gets there. Collective. */
+static ebb_status_t begin(ebb_saver_t *s, const ebb_checkpoint_state_t *state, const ebb_checkpoint_meta_t *meta)
+{
+    ebb_ckpt_visitor_t visitor = {ignore, take, ignore, s};
+    EBB_TRY(decide_on_split(s, state));
+    EBB_TRY(ebb_comm_agree(s->comm, ebb_comm_rank(s->comm) == 0 ? prepare(s, meta) : EBB_OK));
+    if (s->split)
+        EBB_TRY(take_parts(s, state));
+    return ebb_ckpt_walk(state, &s->index, false, &visitor);
+}
+
 ebb_status_t ebb_saver_begin(ebb_saver_t *s, const ebb_checkpoint_state_t *state, const char *path, int keep,
                              const ebb_checkpoint_meta_t *meta)
 {
     bool root = ebb_comm_rank(s->comm) == 0;
     int64_t start_ns = ebb_now_ns();
-    ebb_ckpt_visitor_t visitor = {ignore, take, ignore, s};
-    if (root)
-        complete(s, true);
+    complete(s, true);
     memset(&s->saved, 0, sizeof s->saved);
     memset(&s->error, 0, sizeof s->error);
     s->keep = keep;
+    s->n_parts = 0;
     s->saved.step = meta->step;
     ebb_status_t status = EBB_OK;
     if (snprintf(s->saved.path, sizeof s->saved.path, "%s", path) >= (int)sizeof s->saved.path)
         status = EBB_FAIL(EBB_EINVAL, "checkpoint path too long: %.80s...", path);
     if (status == EBB_OK)
         status = ebb_ckpt_describe(state, &s->index);
-    if (status == EBB_OK && root)
-        status = prepare(s, meta);
     status = ebb_comm_agree(s->comm, status);
     if (status == EBB_OK)
-        status = ebb_ckpt_walk(state, &s->index, false, &visitor);
-    s->saved.wait_seconds = (double)(ebb_now_ns() - start_ns) * 1e-9;
+        status = begin(s, state, meta);
+    s->begun_ns = ebb_now_ns();
+    s->saved.wait_seconds = (double)(s->begun_ns - start_ns) * 1e-9;
     s->pending = status == EBB_OK;
-    if (status == EBB_OK && root) {
-        start(s);
-        return EBB_OK;
-    }
-    if (root)
+    if (status != EBB_OK && root)
         drop(s);
-    ebb_ckpt_index_destroy(&s->index);
+    if (status == EBB_OK && s->split)
+        start_parts(s);
+    else if (status == EBB_OK && root)
+        start_file(s);
+    if (status != EBB_OK || !root)
+        ebb_ckpt_index_destroy(&s->index);
     return status;
 }
 
@@ -396,21 +741,74 @@ bool ebb_saver_ended(const ebb_saver_t *s)
     return s->pending && atomic_load(&s->ended);
 }
 
+int ebb_saver_voices(const ebb_saver_t *s)
+{
+    return s->parts_begun ? ebb_comm_size(s->comm) : 1;
+}
+
+/* All parts are written, or one could not be. Collective. */
+static ebb_status_t join_parts(ebb_saver_t *s)
+{
+    int rank = ebb_comm_rank(s->comm);
+    uint64_t mine = XXH3_64bits_digest(s->written[rank]);
+    ebb_error_t earlier = *ebb_error();
+    EBB_TRY(ebb_comm_allgather(s->comm, &mine, sizeof mine, s->told));
+    ebb_error_clear();
+    if (s->error.status != EBB_OK)
+        ebb_error_set(&s->error);
+    ebb_status_t status = ebb_comm_agree(s->comm, s->error.status);
+    s->parts_begun = false;
+    atomic_store(&s->ended, false);
+    if (status != EBB_OK)
+        ebb_error_prefix("rank %d: ", ebb_error()->rank);
+    s->error = status != EBB_OK ? *ebb_error() : s->error;
+    ebb_error_clear();
+    if (earlier.status != EBB_OK)
+        ebb_error_set(&earlier);
+    for (int r = 0; rank == 0 && r < ebb_comm_size(s->comm); r++)
+        XXH3_64bits_reset(s->written[r]);
+    if (rank == 0 && status == EBB_OK)
+        start_file(s);
+    else if (rank == 0)
+        end_job(s);
+    return EBB_OK;
+}
+
+ebb_status_t ebb_saver_go_on(ebb_saver_t *s, bool *over_p)
+{
+    *over_p = s->pending && !s->parts_begun;
+    return s->pending && s->parts_begun ? join_parts(s) : EBB_OK;
+}
+
+/* The longest wait, and the work of all ranks. */
+static ebb_status_t add_up(ebb_saver_t *s)
+{
+    if (!s->split)
+        return EBB_OK;
+    EBB_TRY(ebb_comm_allreduce(s->comm, &s->saved.wait_seconds, 1, EBB_COMM_F64, EBB_MAX));
+    return ebb_comm_allreduce(s->comm, &s->saved.cpu_seconds, 1, EBB_COMM_F64, EBB_SUM);
+}
+
 ebb_status_t ebb_saver_end(ebb_saver_t *s, ebb_saved_t *saved)
 {
     ebb_status_t status = EBB_OK;
     int64_t start_ns = ebb_now_ns();
+    complete(s, false);
+    if (s->pending && s->parts_begun)
+        EBB_TRY(join_parts(s));
     if (ebb_comm_rank(s->comm) == 0) {
         complete(s, false);
-        s->saved.wait_seconds += (double)(ebb_now_ns() - start_ns) * 1e-9;
         status = s->error.status;
         if (status != EBB_OK)
             ebb_error_set(&s->error);
     }
+    s->saved.wait_seconds += (double)(ebb_now_ns() - start_ns) * 1e-9;
     s->pending = false;
     atomic_store(&s->ended, false);
-    *saved = s->saved;
     status = ebb_comm_agree(s->comm, status);
-    ebb_status_t shared = ebb_comm_bcast(s->comm, saved, sizeof *saved, 0);
+    ebb_status_t shared = add_up(s);
+    *saved = s->saved;
+    if (shared == EBB_OK)
+        shared = ebb_comm_bcast(s->comm, saved, sizeof *saved, 0);
     return status != EBB_OK ? status : shared;
 }

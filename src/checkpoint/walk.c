@@ -246,7 +246,8 @@ ebb_status_t ebb_ckpt_walk(const ebb_checkpoint_state_t *state, ebb_ckpt_index_t
     walk_t w;
     ebb_status_t status = ebb_comm_agree(state->comm, walk_begin(&w, state, scatter));
     for (int i = 0; status == EBB_OK && i < ebb_ckpt_arrays(index); i++)
-        status = walk_array(&w, &index->array[i], i % index->n_params, visitor);
+        if (!index->array[i].split)
+            status = walk_array(&w, &index->array[i], i % index->n_params, visitor);
     if (status == EBB_OK)
         status = ebb_comm_agree(state->comm, w.status);
     walk_end(&w);

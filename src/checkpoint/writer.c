@@ -214,17 +214,23 @@ static ebb_status_t create_hdf5(ebb_ckpt_writer_t *w, ebb_ckpt_index_t *index, c
     return status;
 }
 
+ebb_status_t ebb_ckpt_tmp_path(const char *path, long pid, char *tmp, size_t size)
+{
+    if (snprintf(tmp, size, "%s.tmp-%ld", path, pid) >= (int)size)
+        return EBB_FAIL(EBB_EINVAL, "checkpoint path too long: %.80s...", path);
+    return EBB_OK;
+}
+
 /* Open the temporary file of path. */
 static ebb_status_t open_tmp(ebb_ckpt_writer_t *w, const char *path)
 {
     char tmp[PATH_MAX];
-    if (snprintf(tmp, sizeof tmp, "%s.tmp-%ld", path, (long)getpid()) >= (int)sizeof tmp)
-        return EBB_FAIL(EBB_EINVAL, "checkpoint path too long: %.80s...", path);
+    EBB_TRY(ebb_ckpt_tmp_path(path, (long)getpid(), tmp, sizeof tmp));
     w->tmp = ebb_strdup(tmp);
     w->path = ebb_strdup(path);
     if (!w->tmp || !w->path)
         return EBB_FAIL(EBB_ENOMEM, "out of memory for a path");
-    return ebb_file_open(tmp, O_RDWR | O_CREAT | O_TRUNC, 0666, &w->fd);
+    return ebb_file_open(tmp, O_RDWR | O_CREAT | (w->joint ? 0 : O_TRUNC), 0666, &w->fd);
 }
 
 static ebb_status_t put(ebb_ckpt_writer_t *w, const void *data, int64_t bytes, int64_t at)

@@ -17,7 +17,7 @@ typedef struct ebb_step_words {
     int64_t rows;
     int64_t order_low, order_high; /* halves of the order hash of the rows delivered */
     int64_t failed, stop, save;    /* ranks that failed; that were told to stop; that want a checkpoint */
-    int64_t saved;                 /* rank 0 has come to the end of writing one */
+    int64_t saved;                 /* has come to the end of its part of writing one */
 } ebb_step_words_t;
 
 #define EBB_STEP_WORDS ((int64_t)(sizeof(ebb_step_words_t) / sizeof(int64_t)))
@@ -90,6 +90,8 @@ ebb_status_t ebb_run_save(ebb_run_t *run, bool wait);
 /* Ask for the outcome of the one being written, and tell the observer. A failure that later ones may be spared from (a
  * full disk) is told and not returned, unless `last`. */
 ebb_status_t ebb_run_saved(ebb_run_t *run, bool last);
+/* All ranks that have to do with it have done their parts of what is being written. */
+ebb_status_t ebb_run_go_on_saving(ebb_run_t *run);
 ebb_status_t ebb_run_restore(ebb_run_t *run);
 /* Trouble of the storage may pass; nothing else does by itself. */
 bool ebb_run_may_pass(ebb_status_t status);

@@ -137,6 +137,13 @@ ebb_status_t ebb_run_saved(ebb_run_t *run, bool last)
     return EBB_OK;
 }
 
+ebb_status_t ebb_run_go_on_saving(ebb_run_t *run)
+{
+    bool over;
+    EBB_TRY(ebb_saver_go_on(run->saver, &over));
+    return over ? ebb_run_saved(run, false) : EBB_OK;
+}
+
 static void tell_no_room(ebb_run_t *run)
 {
     if (ebb_comm_rank(run->comm) == 0 && !run->told_no_room)

@@ -173,11 +173,12 @@ static ebb_status_t loop(ebb_run_t *run, evaluation_t *e)
         EBB_TRY(next_step(run, want_save, &words));
         note_step(run, words);
         bool every = run->config->checkpoint_steps > 0 && run->step % run->config->checkpoint_steps == 0;
-        bool stop = words->stop > 0, save = every || words->save > 0 || stop, saved = words->saved > 0;
+        bool stop = words->stop > 0, save = every || words->save > 0 || stop;
+        bool saved = words->saved > 0 && words->saved == ebb_saver_voices(run->saver);
         if (run->step % run->epoch_steps == 0 || run->step == run->total_steps)
             EBB_TRY(end_epoch(run, e));
         if (saved)
-            EBB_TRY(ebb_run_saved(run, false));
+            EBB_TRY(ebb_run_go_on_saving(run));
         if (save)
             EBB_TRY(ebb_run_save(run, stop));
         if (stop && run->step < run->total_steps && !run->progress.ended_early)
@@ -341,6 +342,20 @@ static bool find_way_back(ebb_run_t *run, way_back_t *back)
     return true;
 }
 
+/* After a failure that was agreed upon: what was begun is a good checkpoint. */
+static void complete_save(ebb_run_t *run)
+{
+    ebb_saved_t saved;
+    ebb_error_t error = *ebb_error();
+    if (!run->saver || !ebb_saver_pending(run->saver))
+        return;
+    ebb_error_clear();
+    if (ebb_saver_end(run->saver, &saved) != EBB_OK && ebb_comm_rank(run->comm) == 0)
+        EBB_WARN("checkpoint", "%s", ebb_error()->message);
+    ebb_error_clear();
+    ebb_error_set(&error);
+}
+
 ebb_status_t ebb_train(ebb_comm_t *comm, const ebb_run_config_t *config, bool resume, const ebb_observer_t *observer,
                        ebb_train_result_t *result)
 {
@@ -357,6 +372,8 @@ ebb_status_t ebb_train(ebb_comm_t *comm, const ebb_run_config_t *config, bool re
         if (status == EBB_OK)
             status = run_it(&run, resume, &back, result);
         again = status == EBB_ENONFINITE && find_way_back(&run, &back);
+        if (status != EBB_OK && status != EBB_EPEER)
+            complete_save(&run);
         ebb_run_cleanup(&run);
     } while (again);
     return status;

@@ -4,6 +4,8 @@
  * and torn at sectors. What is left is read by the code that a resumed run uses: there must be a checkpoint, no older
  * than the newest that was said to be in place, with exactly the values of its step.
  *
+ * One rank writes in the foreground or in the background, or several write one file, as threads of this process.
+ *
  * That the disk is unkind enough is tested too: without fsync of files, and without that of folders, the same check
  * must find fault.
  *
@@ -11,6 +13,7 @@
  */
 #include "support.h"
 #include "fake_state.h"
+#include "threads_comm.h"
 #include "checkpoint/internal.h"
 #include "base/alloc.h"
 #include "base/file.h"
@@ -92,25 +95,28 @@ static int inode_of_name(const char *name)
     return 0;
 }
 
+static void note_open(int fd, const char *name, bool folder, bool new)
+{
+    inode_of_fd[fd] = 0;
+    folder_of_fd[fd][0] = 0;
+    if (folder)
+        snprintf(folder_of_fd[fd], NAME, "/%s", name);
+    else
+        inode_of_fd[fd] = new ? (add(CREATE, name)->inode = ++n_inodes) : inode_of_name(name);
+}
+
 int __wrap_open(const char *path, int flags, ...)
 {
     va_list args;
     va_start(args, flags);
     int mode = flags & O_CREAT ? va_arg(args, int) : 0;
     va_end(args);
-    int fd = __real_open(path, flags, mode);
-    const char *name = below(path);
-    if (fd < 0 || fd >= FDS || !name)
-        return fd;
     pthread_mutex_lock(&record_lock);
-    inode_of_fd[fd] = 0;
-    folder_of_fd[fd][0] = 0;
-    if (flags & O_DIRECTORY)
-        snprintf(folder_of_fd[fd], NAME, "/%s", name);
-    else if (flags & O_TRUNC)
-        inode_of_fd[fd] = add(CREATE, name)->inode = ++n_inodes;
-    else
-        inode_of_fd[fd] = inode_of_name(name);
+    const char *name = below(path);
+    bool new = flags &O_TRUNC || (flags & O_CREAT && name && !ebb_file_exists(path));
+    int fd = __real_open(path, flags, mode);
+    if (fd >= 0 && fd < FDS && name)
+        note_open(fd, name, flags & O_DIRECTORY, new);
     pthread_mutex_unlock(&record_lock);
     return fd;
 }
@@ -467,41 +473,88 @@ static ebb_checkpoint_meta_t some_meta(int64_t step)
     return (ebb_checkpoint_meta_t){.step = step, .lanes = 6, .config = "{}", .progress = "{}", .dataset = "{}"};
 }
 
-static void save_one(fixture_t *f, ebb_saver_t *saver, const char *folder, int step, int keep)
+static void save_one(const ebb_checkpoint_state_t *state, ebb_saver_t *saver, const char *folder, int step, int keep)
 {
     char path[1024];
     ebb_saved_t saved;
     ebb_checkpoint_meta_t meta = some_meta(step);
-    fake_visit(&f->state, step, true);
+    fake_visit(state, step, true);
     assert_ok(ebb_checkpoint_path(folder, step, path, sizeof path));
     if (saver) {
-        assert_ok(ebb_saver_begin(saver, &f->state, path, keep, &meta));
+        assert_ok(ebb_saver_begin(saver, state, path, keep, &meta));
         assert_ok(ebb_saver_end(saver, &saved));
     } else {
         assert_ok(ebb_file_mkdirs(folder));
-        assert_ok(ebb_checkpoint_save(&f->state, path, &meta));
+        assert_ok(ebb_checkpoint_save(state, path, &meta));
         assert_ok(ebb_checkpoint_prune(folder, keep));
     }
     pthread_mutex_lock(&record_lock);
-    add(DONE, NULL)->at = step;
+    if (ebb_comm_rank(state->comm) == 0)
+        add(DONE, NULL)->at = step;
     pthread_mutex_unlock(&record_lock);
 }
 
-/* A run's first four checkpoints; the third is written once more, as after a resume. */
-static void record(fixture_t *f, bool background, int keep)
+typedef enum way { BACKGROUND, FOREGROUND, SEVERAL_RANKS, WAYS } way_t;
+static const char *const way_names[] = {"background", "foreground", "several ranks"};
+
+/* One rank's work on a run's first four checkpoints; the third is written once more, as after a resume. */
+static void save_all(const ebb_checkpoint_state_t *state, way_t way, int keep)
 {
     static const int steps[] = {1, 2, 3, 3, 4};
     char folder[600];
     ebb_saver_t *saver = NULL;
+    snprintf(folder, sizeof folder, "%s/run/checkpoints", root);
+    if (way != FOREGROUND)
+        assert_ok(ebb_saver_create(state->comm, &fake_layout, 2, &saver));
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++)
+        save_one(state, saver, folder, steps[i], keep);
+    ebb_saver_destroy(saver);
+}
+
+typedef struct rank_thread {
+    threads_hall_t *hall;
+    int rank, keep;
+} rank_thread_t;
+
+static void *rank_main(void *arg)
+{
+    const rank_thread_t *t = arg;
+    ebb_comm_t *comm;
+    ebb_checkpoint_state_t state;
+    assert_ok(threads_comm(t->hall, t->rank, &comm));
+    fake_create(comm, 2, &state);
+    save_all(&state, SEVERAL_RANKS, t->keep);
+    fake_destroy(&state);
+    ebb_comm_destroy(comm);
+    return NULL;
+}
+
+static void save_by_ranks(int keep)
+{
+    enum { RANKS = 3 };
+    threads_hall_t hall;
+    pthread_t thread[RANKS];
+    rank_thread_t rank[RANKS];
+    threads_hall_open(&hall, RANKS);
+    for (int r = 0; r < RANKS; r++)
+        rank[r] = (rank_thread_t){&hall, r, keep};
+    for (int r = 1; r < RANKS; r++)
+        assert_int_equal(pthread_create(&thread[r], NULL, rank_main, &rank[r]), 0);
+    rank_main(&rank[0]);
+    for (int r = 1; r < RANKS; r++)
+        pthread_join(thread[r], NULL);
+    threads_hall_close(&hall);
+}
+
+static void record(fixture_t *f, way_t way, int keep)
+{
     forget_requests();
     char *real = test_mkdir();
     snprintf(root, sizeof root, "%s", real);
-    snprintf(folder, sizeof folder, "%s/run/checkpoints", real);
-    if (background)
-        assert_ok(ebb_saver_create(f->comm, &fake_layout, 2, &saver));
-    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++)
-        save_one(f, saver, folder, steps[i], keep);
-    ebb_saver_destroy(saver);
+    if (way == SEVERAL_RANKS)
+        save_by_ranks(keep);
+    else
+        save_all(&f->state, way, keep);
     root[0] = 0;
     test_rmdir(real);
     int kinds = 0;
@@ -520,6 +573,7 @@ static int setup(void **p)
     fake_create(f->comm, 2, &f->state);
     ebb_log_set_level(EBB_LOG_ERROR);
     ebb_saver_piece_bytes = 8192;
+    ebb_saver_split_bytes = 0;
     *p = f;
     return 0;
 }
@@ -537,13 +591,13 @@ static int teardown(void **p)
 static void a_cut_at_any_time_leaves_the_newest_checkpoint_or_a_newer_one(void **p)
 {
     char why[1024];
-    for (int i = 0; i < 4; i++) {
-        record(*p, i % 2 == 0, 1 + i / 2);
+    for (int i = 0; i < 2 * WAYS; i++) {
+        record(*p, i % WAYS, 1 + i / WAYS);
         int64_t cuts = find_fault(*p, randoms, false, false, why, sizeof why);
         if (cuts < 0)
-            fail_msg("%s: %s", i % 2 == 0 ? "background" : "foreground", why);
-        print_message("%s, keep %d: %d requests, %lld cuts\n", i % 2 == 0 ? "background" : "foreground", 1 + i / 2,
-                      n_requests, (long long)cuts);
+            fail_msg("%s: %s", way_names[i % WAYS], why);
+        print_message("%s, keep %d: %d requests, %lld cuts\n", way_names[i % WAYS], 1 + i / WAYS, n_requests,
+                      (long long)cuts);
     }
     forget_requests();
 }
@@ -551,8 +605,8 @@ static void a_cut_at_any_time_leaves_the_newest_checkpoint_or_a_newer_one(void *
 static void without_fsync_the_same_disk_loses_checkpoints(void **p)
 {
     char why[1024];
-    for (int i = 0; i < 2; i++) {
-        record(*p, i == 0, 1);
+    for (int i = 0; i < WAYS; i++) {
+        record(*p, i, 1);
         assert_int_equal(find_fault(*p, randoms, true, false, why, sizeof why), -1);
         print_message("without fsync of files: %s\n", why);
         assert_int_equal(find_fault(*p, randoms, false, true, why, sizeof why), -1);

@@ -193,7 +193,44 @@ def cut_down(pair):
     is_cut(pair, "down", (1, 2), "both")
 
 
-CASES = [whole, cut_silent, cut_down]
+LARGE = ["--set", "model={layers: [{linear: {out: 128}}, {relu: {}}, {linear: {out: 45000}}, {relu: {}}, {linear: {}}]}", "--set", "train.max_steps=12",
+         "--set", "checkpoint.every_steps=3", "--set", "checkpoint.keep=4"]  # of 75 MB: large enough for each rank to write its share
+
+
+def saves_large_ones(pair, name, told):
+    """Checkpoints that are whole, and the model of one rank."""
+    run_dir, alone = f"{pair.folder}/runs/{name}", f"{pair.folder}/runs/large-alone"
+    job = train(pair, name, (1, 2), LARGE)
+    err = job.communicate(timeout=stopping.PATIENCE)[1]
+    if job.returncode != 0 or ("does not see" in err) != told:
+        t.fail(f"{name}: exit code {job.returncode}, {'not told' if told else 'told'} that hosts see different folders\n{err}")
+    if not os.path.exists(f"{alone}/model.h5"):
+        t.run(["train", "-q", f"{pair.folder}/run.yaml", "--set", "run.name=large-alone", *LARGE], timeout=stopping.PATIENCE)
+    if stopping.fingerprint(run_dir) != stopping.fingerprint(alone):
+        t.fail(f"{name}: the run differs from that of one rank")
+    t.run(["ckpt", "verify", run_dir])
+    left = sorted(os.listdir(f"{run_dir}/checkpoints"))
+    if left != [f"step-{step:09d}.h5" for step in (3, 6, 9, 12)]:
+        t.fail(f"{name}: checkpoints {left}")
+
+
+def shares(pair):
+    """Each rank writes to the one file."""
+    saves_large_ones(pair, "shares", False)
+
+
+def no_shared_folder(pair):
+    """The second host has a folder of its own in that place: the first one writes all."""
+    b = pair.hosts[1]
+    os.makedirs(f"{pair.folder}/runs", exist_ok=True)
+    tell(*b.inside("mount", "-t", "tmpfs", "none", f"{pair.folder}/runs"))
+    try:
+        saves_large_ones(pair, "no-shared-folder", True)
+    finally:
+        tell(*b.inside("umount", f"{pair.folder}/runs"))
+
+
+CASES = [whole, shares, no_shared_folder, cut_silent, cut_down]
 
 
 def main():

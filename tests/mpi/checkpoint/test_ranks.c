@@ -6,6 +6,11 @@
 #include "base/file.h"
 #include "base/hash.h"
 
+#include <dirent.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
 static ebb_comm_t *world;
 
 /* The run's folder, the same on all ranks. */
@@ -24,6 +29,20 @@ static void remove_dir(char dir[4096])
     assert_ok(ebb_comm_barrier(world));
     if (ebb_comm_rank(world) == 0)
         test_rmdir(strdup(dir));
+}
+
+/* Nothing else is left in a folder, when all have come here. */
+static void assert_only(const char *dir, const char *a, const char *b)
+{
+    assert_ok(ebb_comm_barrier(world));
+    DIR *d = opendir(dir);
+    assert_non_null(d);
+    for (struct dirent *e; (e = readdir(d));)
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 && !(a && strcmp(e->d_name, a) == 0) &&
+            !(b && strcmp(e->d_name, b) == 0))
+            fail_msg("%s holds %s", dir, e->d_name);
+    closedir(d);
+    assert_ok(ebb_comm_barrier(world));
 }
 
 /* Hash and file of one rank with the same state, made by rank 0 alone. */
@@ -86,7 +105,18 @@ static void any_number_of_ranks_saves_and_loads_the_same_file(void **p)
     fake_destroy(&state);
 }
 
-static void a_snapshot_of_any_number_of_ranks_gives_the_same_file(void **p)
+/* Ask at every step, all ranks together. */
+static void wait_as_training_does(ebb_saver_t *saver)
+{
+    for (bool over = false; !over;) {
+        int64_t ended = ebb_saver_ended(saver);
+        assert_ok(ebb_comm_allreduce(world, &ended, 1, EBB_COMM_I64, EBB_SUM));
+        if (ended > 0 && ended == ebb_saver_voices(saver))
+            assert_ok(ebb_saver_go_on(saver, &over));
+    }
+}
+
+static void a_snapshot_gives_the_same_file(bool split)
 {
     char dir[4096], path[5000], path1[5000], w1[65], o1[65], file[65], file1[65];
     ebb_checkpoint_state_t state;
@@ -100,11 +130,15 @@ static void a_snapshot_of_any_number_of_ranks_gives_the_same_file(void **p)
     assert_ok(ebb_saver_create(world, &fake_layout, 2, &saver));
     for (int round = 0; round < 3; round++) {
         ebb_ckpt_piece_floats = round == 1 ? 320 : 1 << 18;
+        ebb_saver_split_bytes = split ? 0 : INT64_MAX;
         fake_visit(&state, 3, true);
         assert_ok(ebb_saver_begin(saver, &state, path, 1, &meta));
         assert_true(ebb_saver_pending(saver));
+        assert_int_equal(ebb_saver_voices(saver), split ? ebb_comm_size(world) : 1);
         fake_visit(&state, 4, true);
-        assert_true(ebb_comm_rank(world) == 0 || !ebb_saver_ended(saver));
+        assert_true(split || ebb_comm_rank(world) == 0 || !ebb_saver_ended(saver));
+        if (round != 1)
+            wait_as_training_does(saver);
         assert_ok(ebb_saver_end(saver, &saved));
         assert_string_equal(saved.path, path);
         alone(path1, w1, o1, false);
@@ -120,9 +154,143 @@ static void a_snapshot_of_any_number_of_ranks_gives_the_same_file(void **p)
     assert_ok(ebb_saver_begin(saver, &state, path, 1, &meta));
     assert_fails(ebb_saver_end(saver, &saved), EBB_EIO, "alone.h5");
     assert_string_equal(saved.path, path);
+    assert_only(dir, "alone.h5", "step-000000007.h5");
     ebb_saver_destroy(saver);
     remove_dir(dir);
     fake_destroy(&state);
+}
+
+static void a_snapshot_of_any_number_of_ranks_gives_the_same_file(void **p)
+{
+    a_snapshot_gives_the_same_file(false);
+}
+
+static void a_file_that_several_ranks_write_is_the_same_file(void **p)
+{
+    if (ebb_comm_size(world) > 1)
+        a_snapshot_gives_the_same_file(true);
+}
+
+/* Larger than what goes past the page cache, and no multiple of a sector. */
+static void a_large_file_that_several_ranks_write_is_the_same_file(void **p)
+{
+    enum { ROWS = 3333, COLS = 1001 };
+    char dir[4096], path[5000], path1[5000], file[65], file1[65];
+    ebb_param_t param = {.name = "w", .kind = EBB_PARAM_DENSE, .rows = ROWS, .cols = COLS};
+    ebb_layout_t layout = {.n_params = 1, .params = &param, .dense_floats = ROWS * COLS};
+    ebb_weights_t weights = {.dense = calloc(ROWS * COLS, sizeof(float))};
+    ebb_checkpoint_state_t model = {.comm = world, .backend = &fake_backend, .layout = &layout, .weights = &weights};
+    ebb_checkpoint_meta_t meta = {.step = 7, .lanes = 24, .config = "{}", .progress = "{}", .dataset = "{}"};
+    ebb_saver_t *saver;
+    ebb_saved_t saved;
+    for (int i = 0; i < ROWS * COLS; i++)
+        weights.dense[i] = (float)(i % 7919);
+    ebb_ckpt_piece_floats = 1 << 18;
+    ebb_saver_split_bytes = 0;
+    shared_dir(dir);
+    snprintf(path, sizeof path, "%s/step-000000007.h5", dir);
+    snprintf(path1, sizeof path1, "%s/alone.h5", dir);
+    assert_ok(ebb_checkpoint_save(&model, path1, &meta));
+    assert_ok(ebb_saver_create(world, NULL, 0, &saver));
+    assert_ok(ebb_saver_begin(saver, &model, path, 1, &meta));
+    assert_ok(ebb_saver_end(saver, &saved));
+    assert_ok(ebb_sha256_file(path, file));
+    assert_ok(ebb_sha256_file(path1, file1));
+    assert_string_equal(file, file1);
+    ebb_saver_destroy(saver);
+    remove_dir(dir);
+    free(weights.dense);
+}
+
+/* A write that another rank believes in and rank 0 cannot see is no checkpoint, and leaves the older one alone. */
+static void what_is_not_read_back_as_it_was_written_is_not_put_into_place(void **p)
+{
+    char dir[4096], path[5000], tmp[5100];
+    ebb_checkpoint_state_t state;
+    ebb_saver_t *saver;
+    ebb_saved_t saved;
+    ebb_checkpoint_meta_t meta = {.step = 7, .lanes = 24, .config = "{}", .progress = "{}", .dataset = "{}"};
+    int64_t pid = getpid();
+    if (ebb_comm_size(world) == 1)
+        return;
+    ebb_saver_split_bytes = 0;
+    fake_create(world, 2, &state);
+    shared_dir(dir);
+    snprintf(path, sizeof path, "%s/step-000000007.h5", dir);
+    assert_ok(ebb_comm_bcast(world, &pid, sizeof pid, 0));
+    assert_ok(ebb_ckpt_tmp_path(path, (long)pid, tmp, sizeof tmp));
+    assert_ok(ebb_saver_create(world, &fake_layout, 2, &saver));
+    fake_visit(&state, 3, true);
+    assert_ok(ebb_saver_begin(saver, &state, path, 1, &meta));
+    while (!ebb_saver_ended(saver))
+        usleep(100);
+    assert_ok(ebb_comm_barrier(world));
+    if (ebb_comm_rank(world) == 0)
+        assert_int_equal(truncate(tmp, 0) | truncate(tmp, 100000), 0);
+    assert_ok(ebb_comm_barrier(world));
+    assert_fails(ebb_saver_end(saver, &saved), EBB_EIO, "what rank 1 wrote is not what is read there");
+    assert_only(dir, NULL, NULL);
+    assert_ok(ebb_saver_begin(saver, &state, path, 1, &meta));
+    assert_ok(ebb_saver_end(saver, &saved));
+    assert_ok(ebb_checkpoint_load(&state, path, &meta));
+    assert_int_equal(fake_visit(&state, 3, false), 0);
+    ebb_checkpoint_meta_free(&meta);
+    ebb_saver_destroy(saver);
+    remove_dir(dir);
+    fake_destroy(&state);
+}
+
+/* A disk that takes nothing of one rank, which is neither the first nor the one that tells. */
+static void an_error_of_another_rank_is_every_ranks_error(void **p)
+{
+    char dir[4096], path[5000], who[32];
+    int last = ebb_comm_size(world) - 1;
+    ebb_checkpoint_state_t state;
+    ebb_saver_t *saver;
+    ebb_saved_t saved;
+    ebb_checkpoint_meta_t meta = {.step = 7, .lanes = 24, .config = "{}", .progress = "{}", .dataset = "{}"};
+    if (last == 0)
+        return;
+    ebb_saver_split_bytes = 0;
+    fake_create(world, 2, &state);
+    shared_dir(dir);
+    snprintf(path, sizeof path, "%s/step-000000007.h5", dir);
+    assert_ok(ebb_saver_create(world, &fake_layout, 2, &saver));
+    struct rlimit old, none = {0, RLIM_INFINITY};
+    signal(SIGXFSZ, SIG_IGN);
+    getrlimit(RLIMIT_FSIZE, &old);
+    none.rlim_max = old.rlim_max;
+    if (ebb_comm_rank(world) == last)
+        setrlimit(RLIMIT_FSIZE, &none);
+    fake_visit(&state, 3, true);
+    assert_ok(ebb_saver_begin(saver, &state, path, 1, &meta));
+    wait_as_training_does(saver);
+    snprintf(who, sizeof who, "rank %d: ", last);
+    assert_fails(ebb_saver_end(saver, &saved), EBB_EIO, who);
+    setrlimit(RLIMIT_FSIZE, &old);
+    assert_int_equal(saved.step, 7);
+    assert_only(dir, NULL, NULL);
+    ebb_saver_destroy(saver);
+    remove_dir(dir);
+    fake_destroy(&state);
+}
+
+/* Without a folder that all see, rank 0 writes alone. */
+static void ranks_that_see_another_folder_are_found(void **p)
+{
+    char dir[4096], mine[4200];
+    bool shared;
+    shared_dir(dir);
+    assert_ok(ebb_ckpt_find_sharing(world, dir, &shared));
+    assert_true(shared);
+    int last = ebb_comm_size(world) - 1;
+    snprintf(mine, sizeof mine, "%s/%d", dir, ebb_comm_rank(world) == last ? last : 0);
+    assert_ok(ebb_ckpt_find_sharing(world, mine, &shared));
+    assert_int_equal(shared, last == 0);
+    assert_ok(ebb_comm_barrier(world));
+    snprintf(mine, sizeof mine, "%s/0", dir);
+    assert_only(mine, NULL, NULL);
+    remove_dir(dir);
 }
 
 static void an_error_of_rank_0_is_every_ranks_error(void **p)
@@ -153,7 +321,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(any_number_of_ranks_saves_and_loads_the_same_file),
         cmocka_unit_test(a_snapshot_of_any_number_of_ranks_gives_the_same_file),
+        cmocka_unit_test(a_file_that_several_ranks_write_is_the_same_file),
+        cmocka_unit_test(a_large_file_that_several_ranks_write_is_the_same_file),
+        cmocka_unit_test(what_is_not_read_back_as_it_was_written_is_not_put_into_place),
         cmocka_unit_test(an_error_of_rank_0_is_every_ranks_error),
+        cmocka_unit_test(an_error_of_another_rank_is_every_ranks_error),
+        cmocka_unit_test(ranks_that_see_another_folder_are_found),
     };
     if (ebb_comm_mpi(&world) != EBB_OK)
         return 1;
