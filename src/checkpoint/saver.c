@@ -7,204 +7,35 @@
  * has to wait for the end (`urgent`), so that a wait is never longer for the low priority. Hashing goes before writing,
  * because the hashes are in the file.
  *
- * Where several ranks write (parts.c), the image of rank 0 lacks the others' parts at first. Each other rank has a
- * snapshot of its own and a job of its own: write the parts to the temporary file, and sync. When all are through, the
- * ranks tell rank 0 the XXH3 of what they wrote, and rank 0's job begins by reading the parts into the image; what is
- * not as it was written is no checkpoint. From there on all is as with one rank, but that pieces of the file which are
- * others' alone are there already.
+ * Where several ranks write (saver_parts.c), the image of rank 0 lacks the others' parts at first. Each other rank has
+ * a snapshot of its own and a job of its own: write the parts to the temporary file, and sync. When all are through,
+ * the ranks tell rank 0 the XXH3 of what they wrote, and rank 0's job begins by reading the parts into the image; what
+ * is not as it was written is no checkpoint. From there on all is as with one rank, but that pieces of the file which
+ * are others' alone are there already.
  *
  * The lock guards the job; `ended` alone is read without it. libhdf5 is entered under its own lock. No function here
  * that runs in the thread calls the communicator.
  */
-#include "checkpoint/internal.h"
+#include "checkpoint/saver.h"
 
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/pulse.h"
 
-#include <fcntl.h>
 #include <inttypes.h>
 #include <libgen.h>
-#include <limits.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
-#include <xxhash.h>
 
-enum { NICE = 10, SECTOR = 4096, TEXTS = 1 << 20, DIRECT_PIECE = 64 << 10 };
+enum { NICE = 10, TEXTS = 1 << 20 };
 
 int64_t ebb_saver_piece_bytes = 4 << 20, ebb_saver_split_bytes = 64 << 20;
 
-/* The first two are of other ranks than 0. */
-typedef enum stage { IDLE, PUT, SYNC, TAKE, HASH, SEAL, OPEN, WRITE, COMMIT, PRUNE, CLEAR } stage_t;
-
-/* What one rank writes of an array. */
-typedef struct part {
-    int rank;
-    int64_t at, image_at, bytes; /* in the file; in this rank's image */
-} part_t;
-
-struct ebb_saver {
-    ebb_comm_t *comm;
-    bool pending;
-    bool split;       /* what is pending is written by several ranks */
-    bool parts_begun; /* and they are at it: not all are known to be through */
-    bool sharing_known, shared;
-    pthread_t thread;
-    bool threaded;
-    pthread_mutex_t lock;
-    pthread_cond_t more;
-    atomic_bool ended, urgent, quit;
-    /* guarded by lock: */
-    stage_t stage;
-    int array;    /* or part */
-    int64_t at;   /* floats hashed of the array; bytes written or cleared, or done of the part */
-    part_t *part; /* of other ranks, in file order, on rank 0; this rank's own elsewhere */
-    int64_t n_parts, part_capacity;
-    XXH3_state_t **written; /* (ranks) of what is read, on rank 0; elsewhere [rank]: of what is written */
-    uint64_t *told;         /* (ranks) by those who wrote */
-    char tmp[PATH_MAX];
-    int tmp_fd, direct_fd; /* for parts; the latter past the page cache, or -1 */
-    char *image;
-    int64_t room;
-    ebb_ckpt_index_t index;
-    ebb_checkpoint_meta_t meta;
-    ebb_ckpt_writer_t writer;
-    ebb_ckpt_digest_t *digest;
-    int keep;
-    int64_t begun_ns;
-    ebb_saved_t saved;
-    ebb_error_t error; /* the job's; status EBB_OK: none */
-};
-
 /* ---- the job, piece by piece; lock held ---- */
-
-static ebb_status_t open_part_file(ebb_saver_t *s, int flags)
-{
-    char folder[sizeof s->saved.path];
-    memcpy(folder, s->saved.path, sizeof folder);
-    if (flags & O_CREAT) /* the folder may have been removed since the run began */
-        EBB_TRY(ebb_file_mkdirs(dirname(folder)));
-    EBB_TRY(ebb_file_open(s->tmp, flags, 0666, &s->tmp_fd));
-    s->direct_fd = open(s->tmp, (flags & ~O_CREAT) | O_DIRECT | O_CLOEXEC);
-    return EBB_OK;
-}
-
-static void close_part_file(ebb_saver_t *s)
-{
-    if (s->tmp_fd >= 0)
-        close(s->tmp_fd);
-    if (s->direct_fd >= 0)
-        close(s->direct_fd);
-    s->tmp_fd = s->direct_fd = -1;
-}
-
-/* Whole sectors of some size go past the page cache, where the file system has such a way: that costs no copy. */
-static ebb_status_t transfer(ebb_saver_t *s, bool out, char *memory, int64_t n, int64_t at)
-{
-    if (s->direct_fd >= 0 && n >= DIRECT_PIECE && n % SECTOR == 0 && at % SECTOR == 0 &&
-        (uintptr_t)memory % SECTOR == 0) {
-        ssize_t done = out ? pwrite(s->direct_fd, memory, (size_t)n, at) : pread(s->direct_fd, memory, (size_t)n, at);
-        if (done == (ssize_t)n)
-            return EBB_OK; /* what failed is tried, and told, in the usual way */
-    }
-    if (!out)
-        return ebb_file_pread(s->tmp_fd, s->tmp, memory, (size_t)n, at);
-    EBB_TRY(ebb_file_pwrite(s->tmp_fd, s->tmp, memory, (size_t)n, at));
-    (void)sync_file_range(s->tmp_fd, at, n, SYNC_FILE_RANGE_WRITE);
-    return EBB_OK;
-}
-
-/* The piece of the current part that is next; false: it was the last one. */
-static bool next_part(ebb_saver_t *s, int64_t n)
-{
-    s->at += n;
-    if (s->at == s->part[s->array].bytes) {
-        s->at = 0;
-        s->array++;
-    }
-    return s->array < s->n_parts;
-}
-
-/* Up to the next sector of the file, then whole sectors, then what is left. */
-static int64_t part_piece(const ebb_saver_t *s)
-{
-    int64_t left = s->part[s->array].bytes - s->at, n = left < ebb_saver_piece_bytes ? left : ebb_saver_piece_bytes;
-    int64_t into = (s->part[s->array].at + s->at) % SECTOR;
-    if (into > 0)
-        return SECTOR - into < n ? SECTOR - into : n;
-    return n > SECTOR ? n / SECTOR * SECTOR : n;
-}
-
-static ebb_status_t put_piece(ebb_saver_t *s)
-{
-    const part_t *p = &s->part[s->array];
-    int64_t n = part_piece(s);
-    char *from = s->image + p->image_at + s->at;
-    if (s->tmp_fd < 0)
-        EBB_TRY(open_part_file(s, O_WRONLY | O_CREAT));
-    XXH3_64bits_update(s->written[p->rank], from, (size_t)n);
-    EBB_TRY(transfer(s, true, from, n, p->at + s->at));
-    s->stage = next_part(s, n) ? PUT : SYNC;
-    return EBB_OK;
-}
-
-static ebb_status_t sync_parts(ebb_saver_t *s)
-{
-    int fd = s->tmp_fd;
-    if (fsync(fd) != 0)
-        return ebb_file_error(s->tmp, "sync");
-    s->tmp_fd = -1;
-    close_part_file(s);
-    if (close(fd) != 0)
-        return ebb_file_error(s->tmp, "write");
-    s->stage = IDLE;
-    atomic_store(&s->ended, true);
-    return EBB_OK;
-}
-
-static ebb_status_t check_parts(ebb_saver_t *s)
-{
-    for (int r = 1; r < ebb_comm_size(s->comm); r++)
-        if (XXH3_64bits_digest(s->written[r]) != s->told[r])
-            return EBB_FAIL(EBB_EIO,
-                            "%s: what rank %d wrote is not what is read there: is this one file for all ranks?", s->tmp,
-                            r);
-    return EBB_OK;
-}
-
-static ebb_status_t take_piece(ebb_saver_t *s)
-{
-    const part_t *p = &s->part[s->array];
-    int64_t n = part_piece(s);
-    char *to = s->image + p->image_at + s->at;
-    if (s->tmp_fd < 0)
-        EBB_TRY(open_part_file(s, O_RDONLY));
-    EBB_TRY(transfer(s, false, to, n, p->at + s->at));
-    XXH3_64bits_update(s->written[p->rank], to, (size_t)n);
-    if (next_part(s, n))
-        return EBB_OK;
-    close_part_file(s);
-    s->array = 0;
-    s->stage = HASH;
-    return check_parts(s);
-}
-
-/* Is all of the file's [at, at + n) others' part? Then it is there. Asked in ascending order. */
-static bool is_written(ebb_saver_t *s, int64_t at, int64_t n)
-{
-    int64_t covered = at;
-    while (s->array < s->n_parts && s->part[s->array].at + s->part[s->array].bytes <= at)
-        s->array++;
-    for (int64_t i = s->array; i < s->n_parts && s->part[i].at <= covered && covered < at + n; i++)
-        covered = s->part[i].at + s->part[i].bytes;
-    return covered >= at + n;
-}
 
 static ebb_status_t hash_piece(ebb_saver_t *s)
 {
@@ -248,7 +79,7 @@ static ebb_status_t open_file(ebb_saver_t *s)
 static ebb_status_t write_piece(ebb_saver_t *s)
 {
     int64_t left = s->writer.bytes - s->at, n = left < ebb_saver_piece_bytes ? left : ebb_saver_piece_bytes;
-    if (!is_written(s, s->at, n))
+    if (!ebb_saver_is_written(s, s->at, n))
         EBB_TRY(ebb_ckpt_image_write(&s->writer, s->at, n));
     s->at += n;
     s->stage = n < left ? WRITE : COMMIT;
@@ -282,7 +113,7 @@ static void end_job(ebb_saver_t *s)
     memcpy(s->saved.optimizer_sha256, s->meta.optimizer_sha256, sizeof s->saved.optimizer_sha256);
     if (s->split && s->error.status != EBB_OK && ebb_comm_rank(s->comm) == 0)
         unlink(s->tmp);
-    close_part_file(s);
+    ebb_saver_close_parts(s);
     ebb_ckpt_writer_destroy(&s->writer);
     ebb_ckpt_digest_destroy(s->digest);
     s->digest = NULL;
@@ -316,9 +147,15 @@ static double cpu_seconds(void)
 static void advance(ebb_saver_t *s)
 {
     double before = cpu_seconds();
-    static ebb_status_t (*const piece[])(ebb_saver_t *) = {
-        [PUT] = put_piece,  [SYNC] = sync_parts,   [TAKE] = take_piece, [HASH] = hash_piece, [SEAL] = seal,
-        [OPEN] = open_file, [WRITE] = write_piece, [COMMIT] = commit,   [PRUNE] = prune};
+    static ebb_status_t (*const piece[])(ebb_saver_t *) = {[PUT] = ebb_saver_put_piece,
+                                                           [SYNC] = ebb_saver_sync_parts,
+                                                           [TAKE] = ebb_saver_take_piece,
+                                                           [HASH] = hash_piece,
+                                                           [SEAL] = seal,
+                                                           [OPEN] = open_file,
+                                                           [WRITE] = write_piece,
+                                                           [COMMIT] = commit,
+                                                           [PRUNE] = prune};
     if (s->stage == CLEAR) {
         clear_piece(s);
         return;
@@ -379,7 +216,7 @@ int64_t ebb_saver_bytes(const ebb_layout_t *layout, int states)
     return floats * (1 + (states > 0 ? states : 0)) * (int64_t)sizeof(float);
 }
 
-static ebb_status_t make_room(ebb_saver_t *s, int64_t bytes)
+ebb_status_t ebb_saver_make_room(ebb_saver_t *s, int64_t bytes)
 {
     if (bytes <= s->room)
         return EBB_OK;
@@ -411,7 +248,7 @@ static void make_ready(ebb_saver_t *s, const ebb_layout_t *layout, int states)
         bytes = part_bytes(layout, states, ebb_comm_size(s->comm));
     if (bytes == 0)
         return;
-    if (make_room(s, bytes) == EBB_OK)
+    if (ebb_saver_make_room(s, bytes) == EBB_OK)
         s->stage = CLEAR;
     else
         ebb_error_clear(); /* told when a snapshot is wanted */
@@ -514,7 +351,7 @@ static ebb_status_t copy_meta(const ebb_checkpoint_meta_t *from, ebb_checkpoint_
 static ebb_status_t prepare(ebb_saver_t *s, const ebb_checkpoint_meta_t *meta)
 {
     EBB_TRY(copy_meta(meta, &s->meta));
-    EBB_TRY(make_room(s, (ebb_ckpt_room(&s->index, &s->meta) + SECTOR - 1) / SECTOR * SECTOR));
+    EBB_TRY(ebb_saver_make_room(s, (ebb_ckpt_room(&s->index, &s->meta) + SECTOR - 1) / SECTOR * SECTOR));
     EBB_TRY(ebb_ckpt_digest_create(false, true, &s->digest));
     return ebb_ckpt_image_create(s->image, s->room, &s->index, &s->meta, &s->writer);
 }
@@ -529,121 +366,6 @@ static ebb_status_t take(void *user, ebb_ckpt_array_t *array, int64_t first, int
     ebb_saver_t *s = user;
     ebb_pulse_tick();
     return ebb_ckpt_write(&s->writer, array, first, n, values);
-}
-
-/* ---- parts ---- */
-
-/* The same on every rank: what is asked here is known to all alike. */
-static ebb_status_t decide_on_split(ebb_saver_t *s, const ebb_checkpoint_state_t *state)
-{
-    char folder[sizeof s->saved.path];
-    int64_t bytes = 0;
-    bool several = ebb_comm_size(s->comm) > 1;
-    s->split = false;
-    for (int i = 0; i < ebb_ckpt_arrays(&s->index); i++)
-        if (ebb_ckpt_may_split(state->layout, &s->index.array[i], i % s->index.n_params))
-            bytes += ebb_ckpt_floats(&s->index.array[i]) * (int64_t)sizeof(float);
-    if (!several || bytes < ebb_saver_split_bytes || bytes == 0)
-        return EBB_OK;
-    memcpy(folder, s->saved.path, sizeof folder);
-    if (!s->sharing_known && ebb_ckpt_find_sharing(s->comm, dirname(folder), &s->shared) != EBB_OK) {
-        ebb_error_clear(); /* told when the file itself is made, or cannot be */
-        return EBB_OK;
-    }
-    s->sharing_known = true;
-    s->split = s->shared;
-    for (int i = 0; s->split && i < ebb_ckpt_arrays(&s->index); i++)
-        s->index.array[i].split = ebb_ckpt_may_split(state->layout, &s->index.array[i], i % s->index.n_params);
-    return EBB_OK;
-}
-
-/* Offsets of rank 0's skeleton, and the name of its temporary file, which is by way of each rank's own path. */
-static ebb_status_t share_places(ebb_saver_t *s)
-{
-    int n = ebb_ckpt_arrays(&s->index);
-    int64_t *offset, pid = getpid();
-    ebb_status_t status = EBB_NEW_ARRAY("offsets", n, &offset);
-    for (int i = 0; status == EBB_OK && i < n; i++)
-        offset[i] = s->index.array[i].offset;
-    status = ebb_comm_agree(s->comm, status);
-    if (status == EBB_OK)
-        status = ebb_comm_bcast(s->comm, &pid, sizeof pid, 0);
-    if (status == EBB_OK)
-        status = ebb_comm_agree(s->comm, ebb_ckpt_tmp_path(s->saved.path, (long)pid, s->tmp, sizeof s->tmp));
-    if (status == EBB_OK)
-        status = ebb_comm_bcast(s->comm, offset, n * (int64_t)sizeof *offset, 0);
-    for (int i = 0; status == EBB_OK && i < n; i++)
-        s->index.array[i].offset = offset[i];
-    ebb_free(offset);
-    return status;
-}
-
-static ebb_status_t add_part(ebb_saver_t *s, int rank, int64_t at, int64_t image_at, int64_t bytes)
-{
-    EBB_TRY(ebb_grow("parts", (void **)&s->part, &s->part_capacity, s->n_parts + 1, sizeof *s->part));
-    s->part[s->n_parts++] = (part_t){rank, at, image_at, bytes};
-    return EBB_OK;
-}
-
-/* Rank 0 lists what others write, another rank what it writes; *bytes_p: of its image. */
-static ebb_status_t list_parts(ebb_saver_t *s, const ebb_layout_t *layout, int64_t *bytes_p)
-{
-    int rank = ebb_comm_rank(s->comm), ranks = ebb_comm_size(s->comm);
-    *bytes_p = 0;
-    for (int i = 0; i < ebb_ckpt_arrays(&s->index); i++) {
-        const ebb_ckpt_array_t *array = &s->index.array[i];
-        for (int r = 1; array->split && r < ranks; r++) {
-            int64_t first, n;
-            ebb_ckpt_part(layout, array, i % s->index.n_params, r, ranks, &first, &n);
-            int64_t at = array->offset + first * (int64_t)sizeof(float), bytes = n * (int64_t)sizeof(float);
-            if (n == 0 || (rank != 0 && rank != r))
-                continue;
-            if (rank != 0) /* in a sector's same place as in the file */
-                *bytes_p = (*bytes_p + SECTOR - 1) / SECTOR * SECTOR + at % SECTOR;
-            EBB_TRY(add_part(s, r, at, rank == 0 ? at : *bytes_p, bytes));
-            *bytes_p += bytes;
-        }
-    }
-    return EBB_OK;
-}
-
-/* This rank's values: on rank 0 to their places in the image, elsewhere as they were listed. */
-static ebb_status_t copy_parts(ebb_saver_t *s, const ebb_checkpoint_state_t *state)
-{
-    int rank = ebb_comm_rank(s->comm), ranks = ebb_comm_size(s->comm);
-    for (int i = 0, next = 0; i < ebb_ckpt_arrays(&s->index); i++) {
-        const ebb_ckpt_array_t *array = &s->index.array[i];
-        int64_t first, n;
-        if (!array->split)
-            continue;
-        ebb_ckpt_part(state->layout, array, i % s->index.n_params, rank, ranks, &first, &n);
-        if (n == 0)
-            continue;
-        float *to = (float *)(void *)(s->image + (rank == 0 ? array->offset + first * (int64_t)sizeof(float)
-                                                            : s->part[next++].image_at));
-        for (int64_t done = 0, piece; done < n; done += piece) {
-            piece = n - done < ebb_ckpt_piece_floats ? n - done : ebb_ckpt_piece_floats;
-            EBB_TRY(ebb_ckpt_copy_part(state, array, i % s->index.n_params, first + done, piece, to + done));
-            ebb_pulse_tick();
-        }
-    }
-    return EBB_OK;
-}
-
-/* Collective. */
-static ebb_status_t take_parts(ebb_saver_t *s, const ebb_checkpoint_state_t *state)
-{
-    int64_t bytes;
-    EBB_TRY(share_places(s));
-    ebb_status_t status = list_parts(s, state->layout, &bytes);
-    if (status == EBB_OK && ebb_comm_rank(s->comm) != 0)
-        status = make_room(s, bytes);
-    if (status == EBB_OK)
-        status = copy_parts(s, state);
-    for (int r = 0; r < ebb_comm_size(s->comm); r++)
-        XXH3_64bits_reset(s->written[r]);
-    s->writer.joint = true;
-    return ebb_comm_agree(s->comm, status);
 }
 
 /* ---- begin, go on, end ---- */
@@ -691,10 +413,10 @@ static void drop(ebb_saver_t *s)
 static ebb_status_t begin(ebb_saver_t *s, const ebb_checkpoint_state_t *state, const ebb_checkpoint_meta_t *meta)
 {
     ebb_ckpt_visitor_t visitor = {ignore, take, ignore, s};
-    EBB_TRY(decide_on_split(s, state));
+    EBB_TRY(ebb_saver_decide_on_split(s, state));
     EBB_TRY(ebb_comm_agree(s->comm, ebb_comm_rank(s->comm) == 0 ? prepare(s, meta) : EBB_OK));
     if (s->split)
-        EBB_TRY(take_parts(s, state));
+        EBB_TRY(ebb_saver_take_parts(s, state));
     return ebb_ckpt_walk(state, &s->index, false, &visitor);
 }
 
