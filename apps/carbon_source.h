@@ -25,14 +25,14 @@ extern const char *const ebb_scope_choices[], *const ebb_signal_choices[];
      .type = EBB_OPT_STRING,                                                                                           \
      .offset = offsetof(holder, source.source),                                                                        \
      .unit = "name",                                                                                                   \
-     .help = "Where intensities come from: file, neso, electricitymaps, watttime, casdk or typical; without it "       \
+     .help = "where intensities come from: file, neso, electricitymaps, watttime, casdk or typical; without it "       \
              "$EBB_CARBON_SOURCE, else file if there is one, else typical"},                                           \
         {.name = "zone",                                                                                               \
          .letter = 'z',                                                                                                \
          .type = EBB_OPT_STRING,                                                                                       \
          .offset = offsetof(holder, source.zone),                                                                      \
          .unit = "zone",                                                                                               \
-         .help = "Zone of the grid, as the source names it; without it $EBB_CARBON_ZONE"},                             \
+         .help = "zone of the grid, as the source names it; without it $EBB_CARBON_ZONE"},                             \
         {.name = "file",                                                                                               \
          .letter = 'f',                                                                                                \
          .type = EBB_OPT_STRING,                                                                                       \
@@ -41,7 +41,7 @@ extern const char *const ebb_scope_choices[], *const ebb_signal_choices[];
          .help = "CSV or JSON of intensities, plain or .gz; without it $EBB_CARBON_FILE"},                             \
     {                                                                                                                  \
         .name = "url", .type = EBB_OPT_STRING, .offset = offsetof(holder, source.url), .unit = "url",                  \
-        .help = "Address of the service, without path; without it $EBB_CARBON_URL, else the service's own"             \
+        .help = "address of the service, without path; without it $EBB_CARBON_URL, else the service's own"             \
     }
 
 #define SOURCE_OPTIONS(holder)                                                                                         \
@@ -50,24 +50,24 @@ extern const char *const ebb_scope_choices[], *const ebb_signal_choices[];
          .type = EBB_OPT_STRING,                                                                                       \
          .offset = offsetof(holder, source.column),                                                                    \
          .unit = "name",                                                                                               \
-         .help = "Column of a CSV file that has several; without it $EBB_CARBON_COLUMN"},                              \
+         .help = "column of a CSV file that has several; without it $EBB_CARBON_COLUMN"},                              \
         {.name = "scope",                                                                                              \
          .type = EBB_OPT_CHOICE,                                                                                       \
          .offset = offsetof(holder, source.scope),                                                                     \
          .def = "any",                                                                                                 \
          .choices = ebb_scope_choices,                                                                                 \
-         .help = "Emissions to count, where the source has both; what a file counts that does not say; without it "    \
+         .help = "emissions to count, where the source has both; what a file counts that does not say; without it "    \
                  "$EBB_CARBON_SCOPE"},                                                                                 \
         {.name = "signal",                                                                                             \
          .type = EBB_OPT_CHOICE,                                                                                       \
          .offset = offsetof(holder, source.signal),                                                                    \
          .def = "any",                                                                                                 \
          .choices = ebb_signal_choices,                                                                                \
-         .help = "What the intensities of a file are that does not say; without it $EBB_CARBON_SIGNAL"},               \
+         .help = "what the intensities of a file are that does not say; without it $EBB_CARBON_SIGNAL"},               \
         {.name = "zeros",                                                                                              \
          .type = EBB_OPT_FLAG,                                                                                         \
          .offset = offsetof(holder, source.zeros),                                                                     \
-         .help = "A zero is an intensity, not a lack of data"},                                                        \
+         .help = "a zero is an intensity, not a lack of data"},                                                        \
         {.name = "timeout",                                                                                            \
          .type = EBB_OPT_F64,                                                                                          \
          .offset = offsetof(holder, source.timeout),                                                                   \
@@ -75,20 +75,20 @@ extern const char *const ebb_scope_choices[], *const ebb_signal_choices[];
          .unit = "seconds",                                                                                            \
          .min = 0.1,                                                                                                   \
          .max = 600,                                                                                                   \
-         .help = "For all tries to reach the service together"},                                                       \
+         .help = "for all tries to reach the service together"},                                                       \
         {.name = "no-cache",                                                                                           \
          .type = EBB_OPT_FLAG,                                                                                         \
          .offset = offsetof(holder, source.no_cache),                                                                  \
-         .help = "Neither use nor keep answers in $EBB_CARBON_CACHE (~/.cache/ebb/carbon)"},                           \
+         .help = "neither use nor keep answers in $EBB_CARBON_CACHE (~/.cache/ebb/carbon)"},                           \
         {.name = "at",                                                                                                 \
          .type = EBB_OPT_STRING,                                                                                       \
          .offset = offsetof(holder, source.at),                                                                        \
          .unit = "time",                                                                                               \
-         .help = "As if it were that time, in UTC unless it says otherwise; without it now, or the beginning of a "    \
+         .help = "as if it were that time, in UTC unless it says otherwise; without it now, or the beginning of a "    \
                  "file that "                                                                                          \
                  "does not reach to now"},                                                                             \
     {                                                                                                                  \
-        .name = "json", .type = EBB_OPT_FLAG, .offset = offsetof(holder, source.json), .help = "Print JSON"            \
+        .name = "json", .type = EBB_OPT_FLAG, .offset = offsetof(holder, source.json), .help = "print JSON"            \
     }
 
 /* What books go by, which nothing fails: false where no source is named, or none that can be used, which is told. Free

@@ -27,7 +27,7 @@ static const ebb_option_t forecast_options[] = {
      .unit = "hours",
      .min = 0.1,
      .max = 8784,
-     .help = "How far to look ahead"},
+     .help = "how far to look ahead"},
     {.name = "step",
      .type = EBB_OPT_F64,
      .offset = offsetof(carbon_options_t, step),
@@ -35,13 +35,13 @@ static const ebb_option_t forecast_options[] = {
      .unit = "minutes",
      .min = 1,
      .max = 1440,
-     .help = "Length of a step"},
+     .help = "length of a step"},
     SOURCE_OPTIONS(carbon_options_t),
     {0},
 };
 
 static const ebb_option_t zones_options[] = {
-    {.name = "json", .type = EBB_OPT_FLAG, .offset = offsetof(zones_options_t, json), .help = "Print JSON"},
+    {.name = "json", .type = EBB_OPT_FLAG, .offset = offsetof(zones_options_t, json), .help = "print JSON"},
     {0},
 };
 

@@ -123,7 +123,7 @@ static const ebb_option_t options[] = {
     {.name = "json",
      .type = EBB_OPT_FLAG,
      .offset = offsetof(doctor_options_t, json),
-     .help = "Print the report as JSON"},
+     .help = "print the report as JSON"},
     {0},
 };
 

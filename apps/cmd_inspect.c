@@ -15,9 +15,9 @@ typedef struct inspect_options {
 } inspect_options_t;
 
 static const ebb_option_t options[] = {
-    {"json", 0, EBB_OPT_FLAG, offsetof(inspect_options_t, json), NULL, NULL, 0, 0, NULL, "Print JSON"},
+    {"json", 0, EBB_OPT_FLAG, offsetof(inspect_options_t, json), NULL, NULL, 0, 0, NULL, "print JSON"},
     {"verbose", 'v', EBB_OPT_FLAG, offsetof(inspect_options_t, verbose), NULL, NULL, 0, 0, NULL,
-     "List every shard, class and field"},
+     "list every shard, class and field"},
     {"dataset", 0, EBB_OPT_STRING, offsetof(inspect_options_t, dataset), NULL, NULL, 0, 0, NULL,
      "HDF5 files of others: path of the matrix, and of the targets after a colon, as in raw/X:obs/labels"},
     {0},

@@ -32,7 +32,7 @@ static const ebb_option_t options[] = {
      "carbon intensity of the grid: tells the emissions too"},
     {"pue", 0, EBB_OPT_F64, offsetof(meter_options_t, pue), "1", NULL, 1, 10, NULL,
      "power usage effectiveness of the building, for the emissions"},
-    {"json", 0, EBB_OPT_FLAG, offsetof(meter_options_t, json), NULL, NULL, 0, 0, NULL, "Print one JSON object"},
+    {"json", 0, EBB_OPT_FLAG, offsetof(meter_options_t, json), NULL, NULL, 0, 0, NULL, "print one JSON object"},
     {"output", 'o', EBB_OPT_STRING, offsetof(meter_options_t, output), NULL, NULL, 0, 0, NULL,
      "write the figures to this file instead of standard error"},
     {"ledger", 0, EBB_OPT_STRING, offsetof(meter_options_t, ledger), NULL, "file", 0, 0, NULL,

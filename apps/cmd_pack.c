@@ -18,52 +18,52 @@ typedef struct pack_options {
 
 static const ebb_option_t options[] = {
     {"from", 'f', EBB_OPT_STRING, AT(from), NULL, NULL, 0, 0, NULL,
-     "Format of the sources: svmlight, items, csv, tsv, idx, npy, hdf5, h5ad, 10x or deb822; guessed from the content "
+     "format of the sources: svmlight, items, csv, tsv, idx, npy, hdf5, h5ad, 10x or deb822; guessed from the content "
      "if not given"},
     {"split", 's', EBB_OPT_STRING, AT(split), NULL, NULL, 0, 0, NULL,
-     "Split rows at random into data sets below DEST, as in train=0.9,valid=0.1; the same rows fall to the same part "
+     "split rows at random into data sets below DEST, as in train=0.9,valid=0.1; the same rows fall to the same part "
      "whenever seed and sources are the same"},
-    {"split-seed", 0, EBB_OPT_I64, AT(split_seed), "1", NULL, 0, 0, NULL, "Seed of --split"},
+    {"split-seed", 0, EBB_OPT_I64, AT(split_seed), "1", NULL, 0, 0, NULL, "seed of --split"},
     {"like", 'l', EBB_OPT_STRING, AT(like), NULL, NULL, 0, 0, NULL,
-     "Take columns, classes and encodings of this data set, so that test data fits a model trained on it"},
+     "take columns, classes and encodings of this data set, so that test data fits a model trained on it"},
     {"cols", 0, EBB_OPT_I64, AT(cols), NULL, "columns", 0, 2147483647, NULL,
-     "Number of columns, where it must be more than the data shows"},
+     "number of columns, where it must be more than the data shows"},
     {"columns", 'c', EBB_OPT_STRING, AT(columns), NULL, NULL, 0, 0, NULL,
      "CSV: what columns are, as NAME:KIND,...; kinds are numeric (also numeric:log1p, numeric:standard, "
      "numeric:bins=N), categorical, text, target, "
      "weight and ignore; * names the rest"},
     {"target", 't', EBB_OPT_STRING, AT(target), NULL, NULL, 0, 0, NULL,
-     "Where the targets are: the column of a CSV file, the file beside an IDX or .npy file, the path inside an HDF5 "
+     "where the targets are: the column of a CSV file, the file beside an IDX or .npy file, the path inside an HDF5 "
      "file"},
     {"task", 0, EBB_OPT_STRING, AT(task), NULL, NULL, 0, 0, NULL,
-     "Take targets as class or real; guessed if not given: text and few different integers are classes"},
+     "take targets as class or real; guessed if not given: text and few different integers are classes"},
     {"no-header", 0, EBB_OPT_FLAG, AT(no_header), NULL, NULL, 0, 0, NULL,
      "CSV: the first line is data; columns are named 1, 2, ..."},
     {"delimiter", 'd', EBB_OPT_STRING, AT(delimiter), NULL, NULL, 0, 0, NULL,
      "CSV: the character between cells, or tab; guessed if not given"},
     {"skip-lines", 0, EBB_OPT_I64, AT(skip_lines), "0", "lines", 0, 1000000, NULL,
-     "Text: leave out this many lines at the beginning of each source, before the header if there is one"},
+     "text: leave out this many lines at the beginning of each source, before the header if there is one"},
     {"trim-target", 0, EBB_OPT_STRING, AT(trim_target), NULL, NULL, 0, 0, NULL,
      "CSV: take these characters off the end of targets; with . \"<=50K.\" is the class \"<=50K\""},
     {"hash-bits", 0, EBB_OPT_I64, AT(hash_bits), NULL, "bits", 0, 30, NULL,
-     "Columns for a hashed field: 2 to this power; if not given, 18 for text, and 18 for all categorical fields "
+     "columns for a hashed field: 2 to this power; if not given, 18 for text, and 18 for all categorical fields "
      "together but at least 12 for each"},
     {"one-based", 0, EBB_OPT_FLAG, AT(one_based), NULL, NULL, 0, 0, NULL,
      "svmlight: indices begin at 1 (assumed unless an index 0 occurs)"},
     {"zero-based", 0, EBB_OPT_FLAG, AT(zero_based), NULL, NULL, 0, 0, NULL, "svmlight: indices begin at 0"},
     {"dataset", 0, EBB_OPT_STRING, AT(dataset), NULL, NULL, 0, 0, NULL, "HDF5: path of the group or dataset to pack"},
-    {"dense", 0, EBB_OPT_FLAG, AT(dense), NULL, NULL, 0, 0, NULL, "Store every value, whatever the source does"},
-    {"sparse", 0, EBB_OPT_FLAG, AT(sparse), NULL, NULL, 0, 0, NULL, "Store non-zeros only, whatever the source does"},
-    {"name", 'n', EBB_OPT_STRING, AT(name), NULL, NULL, 0, 0, NULL, "Name of the data set; that of DEST if not given"},
+    {"dense", 0, EBB_OPT_FLAG, AT(dense), NULL, NULL, 0, 0, NULL, "store every value, whatever the source does"},
+    {"sparse", 0, EBB_OPT_FLAG, AT(sparse), NULL, NULL, 0, 0, NULL, "store non-zeros only, whatever the source does"},
+    {"name", 'n', EBB_OPT_STRING, AT(name), NULL, NULL, 0, 0, NULL, "name of the data set; that of DEST if not given"},
     {"shard-bytes", 0, EBB_OPT_BYTES, AT(shard_bytes), "256M", "bytes", 1, INFINITY, NULL,
-     "Size of a shard before compression"},
+     "size of a shard before compression"},
     {"memory", 'm', EBB_OPT_BYTES, AT(memory_bytes), "512M", "bytes", 1, INFINITY, NULL,
-     "Bound on the buffers of each rank; at least 2 MiB a thread"},
+     "bound on the buffers of each rank; at least 2 MiB a thread"},
     {"level", 0, EBB_OPT_I64, AT(level), "9", NULL, 1, 19, NULL, "zstd level"},
     {"threads", 'j', EBB_OPT_I64, AT(threads), "0", "threads", 0, 512, NULL,
-     "Threads of each rank; 0: its share of the cores"},
-    {"force", 0, EBB_OPT_FLAG, AT(force), NULL, NULL, 0, 0, NULL, "Replace an existing data set"},
-    {"quiet", 'q', EBB_OPT_FLAG, AT(quiet), NULL, NULL, 0, 0, NULL, "Show no progress and no summary"},
+     "threads of each rank; 0: its share of the cores"},
+    {"force", 0, EBB_OPT_FLAG, AT(force), NULL, NULL, 0, 0, NULL, "replace an existing data set"},
+    {"quiet", 'q', EBB_OPT_FLAG, AT(quiet), NULL, NULL, 0, 0, NULL, "show no progress and no summary"},
     {0},
 };
 

@@ -62,7 +62,7 @@ static const ebb_option_t options[] = {
      .offset = offsetof(profile_options_t, output),
      .unit = "file",
      .help = "where the sizes go; without it profile.json in the folder that the run will have"},
-    {.name = "json", .type = EBB_OPT_FLAG, .offset = offsetof(profile_options_t, json), .help = "Print the file"},
+    {.name = "json", .type = EBB_OPT_FLAG, .offset = offsetof(profile_options_t, json), .help = "print the file"},
     {0},
 };
 

@@ -20,13 +20,13 @@ static const ebb_option_t options[] = {
      .letter = 'a',
      .type = EBB_OPT_FLAG,
      .offset = offsetof(queue_options_t, all),
-     .help = "Also jobs that are over"},
-    {.name = "json", .type = EBB_OPT_FLAG, .offset = offsetof(queue_options_t, json), .help = "Print JSON"},
+     .help = "also jobs that are over"},
+    {.name = "json", .type = EBB_OPT_FLAG, .offset = offsetof(queue_options_t, json), .help = "print JSON"},
     {.name = "prune",
      .type = EBB_OPT_STRING,
      .offset = offsetof(queue_options_t, prune),
      .unit = "duration",
-     .help = "Forget jobs that have been over for so long (90d), with their logs, and list nothing"},
+     .help = "forget jobs that have been over for so long (90d), with their logs, and list nothing"},
     {0},
 };
 

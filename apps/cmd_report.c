@@ -37,7 +37,7 @@ typedef struct report_options {
 } report_options_t;
 
 static const ebb_option_t options[] = {
-    {.name = "json", .type = EBB_OPT_FLAG, .offset = offsetof(report_options_t, json), .help = "Print JSON"},
+    {.name = "json", .type = EBB_OPT_FLAG, .offset = offsetof(report_options_t, json), .help = "print JSON"},
     {.name = "html",
      .type = EBB_OPT_FLAG,
      .offset = offsetof(report_options_t, html),
@@ -225,7 +225,7 @@ typedef struct compare_options {
 } compare_options_t;
 
 static const ebb_option_t compare_table[] = {
-    {.name = "json", .type = EBB_OPT_FLAG, .offset = offsetof(compare_options_t, json), .help = "Print JSON"},
+    {.name = "json", .type = EBB_OPT_FLAG, .offset = offsetof(compare_options_t, json), .help = "print JSON"},
     {0},
 };
 

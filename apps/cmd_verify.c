@@ -22,9 +22,9 @@ typedef struct printer {
 
 static const ebb_option_t options[] = {
     {"json", 0, EBB_OPT_FLAG, offsetof(verify_options_t, json), NULL, NULL, 0, 0, NULL,
-     "Print one JSON object per fault"},
+     "print one JSON object per fault"},
     {"threads", 'j', EBB_OPT_I64, offsetof(verify_options_t, threads), "0", "threads", 0, 512, NULL,
-     "Shards checked at once; 0: as many as there are cores"},
+     "shards checked at once; 0: as many as there are cores"},
     {0},
 };
 

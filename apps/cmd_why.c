@@ -24,7 +24,7 @@ typedef struct why_options {
 } why_options_t;
 
 static const ebb_option_t why_options[] = {
-    {.name = "json", .type = EBB_OPT_FLAG, .offset = offsetof(why_options_t, json), .help = "Print JSON"},
+    {.name = "json", .type = EBB_OPT_FLAG, .offset = offsetof(why_options_t, json), .help = "print JSON"},
     {0},
 };
 
@@ -155,7 +155,7 @@ static const ebb_option_t logs_options[] = {
      .letter = 'f',
      .type = EBB_OPT_FLAG,
      .offset = offsetof(logs_options_t, follow),
-     .help = "Go on as the log grows, until the job is over"},
+     .help = "go on as the log grows, until the job is over"},
     {0},
 };
 

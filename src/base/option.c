@@ -563,7 +563,7 @@ void ebb_options_help(const ebb_option_t *table, ebb_text_t *out, int width)
 {
     for (; table->name; table++)
         add_option_help(table, false, out, width);
-    add_row(out, width, "  -h, --help", "Show this help");
+    add_row(out, width, "  -h, --help", "show this help");
 }
 
 void ebb_options_help_keys(const ebb_option_t *table, ebb_text_t *out, int width)
