@@ -68,9 +68,7 @@ static ebb_status_t seal(ebb_saver_t *s)
 /* The folder may have been removed since the run began. */
 static ebb_status_t open_file(ebb_saver_t *s)
 {
-    char folder[sizeof s->saved.path];
-    memcpy(folder, s->saved.path, sizeof folder);
-    EBB_TRY(ebb_file_mkdirs(dirname(folder)));
+    EBB_TRY(ebb_file_mkdirs(s->folder));
     s->stage = WRITE;
     s->array = 0;
     return ebb_ckpt_image_open(&s->writer, s->saved.path);
@@ -96,9 +94,7 @@ static ebb_status_t commit(ebb_saver_t *s)
 /* Too many files harm nobody. */
 static ebb_status_t prune(ebb_saver_t *s)
 {
-    char folder[sizeof s->saved.path];
-    memcpy(folder, s->saved.path, sizeof folder);
-    if (ebb_checkpoint_prune(dirname(folder), s->keep) != EBB_OK) {
+    if (ebb_checkpoint_prune(s->folder, s->keep) != EBB_OK) {
         EBB_WARN("checkpoint", "%s", ebb_error()->message);
         ebb_error_clear();
     }
@@ -420,6 +416,16 @@ static ebb_status_t begin(ebb_saver_t *s, const ebb_checkpoint_state_t *state, c
     return ebb_ckpt_walk(state, &s->index, false, &visitor);
 }
 
+static ebb_status_t take_path(ebb_saver_t *s, const char *path)
+{
+    char copy[sizeof s->saved.path];
+    if (snprintf(copy, sizeof copy, "%s", path) >= (int)sizeof copy)
+        return EBB_FAIL(EBB_EINVAL, "checkpoint path too long: %.80s...", path);
+    memcpy(s->saved.path, copy, sizeof copy);
+    snprintf(s->folder, sizeof s->folder, "%s", dirname(copy));
+    return EBB_OK;
+}
+
 ebb_status_t ebb_saver_begin(ebb_saver_t *s, const ebb_checkpoint_state_t *state, const char *path, int keep,
                              const ebb_checkpoint_meta_t *meta)
 {
@@ -431,9 +437,7 @@ ebb_status_t ebb_saver_begin(ebb_saver_t *s, const ebb_checkpoint_state_t *state
     s->keep = keep;
     s->n_parts = 0;
     s->saved.step = meta->step;
-    ebb_status_t status = EBB_OK;
-    if (snprintf(s->saved.path, sizeof s->saved.path, "%s", path) >= (int)sizeof s->saved.path)
-        status = EBB_FAIL(EBB_EINVAL, "checkpoint path too long: %.80s...", path);
+    ebb_status_t status = take_path(s, path);
     if (status == EBB_OK)
         status = ebb_ckpt_describe(state, &s->index);
     status = ebb_comm_agree(s->comm, status);

@@ -39,7 +39,7 @@ struct ebb_saver {
     int64_t n_parts, part_capacity;
     XXH3_state_t **written; /* (ranks) of what is read, on rank 0; elsewhere [rank]: of what is written */
     uint64_t *told;         /* (ranks) by those who wrote */
-    char tmp[PATH_MAX];
+    char folder[PATH_MAX], tmp[PATH_MAX];
     int tmp_fd, direct_fd; /* for parts; the latter past the page cache, or -1 */
     char *image;
     int64_t room;

@@ -7,7 +7,6 @@
 #include "base/pulse.h"
 
 #include <fcntl.h>
-#include <libgen.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -17,10 +16,8 @@ enum { DIRECT_PIECE = 64 << 10 };
 
 static ebb_status_t open_part_file(ebb_saver_t *s, int flags)
 {
-    char folder[sizeof s->saved.path];
-    memcpy(folder, s->saved.path, sizeof folder);
     if (flags & O_CREAT) /* the folder may have been removed since the run began */
-        EBB_TRY(ebb_file_mkdirs(dirname(folder)));
+        EBB_TRY(ebb_file_mkdirs(s->folder));
     EBB_TRY(ebb_file_open(s->tmp, flags, 0666, &s->tmp_fd));
     s->direct_fd = open(s->tmp, (flags & ~O_CREAT) | O_DIRECT | O_CLOEXEC);
     return EBB_OK;
@@ -141,7 +138,6 @@ bool ebb_saver_is_written(ebb_saver_t *s, int64_t at, int64_t n)
 /* The same on every rank: what is asked here is known to all alike. */
 ebb_status_t ebb_saver_decide_on_split(ebb_saver_t *s, const ebb_checkpoint_state_t *state)
 {
-    char folder[sizeof s->saved.path];
     int64_t bytes = 0;
     bool several = ebb_comm_size(s->comm) > 1;
     s->split = false;
@@ -150,8 +146,7 @@ ebb_status_t ebb_saver_decide_on_split(ebb_saver_t *s, const ebb_checkpoint_stat
             bytes += ebb_ckpt_floats(&s->index.array[i]) * (int64_t)sizeof(float);
     if (!several || bytes < ebb_saver_split_bytes || bytes == 0)
         return EBB_OK;
-    memcpy(folder, s->saved.path, sizeof folder);
-    if (!s->sharing_known && ebb_ckpt_find_sharing(s->comm, dirname(folder), &s->shared) != EBB_OK) {
+    if (!s->sharing_known && ebb_ckpt_find_sharing(s->comm, s->folder, &s->shared) != EBB_OK) {
         ebb_error_clear(); /* told when the file itself is made, or cannot be */
         return EBB_OK;
     }
