@@ -71,12 +71,13 @@ void ebb_shuffle(size_t size, const void *in, int64_t n, void *out)
 
 /* ---- halves ---- */
 
-/* Rounds towards zero; the caller checks that nothing was lost. */
-static uint16_t float_to_half(float f)
+uint16_t ebb_float_to_half(float f)
 {
     uint32_t bits;
     memcpy(&bits, &f, 4);
     uint32_t sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffff;
+    if (magnitude >= 0x7f800000)
+        return (uint16_t)(sign | 0x7c00 | (magnitude >> 13 & 0x3ff));
     if (magnitude >= 0x47800000) /* 65536 */
         return (uint16_t)(sign | 0x7bff);
     if (magnitude >= 0x38800000) /* 2^-14: normal */
@@ -491,7 +492,7 @@ bool ebb_take_f32(ebb_elem_t elem, bool shuffled, const void *in, int64_t n, int
 static int64_t put_halves(const float *in, int64_t n, uint16_t *out)
 {
     for (int64_t i = 0; i < n; i++) {
-        out[i] = float_to_half(in[i]);
+        out[i] = ebb_float_to_half(in[i]);
         if (!isfinite(in[i]) || half_to_float(out[i]) != in[i])
             return i;
     }

@@ -144,6 +144,8 @@ bool ebb_take_i32(ebb_elem_t elem, bool shuffled, const void *in, int64_t n, int
 bool ebb_take_f32(ebb_elem_t elem, bool shuffled, const void *in, int64_t n, int64_t first, int64_t count, float *out);
 bool ebb_take_i64(ebb_elem_t elem, bool shuffled, const void *in, int64_t n, int64_t first, int64_t count,
                   int64_t *out);
+/* Towards zero, and at most the largest half, so that the caller can see what was lost; infinities and NaN stay. */
+uint16_t ebb_float_to_half(float f);
 /* float32 to a stored type; index of the first value it cannot hold exactly (NaN and infinities included), or -1. */
 int64_t ebb_put_f32(ebb_elem_t elem, const float *in, int64_t n, void *out);
 /* For tests: 0 portable, 1 AVX2 or NEON, 2 AVX-512; not above what the CPU has. Returns the level in force. */
