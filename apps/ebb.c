@@ -5,6 +5,7 @@
 #include "base/alloc.h"
 #include "base/progress.h"
 #include "base/status.h"
+#include "comm/transport.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -192,22 +193,12 @@ static ebb_status_t run(int argc, char **argv)
     return help ? print_command_help(command) : run_command(command, argc - words, argv + words);
 }
 
-/* Rank according to the launcher, for errors found before the ranks know each other; 0 without a launcher. */
-static int launcher_rank(void)
-{
-    static const char *const names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (getenv(names[i]))
-            return atoi(getenv(names[i]));
-    return 0;
-}
-
 /* A wrong command line is seen by every rank alike: the first one tells. */
 static bool is_mine(const ebb_error_t *error)
 {
     if (error->rank >= 0)
         return error->rank == ebb_process_rank();
-    return error->status != EBB_EUSAGE || launcher_rank() == 0;
+    return error->status != EBB_EUSAGE || ebb_comm_launched_rank() <= 0;
 }
 
 static void print_error(ebb_status_t status)

@@ -2,6 +2,7 @@
 #include "launch.h"
 #include "base/alloc.h"
 #include "base/file.h"
+#include "comm/transport.h"
 
 #include <ebb/compute.h>
 
@@ -16,12 +17,7 @@ enum { MOST_WORDS = 4096, MOST_BYTES = 1 << 20 };
 
 bool launch_done(void)
 {
-    static const char *const sign[] = {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "PMI_SIZE",
-                                       "SLURM_STEP_NUM_TASKS"};
-    for (size_t i = 0; i < sizeof sign / sizeof *sign; i++)
-        if (getenv(sign[i]))
-            return true;
-    return false;
+    return ebb_comm_launched() || getenv("SLURM_STEP_NUM_TASKS");
 }
 
 /* GPUs that this process sees; 1 for the host. */

@@ -77,6 +77,16 @@ void ebb_comm_destroy(ebb_comm_t *comm)
     ebb_free(comm);
 }
 
+const char *const ebb_comm_rank_names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID", NULL};
+
+int ebb_comm_launched_rank(void)
+{
+    for (const char *const *name = ebb_comm_rank_names; *name; name++)
+        if (getenv(*name))
+            return atoi(getenv(*name));
+    return -1;
+}
+
 bool ebb_comm_launched(void)
 {
     static const char *const sign[] = {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "PMI_SIZE"};

@@ -1,9 +1,9 @@
 /* Processor time of a tree of processes, from /proc: a process's own and that of the children it has waited for, and so
  * on down. The kernel lists the children of every thread, so that only the tree is looked at. */
 #include <ebb/energy.h>
+#include "base/proc.h"
 
 #include <dirent.h>
-#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,28 +14,11 @@
 
 enum { DEEPEST = 64 }; /* a tree that changes while it is walked cannot lead in circles */
 
-static ssize_t read_file(const char *path, char *text, size_t size)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd >= 0 ? read(fd, text, size - 1) : -1;
-    if (fd >= 0)
-        close(fd);
-    text[n > 0 ? n : 0] = 0;
-    return n;
-}
-
-/* utime, stime, cutime and cstime: fields 14 to 17; the name, field 2, may hold anything. */
 static double own_seconds(long pid)
 {
-    char path[64], text[1024];
-    unsigned long long t[4] = {0};
-    snprintf(path, sizeof path, "/proc/%ld/stat", pid);
-    read_file(path, text, sizeof text);
-    const char *at = strrchr(text, ')');
-    if (!at || sscanf(at + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu %llu %llu", &t[0], &t[1], &t[2],
-                      &t[3]) != 4)
-        return 0;
-    return (double)(t[0] + t[1] + t[2] + t[3]) / (double)sysconf(_SC_CLK_TCK);
+    ebb_proc_stat_t stat;
+    return ebb_proc_stat((pid_t)pid, &stat) ? (double)(stat.ticks + stat.child_ticks) / (double)sysconf(_SC_CLK_TCK)
+                                            : 0;
 }
 
 static double tree_seconds(long pid, bool self, int depth);
@@ -45,7 +28,7 @@ static double children_of_task(const char *pid, const char *task, int depth)
     char path[96], text[16384], *at = text;
     double sum = 0;
     snprintf(path, sizeof path, "/proc/%.20s/task/%.20s/children", pid, task);
-    read_file(path, text, sizeof text);
+    (void)ebb_proc_read(path, text, sizeof text);
     for (char *end; *at; at = end) {
         long child = strtol(at, &end, 10);
         if (end == at)

@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/lock.h"
+#include "base/proc.h"
 #include "jobs/keeper.h"
 
 #include <dirent.h>
@@ -208,7 +209,7 @@ bool ebb_attempt_tell(const char *state, int64_t id, int64_t attempt, ebb_keeper
 
 /* ---- what lost its keeper ---- */
 
-static bool has_line(const char *text, ssize_t n, const char *wanted)
+static bool has_line(const char *text, size_t n, const char *wanted)
 {
     for (const char *v = text; v < text + n; v += strlen(v) + 1)
         if (strcmp(v, wanted) == 0)
@@ -221,13 +222,7 @@ static bool belongs_to(long pid, const char *id, const char *state)
     static char text[1 << 20]; /* the agent has one thread that comes here */
     char path[64];
     snprintf(path, sizeof path, "/proc/%ld/environ", pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = 0, got;
-    while (fd >= 0 && n < (ssize_t)sizeof text - 1 && (got = read(fd, text + n, sizeof text - 1 - (size_t)n)) > 0)
-        n += got;
-    if (fd >= 0)
-        close(fd);
-    text[n] = 0;
+    size_t n = ebb_proc_read(path, text, sizeof text);
     return has_line(text, n, id) && has_line(text, n, state);
 }
 

@@ -3,9 +3,9 @@
 #include "supervise/tree.h"
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/proc.h"
 
 #include <dirent.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,30 +13,6 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-
-/* The first bytes of a file, zero-terminated; how many. */
-static ssize_t read_some(const char *path, char *text, size_t size)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd >= 0 ? read(fd, text, size - 1) : -1;
-    if (fd >= 0)
-        close(fd);
-    text[n > 0 ? n : 0] = 0;
-    return n;
-}
-
-static bool read_process(pid_t pid, ebb_process_t *p)
-{
-    char path[64], text[512];
-    int parent;
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    const char *end = read_some(path, text, sizeof text) > 0 ? strrchr(text, ')') : NULL;
-    if (!end || sscanf(end, ") %c %d", &p->state, &parent) != 2)
-        return false;
-    p->pid = pid;
-    p->parent = parent;
-    return true;
-}
 
 static ebb_status_t read_all(ebb_tree_t *t)
 {
@@ -46,12 +22,13 @@ static ebb_status_t read_all(ebb_tree_t *t)
     if (!proc)
         return EBB_FAIL(EBB_EUNAVAILABLE, "/proc cannot be read: the processes of a run cannot be watched");
     for (struct dirent *d; status == EBB_OK && (d = readdir(proc));) {
-        ebb_process_t p;
-        if (d->d_name[0] < '0' || d->d_name[0] > '9' || !read_process((pid_t)atol(d->d_name), &p))
+        ebb_proc_stat_t stat;
+        pid_t pid = (pid_t)atol(d->d_name);
+        if (d->d_name[0] < '0' || d->d_name[0] > '9' || !ebb_proc_stat(pid, &stat))
             continue;
         status = ebb_grow("processes", (void **)&t->process, &t->capacity, t->n + 1, sizeof *t->process);
         if (status == EBB_OK)
-            t->process[t->n++] = p;
+            t->process[t->n++] = (ebb_process_t){pid, stat.parent, stat.state};
     }
     closedir(proc);
     return status;
@@ -88,33 +65,14 @@ void ebb_tree_free(ebb_tree_t *t)
     *t = (ebb_tree_t){0};
 }
 
-static bool has_variable(const char *environment, ssize_t n, const char *name)
-{
-    size_t length = strlen(name);
-    for (const char *at = environment; at < environment + n; at += strlen(at) + 1)
-        if (strncmp(at, name, length) == 0 && at[length] == '=')
-            return true;
-    return false;
-}
-
 bool ebb_process_is_rank(pid_t pid)
 {
-    enum { MOST = 1 << 20 };
-    char path[64], *text;
-    snprintf(path, sizeof path, "/proc/%d/environ", (int)pid);
-    if (ebb_alloc("environment", MOST, (void **)&text) != EBB_OK) {
-        ebb_error_clear();
-        return false;
-    }
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = 0, got;
-    while (fd >= 0 && n < MOST - 1 && (got = read(fd, text + n, (size_t)(MOST - 1 - n))) > 0)
-        n += got;
-    if (fd >= 0)
-        close(fd);
-    bool found = has_variable(text, n, "OMPI_COMM_WORLD_RANK") || has_variable(text, n, "PMIX_RANK") ||
-                 has_variable(text, n, "PMI_RANK");
-    ebb_free(text);
+    size_t bytes;
+    char *environment = ebb_proc_environment(pid, &bytes);
+    bool found = environment && (ebb_proc_variable(environment, bytes, "OMPI_COMM_WORLD_RANK") ||
+                                 ebb_proc_variable(environment, bytes, "PMIX_RANK") ||
+                                 ebb_proc_variable(environment, bytes, "PMI_RANK"));
+    ebb_free(environment);
     return found;
 }
 
@@ -122,7 +80,7 @@ bool ebb_process_catches(pid_t pid, int number)
 {
     char path[64], text[4096];
     snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
-    read_some(path, text, sizeof text);
+    (void)ebb_proc_read(path, text, sizeof text);
     const char *line = strstr(text, "\nSigCgt:");
     return line && strtoull(line + strlen("\nSigCgt:"), NULL, 16) >> (number - 1) & 1;
 }

@@ -144,7 +144,7 @@ ebb_watch_guard_t *ebb_watch_guard_begin(bool leaving, double seconds, int code,
         ebb_error_clear();
         return NULL;
     }
-    g->rank = ebb_kin_own_rank();
+    g->rank = ebb_comm_launched_rank();
     g->kin.size = ebb_kin_job_size();
     g->leaving = leaving;
     g->code = code;

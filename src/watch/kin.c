@@ -3,78 +3,28 @@
  * thread is not even woken sleeps. Reading is no measure: the threads that look here read, too. */
 #include "watch/kin.h"
 #include "base/alloc.h"
+#include "base/proc.h"
+#include "comm/transport.h"
 
 #include <dirent.h>
-#include <fcntl.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { BUSY_PART = 5, /* 1 / so much of a processor is work */ ENV_BYTES = 1 << 18 /* of an environment */ };
+enum { BUSY_PART = 5 }; /* 1 / so much of a processor, used or waited for, is work */
 
-static const char *const rank_names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"};
-static const char *const size_names[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"};
-
-static int first_number(const char *const *name, size_t n, int none)
-{
-    for (size_t i = 0; i < n; i++)
-        if (getenv(name[i]))
-            return atoi(getenv(name[i]));
-    return none;
-}
-
-int ebb_kin_own_rank(void)
-{
-    return first_number(rank_names, sizeof rank_names / sizeof *rank_names, -1);
-}
+static const char *const size_names[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS", NULL};
 
 int ebb_kin_job_size(void)
 {
-    return first_number(size_names, sizeof size_names / sizeof *size_names, 0);
+    for (const char *const *name = size_names; *name; name++)
+        if (getenv(*name))
+            return atoi(getenv(*name));
+    return 0;
 }
 
 /* ---- /proc ---- */
-
-static ssize_t read_file(pid_t pid, const char *name, char *text, size_t size)
-{
-    char path[64];
-    snprintf(path, sizeof path, "/proc/%ld/%s", (long)pid, name);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = 0, got = 1;
-    while (fd >= 0 && got > 0 && (size_t)n < size - 1) {
-        got = read(fd, text + n, size - 1 - (size_t)n);
-        n += got > 0 ? got : 0;
-    }
-    if (fd >= 0)
-        close(fd);
-    text[n] = 0;
-    return n;
-}
-
-typedef struct stat_line {
-    char state;
-    pid_t parent;
-    int64_t faults, ticks;
-} stat_line_t;
-
-/* The second field, in parentheses, may hold anything. */
-static bool read_stat(pid_t pid, stat_line_t *s)
-{
-    char text[1024];
-    long parent;
-    unsigned long faults, user, system;
-    read_file(pid, "stat", text, sizeof text);
-    const char *end = strrchr(text, ')');
-    if (!end || sscanf(end, ") %c %ld %*d %*d %*d %*d %*u %*u %*u %lu %*u %lu %lu", &s->state, &parent, &faults, &user,
-                       &system) != 5)
-        return false;
-    s->parent = (pid_t)parent;
-    s->faults = (int64_t)faults;
-    s->ticks = (int64_t)(user + system);
-    return s->state != 'Z' && s->state != 'X';
-}
 
 /* The number after a word; 0 without it. */
 static int64_t number_after(const char *text, const char *word)
@@ -83,41 +33,46 @@ static int64_t number_after(const char *text, const char *word)
     return at ? strtoll(at + strlen(word), NULL, 10) : 0;
 }
 
-/* Bytes moved to and from disks; voluntary and other switches of the main thread. */
-static void read_counts(pid_t pid, int64_t *bytes_p, int64_t *switches_p)
-{
-    char text[4096];
-    read_file(pid, "io", text, sizeof text);
-    *bytes_p = number_after(text, "\nread_bytes: ") + number_after(text, "\nwrite_bytes: ");
-    read_file(pid, "status", text, sizeof text);
-    *switches_p =
-        number_after(text, "\nvoluntary_ctxt_switches:") + number_after(text, "\nnonvoluntary_ctxt_switches:");
-}
+typedef struct counts {
+    int64_t bytes;     /* moved to and from disks */
+    int64_t switches;  /* voluntary and other ones of the main thread */
+    int64_t queued_ns; /* that it was ready to run, but others had the processor */
+} counts_t;
 
-static int rank_in(const char *environment, ssize_t n)
+static void read_counts(pid_t pid, counts_t *c)
 {
-    for (size_t i = 0; i < sizeof rank_names / sizeof *rank_names; i++) {
-        size_t length = strlen(rank_names[i]);
-        for (const char *at = environment; at < environment + n; at += strlen(at) + 1)
-            if (strncmp(at, rank_names[i], length) == 0 && at[length] == '=')
-                return atoi(at + length + 1);
-    }
-    return -1;
+    char path[64], text[4096];
+    snprintf(path, sizeof path, "/proc/%ld/io", (long)pid);
+    (void)ebb_proc_read(path, text, sizeof text);
+    c->bytes = number_after(text, "\nread_bytes: ") + number_after(text, "\nwrite_bytes: ");
+    snprintf(path, sizeof path, "/proc/%ld/status", (long)pid);
+    (void)ebb_proc_read(path, text, sizeof text);
+    c->switches =
+        number_after(text, "\nvoluntary_ctxt_switches:") + number_after(text, "\nnonvoluntary_ctxt_switches:");
+    snprintf(path, sizeof path, "/proc/%ld/schedstat", (long)pid);
+    (void)ebb_proc_read(path, text, sizeof text);
+    c->queued_ns = number_after(text, " "); /* the second of three */
 }
 
 static int rank_of(pid_t pid)
 {
-    char *text;
-    if (ebb_alloc("environment", ENV_BYTES, (void **)&text) != EBB_OK) {
-        ebb_error_clear();
-        return -1;
-    }
-    int rank = rank_in(text, read_file(pid, "environ", text, ENV_BYTES));
-    ebb_free(text);
-    return rank;
+    size_t bytes;
+    char *environment = ebb_proc_environment(pid, &bytes);
+    const char *rank = NULL;
+    for (const char *const *name = ebb_comm_rank_names; environment && !rank && *name; name++)
+        rank = ebb_proc_variable(environment, bytes, *name);
+    int number = rank ? atoi(rank) : -1;
+    ebb_free(environment);
+    return number;
 }
 
 /* ---- the ranks ---- */
+
+/* Does it live, below our parent? */
+static bool is_kin(pid_t pid, ebb_proc_stat_t *s)
+{
+    return ebb_proc_stat(pid, s) && s->state != 'Z' && s->state != 'X' && s->parent == getppid();
+}
 
 static bool is_known(const ebb_kin_t *kin, pid_t pid)
 {
@@ -145,10 +100,10 @@ static void find_new(ebb_kin_t *kin, int64_t now)
 {
     DIR *proc = opendir("/proc");
     struct dirent *d;
-    stat_line_t s;
+    ebb_proc_stat_t s;
     while (proc && (d = readdir(proc))) {
         pid_t pid = (pid_t)atol(d->d_name);
-        if (pid <= 0 || is_known(kin, pid) || !read_stat(pid, &s) || s.parent != getppid())
+        if (pid <= 0 || is_known(kin, pid) || !is_kin(pid, &s))
             continue;
         int rank = rank_of(pid);
         if (rank >= 0)
@@ -168,23 +123,24 @@ static void set_state(ebb_kin_rank_t *r, bool gone, bool stopped, int64_t now)
 
 static void look_at(ebb_kin_rank_t *r, int64_t now, int64_t before)
 {
-    stat_line_t s;
-    int64_t bytes, switches;
-    if (!read_stat(r->pid, &s) || s.parent != getppid()) {
+    ebb_proc_stat_t s;
+    counts_t c;
+    if (!is_kin(r->pid, &s)) {
         set_state(r, true, false, now);
         return;
     }
     set_state(r, false, s.state == 'T' || s.state == 't', now);
-    read_counts(r->pid, &bytes, &switches);
-    int64_t used_ns = (s.ticks - r->cpu_ticks) * (1000000000 / sysconf(_SC_CLK_TCK));
-    if (s.state == 'D' || s.faults != r->faults || bytes != r->bytes || used_ns * BUSY_PART > now - before)
+    read_counts(r->pid, &c);
+    int64_t busy_ns = s.ticks * (1000000000 / sysconf(_SC_CLK_TCK)) + c.queued_ns;
+    if (s.state == 'D' || s.faults != r->faults || c.bytes != r->bytes ||
+        (busy_ns - r->busy_ns) * BUSY_PART > now - before)
         r->still_ns = now;
-    if (switches != r->switches)
+    if (c.switches != r->switches)
         r->asleep_ns = now;
-    r->cpu_ticks = s.ticks;
+    r->busy_ns = busy_ns;
     r->faults = s.faults;
-    r->bytes = bytes;
-    r->switches = switches;
+    r->bytes = c.bytes;
+    r->switches = c.switches;
 }
 
 void ebb_kin_look(ebb_kin_t *kin, int64_t now_ns)

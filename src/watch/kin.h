@@ -14,7 +14,7 @@ typedef struct ebb_kin_rank {
     int64_t changed_ns; /* since when it is gone or stopped, or neither */
     int64_t still_ns;   /* since when it used neither processor nor disk to speak of */
     int64_t asleep_ns;  /* since when its main thread was not even woken */
-    int64_t cpu_ticks, faults, bytes, switches;
+    int64_t busy_ns, faults, bytes, switches;
 } ebb_kin_rank_t;
 
 typedef struct ebb_kin {
@@ -24,8 +24,7 @@ typedef struct ebb_kin {
     int64_t looked_ns;
 } ebb_kin_t;
 
-/* The number that the launcher gave this process, and the size of its job; -1 and 0 where there is none. */
-int ebb_kin_own_rank(void);
+/* Of this process's job, as its launcher says; 0 where it does not. */
 int ebb_kin_job_size(void);
 /* Look for new ones, and at those that are known. */
 void ebb_kin_look(ebb_kin_t *kin, int64_t now_ns);

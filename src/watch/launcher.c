@@ -4,12 +4,10 @@
  * only makes system calls and reads /proc: the other threads' locks may be held for ever.
  */
 #include "watch/launcher.h"
+#include "base/proc.h"
 
-#include <fcntl.h>
 #include <signal.h>
 #include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -17,36 +15,19 @@
 enum { ANCESTORS = 4, TERM_MS = 2100, KILL_MS = 400 };
 
 typedef struct process {
-    pid_t pid, parent;
-    unsigned long long started;
-    char name[32];
+    pid_t pid;
+    ebb_proc_stat_t stat;
 } process_t;
 
-/* Fields 2, 4 and 22 of /proc/PID/stat; the second, in parentheses, may hold anything. */
 static bool look(pid_t pid, process_t *p)
 {
-    char path[64], text[1024];
-    snprintf(path, sizeof path, "/proc/%ld/stat", (long)pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd >= 0 ? read(fd, text, sizeof text - 1) : 0;
-    if (fd >= 0)
-        close(fd);
-    text[n > 0 ? n : 0] = 0;
-    const char *name = strchr(text, '('), *end = strrchr(text, ')');
-    if (!name || !end || strlen(end) < 5)
-        return false;
-    snprintf(p->name, sizeof p->name, "%.*s", (int)(end - name - 1), name + 1);
     p->pid = pid;
-    p->parent = (pid_t)strtol(end + 4, NULL, 10);
-    for (int field = 2; end && field < 22; field++)
-        end = strchr(end + 1, ' ');
-    p->started = end ? strtoull(end + 1, NULL, 10) : 0;
-    return p->started != 0;
+    return ebb_proc_stat(pid, &p->stat);
 }
 
 static bool is_one_of(const process_t *p, const char *const *name)
 {
-    while (*name && strcmp(p->name, *name) != 0)
+    while (*name && strcmp(p->stat.name, *name) != 0)
         name++;
     return *name != NULL;
 }
@@ -70,7 +51,7 @@ static bool find_launcher(process_t *p)
     for (int i = 0; i < ANCESTORS && pid > 1 && look(pid, p); i++) {
         if (is_launcher(p))
             return true;
-        pid = p->parent;
+        pid = p->stat.parent;
     }
     return false;
 }
@@ -80,7 +61,7 @@ static void send_if_alive(const process_t *launcher, int ms, int number)
     struct timespec t = {ms / 1000, ms % 1000 * 1000000L};
     process_t now;
     (void)nanosleep(&t, NULL);
-    if (look(launcher->pid, &now) && now.started == launcher->started)
+    if (look(launcher->pid, &now) && now.stat.started == launcher->stat.started)
         (void)kill(launcher->pid, number);
 }
 

@@ -1,6 +1,7 @@
 /* Cards and connections of the watchdog. Best effort: what cannot be found out is left empty. */
 #include "watch/net.h"
 #include "base/clock.h"
+#include "base/proc.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -21,25 +22,10 @@
 
 #define TRY_NS ((int64_t)1000000000) /* for one address */
 
-static void read_text(const char *path, char *text, size_t size)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd >= 0 ? read(fd, text, size - 1) : 0;
-    text[n > 0 ? n : 0] = 0;
-    if (fd >= 0)
-        close(fd);
-}
-
-/* Field 22 of /proc/PID/stat; the second field, a name in parentheses, may hold anything. */
 static uint64_t start_of(int64_t pid)
 {
-    char path[64], text[1024];
-    snprintf(path, sizeof path, "/proc/%lld/stat", (long long)pid);
-    read_text(path, text, sizeof text);
-    const char *at = strrchr(text, ')');
-    for (int field = 2; at && field < 22; field++)
-        at = strchr(at + 1, ' ');
-    return at ? strtoull(at + 1, NULL, 10) : 0;
+    ebb_proc_stat_t stat;
+    return ebb_proc_stat((pid_t)pid, &stat) ? stat.started : 0;
 }
 
 static void find_addresses(ebb_watch_card_t *card)
@@ -75,7 +61,7 @@ void ebb_watch_card_fill(ebb_watch_card_t *card, int *listener_p)
     memset(card, 0, sizeof *card);
     if (gethostname(card->host, sizeof card->host - 1) != 0)
         snprintf(card->host, sizeof card->host, "an unknown host");
-    read_text("/proc/sys/kernel/random/boot_id", card->boot, sizeof card->boot);
+    (void)ebb_proc_read("/proc/sys/kernel/random/boot_id", card->boot, sizeof card->boot);
     card->pid_space = stat("/proc/self/ns/pid", &space) == 0 ? (uint64_t)space.st_ino : 0;
     card->pid = getpid();
     card->started = start_of(card->pid);

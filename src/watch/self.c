@@ -1,9 +1,9 @@
 /* A rank's own state, looked at once a second by its watching thread. */
 #include "watch/self.h"
+#include "base/proc.h"
 #include "base/pulse.h"
 
 #include <dirent.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -25,11 +25,7 @@ static bool task_waits_for_disk(const char *task)
 {
     char path[64], text[512];
     snprintf(path, sizeof path, "/proc/self/task/%.16s/stat", task);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd >= 0 ? read(fd, text, sizeof text - 1) : 0;
-    if (fd >= 0)
-        close(fd);
-    text[n > 0 ? n : 0] = 0;
+    (void)ebb_proc_read(path, text, sizeof text);
     const char *name_end = strrchr(text, ')');
     return name_end && strncmp(name_end, ") D", 3) == 0;
 }

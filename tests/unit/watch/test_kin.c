@@ -1,8 +1,11 @@
 /* What one rank sees of the others of its host: processes of one parent, of which one is another's to hurt. The one
  * that looks is a child as well, as it is under a launcher. */
 #include "support.h"
+#include "base/clock.h"
 #include "watch/kin.h"
 
+#include <limits.h>
+#include <sched.h>
 #include <signal.h>
 #include <spawn.h>
 #include <string.h>
@@ -10,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define LOOK_NS  ((int64_t)50000000)
+#define LOOK_NS  ((int64_t)120000000) /* many ticks of processor time */
 #define LIMIT_NS (10 * LOOK_NS)
 
 enum { RANKS = 3 };
@@ -23,6 +26,14 @@ static void start(int rank, const char *script)
     snprintf(number, sizeof number, "OMPI_COMM_WORLD_RANK=%d", rank);
     char *argv[] = {"sh", "-c", (char *)script, NULL}, *env[] = {number, NULL};
     assert_int_equal(posix_spawn(&child[rank], "/bin/sh", NULL, NULL, argv, env), 0);
+}
+
+/* As a rank looks at its messages: this program again. */
+static _Noreturn void look_at_messages(void)
+{
+    struct timespec t = {0, 20000000};
+    for (;;)
+        nanosleep(&t, NULL);
 }
 
 static int start_sleepers(void **state)
@@ -54,9 +65,10 @@ static void look(int size, bool leaving, int looks, int hurt)
         ebb_kin_t kin = {.size = size};
         int rank = 0;
         ebb_watch_cause_t cause = EBB_WATCH_FINE;
+        int64_t begin = ebb_now_ns();
         for (int i = 0; i < looks; i++) {
             struct timespec t = {0, LOOK_NS};
-            int64_t now = LOOK_NS * (i + 1);
+            int64_t now = ebb_now_ns() - begin + 1;
             ebb_kin_look(&kin, now);
             cause = ebb_kin_judge(&kin, leaving, now, LIMIT_NS, &rank);
             if (cause != EBB_WATCH_FINE && now < LIMIT_NS)
@@ -115,8 +127,13 @@ static void ranks_of_another_host_may_be_at_work(void **state)
 static void who_sleeps_among_those_that_look_at_their_messages_is_the_reason(void **state)
 {
     end_all(NULL);
+    char self[PATH_MAX], script[PATH_MAX + 32];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    assert_true(n > 0);
+    self[n] = 0;
+    snprintf(script, sizeof script, "exec '%s' messages", self);
     for (int r = 0; r < RANKS; r++)
-        start(r, r == 2 ? "exec sleep 1000" : "while :; do sleep 0.02; done");
+        start(r, r == 2 ? "exec sleep 1000" : script);
     look(RANKS, false, 16, 0);
     assert_int_equal(looked, EBB_WATCH_STALLED);
     assert_int_equal(looked_rank, 2);
@@ -128,6 +145,35 @@ static void a_rank_that_computes_holds_nobody_up(void **state)
     for (int r = 0; r < RANKS; r++)
         start(r, r == 1 ? "while :; do :; done" : "exec sleep 1000");
     look(RANKS, false, 20, 0);
+    assert_int_equal(looked, EBB_WATCH_FINE);
+}
+
+static void pin_to_the_first_processor(pid_t pid)
+{
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(0, &set);
+    assert_int_equal(sched_setaffinity(pid, sizeof set, &set), 0);
+}
+
+static void a_rank_that_others_keep_from_its_processor_holds_nobody_up(void **state)
+{
+    enum { OTHERS = 9 };
+    pid_t other[OTHERS];
+    char *argv[] = {"sh", "-c", "while :; do :; done", NULL}, *env[] = {NULL};
+    end_all(NULL);
+    for (int r = 0; r < RANKS; r++)
+        start(r, r == 1 ? "while :; do :; done" : "exec sleep 1000");
+    for (int i = 0; i < OTHERS; i++) {
+        assert_int_equal(posix_spawn(&other[i], "/bin/sh", NULL, NULL, argv, env), 0);
+        pin_to_the_first_processor(other[i]);
+    }
+    pin_to_the_first_processor(child[1]);
+    look(RANKS, false, 20, 0);
+    for (int i = 0; i < OTHERS; i++) {
+        kill(other[i], SIGKILL);
+        waitpid(other[i], NULL, 0);
+    }
     assert_int_equal(looked, EBB_WATCH_FINE);
 }
 
@@ -143,8 +189,10 @@ static void silence_while_the_looker_did_not_run_is_nobodys_fault(void **state)
 
 #define WITH_RANKS(test) cmocka_unit_test_setup_teardown(test, start_sleepers, end_all)
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc > 1)
+        look_at_messages();
     const struct CMUnitTest tests[] = {
         WITH_RANKS(a_rank_that_is_stopped_is_named),
         WITH_RANKS(a_rank_that_goes_on_is_forgiven),
@@ -153,6 +201,7 @@ int main(void)
         WITH_RANKS(ranks_of_another_host_may_be_at_work),
         WITH_RANKS(who_sleeps_among_those_that_look_at_their_messages_is_the_reason),
         WITH_RANKS(a_rank_that_computes_holds_nobody_up),
+        WITH_RANKS(a_rank_that_others_keep_from_its_processor_holds_nobody_up),
         cmocka_unit_test(silence_while_the_looker_did_not_run_is_nobodys_fault),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
