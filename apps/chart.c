@@ -1,5 +1,6 @@
 /* Charts of columns: eighths of a character where the terminal can show them, else '#'. */
 #include "chart.h"
+#include "base/progress.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -54,8 +55,8 @@ static void gather(columns_t *c, const double *value, const char *mark, int64_t 
 /* A terminal that has not been told otherwise (no-color.org) shows in green when the job runs. */
 static bool has_colours(void)
 {
-    const char *term = getenv("TERM"), *none = getenv("NO_COLOR");
-    return isatty(STDOUT_FILENO) && term && strcmp(term, "dumb") != 0 && !(none && *none);
+    const char *none = getenv("NO_COLOR");
+    return ebb_is_terminal(STDOUT_FILENO) && !(none && *none);
 }
 
 static void paint(ebb_text_t *out, const columns_t *c, int k)

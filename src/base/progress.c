@@ -25,10 +25,15 @@ struct ebb_progress {
     pthread_mutex_t lock;
 };
 
-bool ebb_progress_is_terminal(void)
+bool ebb_is_terminal(int fd)
 {
     const char *term = getenv("TERM");
-    return isatty(STDERR_FILENO) == 1 && !(term && strcmp(term, "dumb") == 0);
+    return isatty(fd) == 1 && !(term && strcmp(term, "dumb") == 0);
+}
+
+bool ebb_progress_is_terminal(void)
+{
+    return ebb_is_terminal(STDERR_FILENO);
 }
 
 static size_t terminal_width(void)

@@ -19,6 +19,7 @@ void ebb_progress_destroy(ebb_progress_t *p);
 void ebb_progress_line(double seconds, bool final, const char *text);
 /* Clear a line that stands half-drawn on the terminal, because another message follows. For the log and for errors. */
 void ebb_progress_interrupt(void);
+bool ebb_is_terminal(int fd);        /* one that can do more than print: TERM=dumb says that it cannot */
 bool ebb_progress_is_terminal(void); /* is stderr one? */
 
 #endif

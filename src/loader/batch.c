@@ -398,10 +398,23 @@ static ebb_status_t gather_stored(ebb_batches_t *b, ebb_slot_t *slot)
     if (sparse)
         EBB_TRY(have_room(b, slot, to[rows]));
     slot->batch.nnz = to[rows];
-    const int value_planes = (int)ebb_elem_size(form->val);
-    ebb_widen_t col = {form->col, form->col_planes, b->stored,    form->elements, form->col_planes, rows,
-                       to,        slot->col_plane,  slot->columns};
-    ebb_widen_t val = {form->val, 0, b->stored, form->elements, value_planes, rows, to, slot->val_plane, slot->values};
+    ebb_widen_t col = {.elem = form->col,
+                       .columns = form->col_planes,
+                       .stored = b->stored,
+                       .stride = form->elements,
+                       .fetched = form->col_planes,
+                       .rows = rows,
+                       .to = to,
+                       .from = slot->col_plane,
+                       .out = slot->columns};
+    ebb_widen_t val = {.elem = form->val,
+                       .stored = b->stored,
+                       .stride = form->elements,
+                       .fetched = (int)ebb_elem_size(form->val),
+                       .rows = rows,
+                       .to = to,
+                       .from = slot->val_plane,
+                       .out = slot->values};
     if (form->packed) {
         col.stride = val.stride = 0;
         col.fetched = form->entry_bytes;
