@@ -50,6 +50,21 @@ bool ebb_proc_stat(pid_t pid, ebb_proc_stat_t *s)
     return s->started != 0;
 }
 
+int64_t ebb_proc_number(const char *text, const char *word)
+{
+    const char *at = strstr(text, word);
+    return at ? strtoll(at + strlen(word), NULL, 10) : 0;
+}
+
+void ebb_proc_switches(pid_t pid, int64_t *sleeps_p, int64_t *switches_p)
+{
+    char path[64], text[4096];
+    snprintf(path, sizeof path, "/proc/%ld/status", (long)pid);
+    (void)ebb_proc_read(path, text, sizeof text);
+    *sleeps_p = ebb_proc_number(text, "\nvoluntary_ctxt_switches:");
+    *switches_p = *sleeps_p + ebb_proc_number(text, "\nnonvoluntary_ctxt_switches:");
+}
+
 char *ebb_proc_environment(pid_t pid, size_t *bytes_p)
 {
     char path[64], *text;

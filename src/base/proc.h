@@ -19,6 +19,11 @@ typedef struct ebb_proc_stat {
 size_t ebb_proc_read(const char *path, char *text, size_t size);
 /* False: there is no such process. */
 bool ebb_proc_stat(pid_t pid, ebb_proc_stat_t *stat);
+/* How often a process's main thread gave its processor up to wait for something, and how often it was switched at all:
+ * that, and when others had their turn. Both 0 where there is no such process. */
+void ebb_proc_switches(pid_t pid, int64_t *sleeps_p, int64_t *switches_p);
+/* The number that follows a word; 0 without it. */
+int64_t ebb_proc_number(const char *text, const char *word);
 /* The environment that a process began with: words NAME=VALUE, each with its zero; free with ebb_free. NULL when it
  * cannot be read. */
 char *ebb_proc_environment(pid_t pid, size_t *bytes_p);

@@ -12,7 +12,8 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { BUSY_PART = 5 }; /* 1 / so much of a processor, used or waited for, is work */
+#define BUSY_PART 5       /* 1 / so much of a processor, used or waited for, is work */
+#define RUN_NS    1000000 /* whoever uses as much between two sleeps would not sleep, had it the processor */
 
 static const char *const size_names[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS", NULL};
 
@@ -26,32 +27,18 @@ int ebb_kin_job_size(void)
 
 /* ---- /proc ---- */
 
-/* The number after a word; 0 without it. */
-static int64_t number_after(const char *text, const char *word)
+static void read_counts(pid_t pid, const ebb_proc_stat_t *s, ebb_kin_counts_t *c)
 {
-    const char *at = strstr(text, word);
-    return at ? strtoll(at + strlen(word), NULL, 10) : 0;
-}
-
-typedef struct counts {
-    int64_t bytes;     /* moved to and from disks */
-    int64_t switches;  /* voluntary and other ones of the main thread */
-    int64_t queued_ns; /* that it was ready to run, but others had the processor */
-} counts_t;
-
-static void read_counts(pid_t pid, counts_t *c)
-{
-    char path[64], text[4096];
+    char path[64], text[4096], *end = text;
+    *c = (ebb_kin_counts_t){.used_ns = s->ticks * (1000000000 / sysconf(_SC_CLK_TCK)), .faults = s->faults};
     snprintf(path, sizeof path, "/proc/%ld/io", (long)pid);
     (void)ebb_proc_read(path, text, sizeof text);
-    c->bytes = number_after(text, "\nread_bytes: ") + number_after(text, "\nwrite_bytes: ");
-    snprintf(path, sizeof path, "/proc/%ld/status", (long)pid);
-    (void)ebb_proc_read(path, text, sizeof text);
-    c->switches =
-        number_after(text, "\nvoluntary_ctxt_switches:") + number_after(text, "\nnonvoluntary_ctxt_switches:");
+    c->bytes = ebb_proc_number(text, "\nread_bytes: ") + ebb_proc_number(text, "\nwrite_bytes: ");
+    ebb_proc_switches(pid, &c->sleeps, &c->switches);
     snprintf(path, sizeof path, "/proc/%ld/schedstat", (long)pid);
     (void)ebb_proc_read(path, text, sizeof text);
-    c->queued_ns = number_after(text, " "); /* the second of three */
+    c->main_ns = strtoll(text, &end, 10);
+    c->queued_ns = strtoll(end, NULL, 10);
 }
 
 static int rank_of(pid_t pid)
@@ -121,26 +108,33 @@ static void set_state(ebb_kin_rank_t *r, bool gone, bool stopped, int64_t now)
     r->stopped = stopped;
 }
 
+/* Did it do anything since, within ns, but look at its messages? Where it has to wait for a processor, so does a rank
+ * that only wants to look: how long it runs when it may tells them apart. */
+static bool worked(const ebb_kin_counts_t *c, const ebb_kin_counts_t *since, char state, int64_t ns)
+{
+    int64_t busy_ns = c->used_ns - since->used_ns;
+    bool would_run = c->main_ns - since->main_ns >= (c->sleeps - since->sleeps) * RUN_NS;
+    if (would_run)
+        busy_ns += c->queued_ns - since->queued_ns;
+    return state == 'D' || c->faults != since->faults || c->bytes != since->bytes || busy_ns * BUSY_PART > ns ||
+           (state == 'R' && c->switches == since->switches);
+}
+
 static void look_at(ebb_kin_rank_t *r, int64_t now, int64_t before)
 {
     ebb_proc_stat_t s;
-    counts_t c;
+    ebb_kin_counts_t c;
     if (!is_kin(r->pid, &s)) {
         set_state(r, true, false, now);
         return;
     }
     set_state(r, false, s.state == 'T' || s.state == 't', now);
-    read_counts(r->pid, &c);
-    int64_t busy_ns = s.ticks * (1000000000 / sysconf(_SC_CLK_TCK)) + c.queued_ns;
-    if (s.state == 'D' || s.faults != r->faults || c.bytes != r->bytes ||
-        (busy_ns - r->busy_ns) * BUSY_PART > now - before)
+    read_counts(r->pid, &s, &c);
+    if (worked(&c, &r->seen, s.state, now - before))
         r->still_ns = now;
-    if (c.switches != r->switches)
+    if (c.switches != r->seen.switches)
         r->asleep_ns = now;
-    r->busy_ns = busy_ns;
-    r->faults = s.faults;
-    r->bytes = c.bytes;
-    r->switches = c.switches;
+    r->seen = c;
 }
 
 void ebb_kin_look(ebb_kin_t *kin, int64_t now_ns)

@@ -7,14 +7,24 @@
 
 #include <sys/types.h>
 
+/* What a process has done so far. */
+typedef struct ebb_kin_counts {
+    int64_t used_ns;       /* processor time, of all threads */
+    int64_t main_ns;       /* the main thread's */
+    int64_t queued_ns;     /* that it was ready to run, but others had the processor */
+    int64_t sleeps;        /* times that it gave the processor up to wait */
+    int64_t switches;      /* these, and times that it was taken from it */
+    int64_t faults, bytes; /* that waited for a disk; moved to and from disks */
+} ebb_kin_counts_t;
+
 typedef struct ebb_kin_rank {
     pid_t pid;
     int rank;
     bool gone, stopped;
-    int64_t changed_ns; /* since when it is gone or stopped, or neither */
-    int64_t still_ns;   /* since when it used neither processor nor disk to speak of */
-    int64_t asleep_ns;  /* since when its main thread was not even woken */
-    int64_t busy_ns, faults, bytes, switches;
+    int64_t changed_ns;    /* since when it is gone or stopped, or neither */
+    int64_t still_ns;      /* since when it used neither processor nor disk to speak of */
+    int64_t asleep_ns;     /* since when its main thread was not even woken */
+    ebb_kin_counts_t seen; /* at the last look */
 } ebb_kin_rank_t;
 
 typedef struct ebb_kin {

@@ -21,6 +21,13 @@ static int64_t cpu_used(void)
     return ((int64_t)u.ru_utime.tv_sec + u.ru_stime.tv_sec) * SECOND + (u.ru_utime.tv_usec + u.ru_stime.tv_usec) * 1000;
 }
 
+static int64_t main_switches(void)
+{
+    int64_t sleeps, switches;
+    ebb_proc_switches(getpid(), &sleeps, &switches);
+    return switches;
+}
+
 static bool task_waits_for_disk(const char *task)
 {
     char path[64], text[512];
@@ -49,6 +56,7 @@ void ebb_watch_self_begin(ebb_watch_self_t *self, int64_t now_ns)
     int64_t cpu = cpu_used();
     *self = (ebb_watch_self_t){.ticks = pulse.ticks,
                                .cpu_ns = cpu,
+                               .switches = main_switches(),
                                .spin_cpu_ns = cpu,
                                .looked_ns = now_ns,
                                .busy_ns = now_ns,
@@ -97,12 +105,21 @@ static void note_standstill(ebb_watch_self_t *self, bool worked, int64_t now_ns)
         self->busy_ns = now_ns;
 }
 
+/* Whoever waits for others looks for their messages now and then: of a crowded machine it may get little for that. */
+static bool works(ebb_watch_self_t *self, bool waiting, int64_t now_ns)
+{
+    int64_t cpu = cpu_used(), switches = main_switches();
+    bool used = (cpu - self->cpu_ns) * (1000000 / BUSY_PPM) > now_ns - self->looked_ns;
+    bool awake = waiting && switches != self->switches;
+    self->cpu_ns = cpu;
+    self->switches = switches;
+    return used || awake;
+}
+
 void ebb_watch_self_look(ebb_watch_self_t *self, int rank, int64_t now_ns, int64_t limit_ns, ebb_watch_message_t *beat)
 {
     ebb_pulse_t pulse = ebb_pulse();
-    int64_t cpu = cpu_used();
-    bool worked = (cpu - self->cpu_ns) * (1000000 / BUSY_PPM) > now_ns - self->looked_ns;
-    self->cpu_ns = cpu;
+    bool worked = works(self, pulse.waiting, now_ns);
     if (pulse.ticks != self->ticks)
         note_progress(self, now_ns);
     else

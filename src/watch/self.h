@@ -6,7 +6,7 @@
 
 typedef struct ebb_watch_self {
     uint64_t ticks;
-    int64_t cpu_ns, looked_ns, busy_ns, progress_ns;
+    int64_t cpu_ns, switches, looked_ns, busy_ns, progress_ns;
     int64_t longest_ns;  /* the longest standstill in a step */
     int64_t spin_cpu_ns; /* cpu_ns when the standstill began, or a thread was last seen to wait for a disk */
     bool steady;         /* at the last look: within a step */

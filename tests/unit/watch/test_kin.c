@@ -31,9 +31,19 @@ static void start(int rank, const char *script)
 /* As a rank looks at its messages: this program again. */
 static _Noreturn void look_at_messages(void)
 {
-    struct timespec t = {0, 20000000};
+    struct timespec t = {0, 500000};
     for (;;)
         nanosleep(&t, NULL);
+}
+
+static void start_looking_at_messages(int rank)
+{
+    char self[PATH_MAX], script[PATH_MAX + 32];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    assert_true(n > 0);
+    self[n] = 0;
+    snprintf(script, sizeof script, "exec '%s' messages", self);
+    start(rank, script);
 }
 
 static int start_sleepers(void **state)
@@ -127,13 +137,9 @@ static void ranks_of_another_host_may_be_at_work(void **state)
 static void who_sleeps_among_those_that_look_at_their_messages_is_the_reason(void **state)
 {
     end_all(NULL);
-    char self[PATH_MAX], script[PATH_MAX + 32];
-    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-    assert_true(n > 0);
-    self[n] = 0;
-    snprintf(script, sizeof script, "exec '%s' messages", self);
-    for (int r = 0; r < RANKS; r++)
-        start(r, r == 2 ? "exec sleep 1000" : script);
+    start_looking_at_messages(0);
+    start_looking_at_messages(1);
+    start(2, "exec sleep 1000");
     look(RANKS, false, 16, 0);
     assert_int_equal(looked, EBB_WATCH_STALLED);
     assert_int_equal(looked_rank, 2);
@@ -156,25 +162,50 @@ static void pin_to_the_first_processor(pid_t pid)
     assert_int_equal(sched_setaffinity(pid, sizeof set, &set), 0);
 }
 
-static void a_rank_that_others_keep_from_its_processor_holds_nobody_up(void **state)
+enum { OTHERS = 9 };
+
+static pid_t other[OTHERS];
+
+/* Processes that want all of the first processor, which rank 1 must share with them. */
+static void crowd_the_first_processor(void)
 {
-    enum { OTHERS = 9 };
-    pid_t other[OTHERS];
     char *argv[] = {"sh", "-c", "while :; do :; done", NULL}, *env[] = {NULL};
-    end_all(NULL);
-    for (int r = 0; r < RANKS; r++)
-        start(r, r == 1 ? "while :; do :; done" : "exec sleep 1000");
     for (int i = 0; i < OTHERS; i++) {
         assert_int_equal(posix_spawn(&other[i], "/bin/sh", NULL, NULL, argv, env), 0);
         pin_to_the_first_processor(other[i]);
     }
     pin_to_the_first_processor(child[1]);
-    look(RANKS, false, 20, 0);
+}
+
+static void end_the_crowd(void)
+{
     for (int i = 0; i < OTHERS; i++) {
         kill(other[i], SIGKILL);
         waitpid(other[i], NULL, 0);
     }
+}
+
+static void a_rank_that_others_keep_from_its_processor_holds_nobody_up(void **state)
+{
+    end_all(NULL);
+    for (int r = 0; r < RANKS; r++)
+        start(r, r == 1 ? "while :; do :; done" : "exec sleep 1000");
+    crowd_the_first_processor();
+    look(RANKS, false, 20, 0);
+    end_the_crowd();
     assert_int_equal(looked, EBB_WATCH_FINE);
+}
+
+static void a_rank_that_waits_does_no_work_where_it_also_waits_for_its_processor(void **state)
+{
+    end_all(NULL);
+    start(0, "exec sleep 1000");
+    start_looking_at_messages(1);
+    start(2, "exec sleep 1000");
+    crowd_the_first_processor();
+    look(RANKS, false, 20, 0);
+    end_the_crowd();
+    assert_int_equal(looked, EBB_WATCH_STALLED);
 }
 
 static void silence_while_the_looker_did_not_run_is_nobodys_fault(void **state)
@@ -202,6 +233,7 @@ int main(int argc, char **argv)
         WITH_RANKS(who_sleeps_among_those_that_look_at_their_messages_is_the_reason),
         WITH_RANKS(a_rank_that_computes_holds_nobody_up),
         WITH_RANKS(a_rank_that_others_keep_from_its_processor_holds_nobody_up),
+        WITH_RANKS(a_rank_that_waits_does_no_work_where_it_also_waits_for_its_processor),
         cmocka_unit_test(silence_while_the_looker_did_not_run_is_nobodys_fault),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,6 +3,7 @@
 #include "base/pulse.h"
 #include "watch/self.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
@@ -102,6 +103,56 @@ static void waiting_for_others_may_take_its_time(void **state)
     ebb_pulse_wait(false);
 }
 
+/* Looks by another thread, as they are made, as often as told; idle_ms: what the last tells. */
+typedef struct looks {
+    ebb_watch_self_t self;
+    int n;
+    uint32_t idle_ms;
+} looks_t;
+
+static void *look_from_aside(void *arg)
+{
+    looks_t *l = arg;
+    ebb_watch_message_t beat = {0};
+    for (int i = 0; i < l->n; i++) {
+        struct timespec t = {0, 20000000};
+        nanosleep(&t, NULL);
+        now += SECOND;
+        ebb_watch_self_look(&l->self, 0, now, LIMIT, &beat);
+    }
+    l->idle_ms = beat.idle_ms;
+    return NULL;
+}
+
+/* What another thread's looks see of this one, which polls now and then, or is not woken. */
+static uint32_t idle_while_waiting(bool polls)
+{
+    looks_t l = {.n = 20};
+    pthread_t thread;
+    int done = EBUSY;
+    begin(&l.self, 1);
+    ebb_pulse_wait(true);
+    assert_int_equal(pthread_create(&thread, NULL, look_from_aside, &l), 0);
+    while (polls && (done = pthread_tryjoin_np(thread, NULL)) == EBUSY) {
+        struct timespec t = {0, 5000000};
+        nanosleep(&t, NULL);
+    }
+    if (done == EBUSY)
+        pthread_join(thread, NULL);
+    ebb_pulse_wait(false);
+    return l.idle_ms;
+}
+
+static void a_rank_that_looks_for_messages_is_awake_however_little_it_gets_of_a_processor(void **state)
+{
+    assert_in_range(idle_while_waiting(true), 0, 2000);
+}
+
+static void a_rank_whose_main_thread_is_not_woken_is_idle(void **state)
+{
+    assert_in_range(idle_while_waiting(false), 15000, 21000);
+}
+
 static _Atomic pid_t starter;
 
 static bool starter_waits(void)
@@ -160,6 +211,8 @@ int main(void)
         cmocka_unit_test(steps_that_always_took_long_get_ten_times_as_long),
         cmocka_unit_test(what_is_done_once_may_take_its_time),
         cmocka_unit_test(waiting_for_others_may_take_its_time),
+        cmocka_unit_test(a_rank_that_looks_for_messages_is_awake_however_little_it_gets_of_a_processor),
+        cmocka_unit_test(a_rank_whose_main_thread_is_not_woken_is_idle),
         cmocka_unit_test(a_disk_that_was_waited_for_is_no_excuse_for_ever),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
