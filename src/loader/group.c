@@ -1,18 +1,18 @@
 /* How the blocks of a group lie in an epoch, so that every window of every lane gets as many entries a row as the
- * others.
+ * others, and blocks from every part of the data.
  *
  * The windows that the group's rows fill are known by arithmetic: a bin each, of so many rows. Blocks come in the
- * epoch's random order. Those that have far more or fewer entries a row than the data set are dealt to the bins
- * (base/deal.h), small bins being left out while the blocks are too uneven for them; the rest, a part of the rows at
- * least, fill what the bins lack, one after another, so that a window ends within a block that is like the mean. Where
- * blocks are alike nothing is dealt and the order is the random one.
+ * epoch's order (strata.h). Those that have far more or fewer entries a row than the data set are dealt to the bins
+ * (base/deal.h), if possible to such as have none of their part of the data yet, small bins being left out while the
+ * blocks are too uneven for them; the rest, a part of the rows at least, fill what the bins lack, one after another, so
+ * that a window ends within a block that is like the mean. Where blocks are alike nothing is dealt.
  *
- * A group is laid out when a position of it is first asked for: some 20 ns a block, 70 where blocks are dealt; at most
+ * A group is laid out when a position of it is first asked for: some 10 ns a block, 70 where blocks are dealt; at most
  * 8,192 blocks of unequal numbers of rows, 32,768 of equal ones.
  */
 #include "base/alloc.h"
 #include "base/rng.h"
-#include "loader/order.h"
+#include "loader/strata.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -80,6 +80,12 @@ static int64_t make_bins(const ebb_order_epoch_t *e, ebb_order_group_t *g)
 
 /* ---- memory ---- */
 
+static int64_t most_parts(const ebb_order_t *o, int64_t n)
+{
+    int64_t most = 3 * ebb_order_largest_window(o); /* a window may have nearly half of all blocks */
+    return n < most ? n : most;
+}
+
 static int32_t narrow(int64_t n)
 {
     return (int32_t)(n < -(1 << 30) ? -(1 << 30) : n > 1 << 30 ? 1 << 30 : n);
@@ -120,18 +126,20 @@ ebb_status_t ebb_order_group_init(const ebb_order_t *o, ebb_order_group_t *g)
     int64_t n = most_blocks(o), bins = most_bins(o);
     EBB_TRY(EBB_NEW_ARRAY("order of blocks", n, &g->block));
     EBB_TRY(EBB_NEW_ARRAY("order of blocks", n + 1, &g->start));
-    EBB_TRY(EBB_NEW_ARRAY("order of blocks", 2 * n, &g->image)); /* up to the next power of two */
+    EBB_TRY(EBB_NEW_ARRAY("order of blocks", 2 * n + 1, &g->room));
     if (!o->profile || !o->profile->entry)
         return EBB_OK;
     EBB_TRY(EBB_NEW_ARRAY("order of blocks", n, &g->member));
     EBB_TRY(EBB_NEW_ARRAY("order of blocks", n, &g->rows_of));
     EBB_TRY(EBB_NEW_ARRAY("order of blocks", n, &g->sorted));
+    EBB_TRY(EBB_NEW_ARRAY("order of blocks", n, &g->part));
     EBB_TRY(EBB_NEW_ARRAY("order of blocks", n, &g->link));
     EBB_TRY(EBB_NEW_ARRAY("order of blocks", n + bins, &g->size));
     EBB_TRY(EBB_NEW_ARRAY("order of blocks", n, &g->dealt));
     EBB_TRY(EBB_NEW_ARRAY("windows of a group", bins, &g->bin));
     EBB_TRY(EBB_NEW_ARRAY("windows of a group", bins, &g->deal_bin));
     EBB_TRY(EBB_NEW_ARRAY("windows of a group", bins, &g->largest));
+    EBB_TRY(EBB_NEW_ARRAY("windows of a group", bins * most_parts(o, n), &g->has));
     EBB_TRY(EBB_NEW("order of blocks", &g->deal));
     g->usual = entries_a_row(o->profile);
     if (o->blocks)
@@ -145,16 +153,18 @@ void ebb_order_group_free(ebb_order_group_t *g)
 {
     ebb_free(g->block);
     ebb_free(g->start);
-    ebb_free(g->image);
+    ebb_free(g->room);
     ebb_free(g->member);
     ebb_free(g->rows_of);
     ebb_free(g->sorted);
+    ebb_free(g->part);
     ebb_free(g->link);
     ebb_free(g->size);
     ebb_free(g->dealt);
     ebb_free(g->bin);
     ebb_free(g->deal_bin);
     ebb_free(g->largest);
+    ebb_free(g->has);
     ebb_free(g->deal);
     ebb_free(g->excess);
 }
@@ -206,10 +216,15 @@ static bool admits(const ebb_order_group_t *g, uint32_t bin, int32_t size)
     return rows >= most - most / 4 || (int64_t)abs(size) * SMALL_BIN <= (int64_t)(g->usual * (double)rows);
 }
 
+static bool *has(const ebb_order_group_t *g, int32_t bin, uint32_t part)
+{
+    return &g->has[bin * g->parts + part];
+}
+
 /* Takes a bin for a block of so many rows: of those with the lowest (highest) sums the one that has most room left for
- * its size, so that rows come out even too. -1: none has room. A group that is one of many has so few bins that of two:
- * with more, sums would hardly count. */
-static int32_t roomy_bin(ebb_order_group_t *g, bool lowest, int64_t rows)
+ * its size, so that rows come out even too; one that has a block of the same part only if there is no other. -1:
+ * none has room. A group that is one of many has so few bins that of two: with more, sums would hardly count. */
+static int32_t roomy_bin(ebb_order_group_t *g, bool lowest, int64_t rows, uint32_t part)
 {
     ebb_deal_t *d = g->deal;
     int32_t *best = NULL, best_bucket = -1, fitting = 0, tries = 0;
@@ -217,8 +232,9 @@ static int32_t roomy_bin(ebb_order_group_t *g, bool lowest, int64_t rows)
     for (int32_t b = -1; tries < TRIES && fitting < g->fitting && (b = ebb_deal_next(d, b, lowest)) >= 0;)
         for (int32_t *link = &d->head[b]; *link >= 0 && tries < TRIES && fitting < g->fitting; tries++) {
             ebb_deal_bin_t *bin = &d->bin[*link];
-            double left = g->bin[*link].left;
-            bool fits = bin->room >= rows, better = fits & (left > most);
+            bool fits = bin->room >= rows, lacks = !*has(g, *link, part);
+            double left = g->bin[*link].left + lacks;
+            bool better = fits & (left > most);
             fitting += fits;
             most = better ? left : most;
             best = better ? link : best;
@@ -245,6 +261,7 @@ static void deal_blocks(const ebb_order_epoch_t *e, ebb_order_group_t *g, int64_
 {
     int64_t joined = 0, left = g->rows;
     sort_bins(e, g, bins);
+    memset(g->has, 0, (size_t)(bins * g->parts) * sizeof *g->has);
     ebb_deal_sort(g->deal, g->size, g->n, g->sorted);
     ebb_deal_begin(g->deal, g->deal_bin, usual * SCALE / 8);
     for (int64_t i = 0; i < g->n && left > g->rows / FILL_PART; i++) {
@@ -255,9 +272,10 @@ static void deal_blocks(const ebb_order_epoch_t *e, ebb_order_group_t *g, int64_
         while (joined < bins && admits(g, g->largest[joined], size))
             ebb_deal_add(g->deal, (int32_t)g->largest[joined++]);
         int64_t rows = g->rows_of[item];
-        int32_t k = roomy_bin(g, size > 0, rows);
+        int32_t k = roomy_bin(g, size > 0, rows, g->part[item]);
         if (k < 0)
             continue;
+        *has(g, k, g->part[item]) = true;
         g->deal_bin[k].sum += (int64_t)size * SCALE * g->bin[g->largest[0]].rows / g->bin[k].rows;
         set_room(g, k, g->deal_bin[k].room - rows);
         append(g, k, item);
@@ -293,26 +311,25 @@ static void fill_bins(ebb_order_group_t *g, int64_t bins)
             place_item(g, place++, next);
 }
 
-/* Images of 0 .. n - 1, all at once: one pass over the whole domain, whose walks are then look-ups. */
-static void mix_all(const ebb_order_mix_t *m, uint32_t *image, uint32_t *out)
+/* Which part of the data each block is of, where a bin should have one block of each part at most: half as many again
+ * as the largest bin has blocks, for what went elsewhere to be made up for. */
+static void note_parts(ebb_order_group_t *g)
 {
-    for (uint32_t x = 0; x <= m->mask; x++)
-        image[x] = ebb_order_mix_once(m, x);
-    for (uint32_t i = 0; i < m->n; i++) {
-        uint32_t x = image[i];
-        while (x >= m->n)
-            x = image[x];
-        out[i] = x;
-    }
+    int64_t parts = g->strata.each * 3 / 2;
+    g->parts = parts < g->n ? parts : g->n;
+    uint64_t scale = ((uint64_t)g->parts << 32) / (uint64_t)g->n;
+    for (int64_t i = 0; i < g->n; i++)
+        g->part[i] = (uint32_t)(g->block[i] * scale >> 32);
 }
 
 /* The blocks in the epoch's random order. Where they are many, what is known of each has to come from memory. */
 static void draw_blocks(const ebb_order_epoch_t *e, ebb_order_group_t *g, uint64_t number)
 {
     const ebb_row_blocks_t *blocks = e->order->blocks;
-    ebb_order_mix_t mix;
-    ebb_order_mix_init(&mix, e, EBB_RNG_BLOCKS, (number + 1) << 4, g->n);
-    mix_all(&mix, g->image, g->block);
+    ebb_strata_init(&g->strata, e, number, g->n);
+    ebb_strata_table(&g->strata, g->room, g->block);
+    if (g->part)
+        note_parts(g);
     for (int64_t i = 0; blocks && i < g->n; i++) {
         g->block[i] = (uint32_t)ebb_group_block(blocks, g->first + g->block[i]);
         __builtin_prefetch(blocks->row + g->block[i]);

@@ -1,23 +1,22 @@
 /* The order of samples: order(seed, epoch, lane, position) -> row.
  *
- * The data set is cut into blocks, which a keyed permutation puts in the epoch's sequence. Few blocks have a table of
+ * The data set is cut into blocks, which are put in the epoch's sequence (strata.h). Few blocks have a table of
  * where they lie, made once an epoch (group.c): up to 32,768 of equal numbers of rows, 8,192 of unequal ones. Of more,
  * blocks of unequal numbers of rows are cut into groups, and those joined to sections (ebb_row_blocks), whose parts are
  * permuted, level by level; a group has a table when a row of it is asked for. Blocks of equal numbers of rows need
- * none: the short block's place is found by inverting the permutation, so that positions and places convert into each
- * other by arithmetic alone. Lane l owns positions [rows*l/lanes, rows*(l+1)/lanes) of the sequence.
+ * none: the short block's place is found by inverting the order of blocks, so that positions and places convert into
+ * each other by arithmetic alone. Lane l owns positions [rows*l/lanes, rows*(l+1)/lanes) of the sequence.
  *
  * A lane's windows last a whole number of steps, the same for all lanes of a team and for all windows but the first (an
  * eighth of the lanes, which begin their windows together); the first window of team g of G is (g+3)/(G+2) of the usual
  * one, so that teams do not need new windows all at the same step, and none is so small that its blocks cannot be like
  * the mean. A block in which a window ends is in two windows of its lane.
  *
- * Groups and the blocks of a table are permuted as rows are, others by ebb_permute. Rows inside a window, of which
- * there are many more, are permuted by a cheaper bijection of the next power of two (multiply by an odd number, add,
- * exclusive-or with the upper half; four rounds; walk on until the result is inside), about 5 ns a row. The hashes
- * frozen in tests/unit/loader/test_order.c guard it.
+ * Rows inside a window are permuted by a cheap bijection of the next power of two (multiply by an odd number, add,
+ * exclusive-or with the upper half; four rounds; walk on until the result is inside), about 5 ns a row; groups and
+ * sections likewise. The hashes frozen in tests/unit/loader/test_order.c guard it.
  */
-#include "loader/order.h"
+#include "loader/strata.h"
 #include "base/alloc.h"
 #include "base/hash.h"
 #include "base/rng.h"
@@ -190,15 +189,15 @@ void ebb_order_epoch_init(const ebb_order_t *order, int64_t epoch, ebb_order_epo
     e->epoch = epoch;
     e->blocks = ebb_order_blocks(order);
     e->missing = 0;
-    e->key = 0;
     e->short_place = 0;
-    if (order->blocks)
+    if (order->blocks || ebb_order_has_table(order))
         return;
-    e->key = ebb_rng_u64(order->seed, EBB_RNG_BLOCKS, (uint64_t)epoch, 0);
     e->missing = e->blocks * order->block_rows - order->rows;
     e->short_place = e->blocks - 1;
-    if (order->shuffle)
-        e->short_place = (int64_t)ebb_unpermute(e->key, (uint64_t)e->blocks, (uint64_t)e->blocks - 1);
+    if (!order->shuffle)
+        return;
+    ebb_strata_init(&e->strata, e, 0, e->blocks);
+    e->short_place = ebb_strata_place(&e->strata, e->blocks - 1);
 }
 
 /* ---- teams ---- */
@@ -236,6 +235,14 @@ void ebb_order_team_windows(const ebb_order_t *order, int32_t lane, int64_t *fir
         *first = longest <= steps ? longest : (longest + 1) / 2;
     int64_t left = longest - *first, windows = (left + steps - 1) / steps;
     *others = left > 0 ? (left + windows - 1) / windows : steps;
+}
+
+int64_t ebb_order_largest_window(const ebb_order_t *order)
+{
+    int64_t steps = ebb_order_window_steps(order), longest = ebb_order_steps(order);
+    int64_t share = order->batch / order->lanes, usual = ebb_order_usual_rows(order);
+    int64_t blocks = ((steps < longest ? steps : longest) * share + usual / 2) / usual;
+    return blocks > 1 ? blocks : 1;
 }
 
 /* ---- places: where blocks lie in the sequence ---- */
@@ -282,7 +289,7 @@ static void place_at(const ebb_order_epoch_t *e, ebb_order_group_t *g, int64_t p
         p->index = at / o->block_rows;
         p->block = p->index;
         if (o->shuffle)
-            p->block = (int64_t)ebb_permute(e->key, (uint64_t)e->blocks, (uint64_t)p->index);
+            p->block = ebb_strata_block(&e->strata, p->index);
         p->position = place_start(e, p->index);
     }
     p->rows = ebb_order_block_rows(o, p->block);

@@ -15,12 +15,20 @@ typedef struct ebb_order_mix {
     bool identity;
 } ebb_order_mix_t;
 
+/* How n blocks are ordered: see strata.h. */
+typedef struct ebb_strata {
+    int64_t n, rounds;
+    int64_t each, more;    /* strata of `rounds` blocks; blocks of the shorter one, which comes last */
+    int64_t stride, start; /* of the sequence of strata in a round */
+    uint64_t seed, epoch, number, key;
+} ebb_strata_t;
+
 /* How the blocks lie in one epoch. */
 typedef struct ebb_order_epoch {
     const ebb_order_t *order;
     int64_t epoch;
     int64_t blocks;
-    uint64_t key;        /* blocks that no table is kept of: place j holds block permute(j) */
+    ebb_strata_t strata; /* of blocks that no table is kept of */
     int64_t short_place; /* place of the last block of the data set */
     int64_t missing;     /* rows by which it is shorter than the others */
 } ebb_order_epoch_t;
@@ -40,7 +48,11 @@ typedef struct ebb_order_group {
     int64_t first, n;    /* its blocks */
     uint32_t *block;     /* (n) at each of its places */
     uint32_t *start;     /* (n + 1) rows before each of its places */
-    uint32_t *image, *member, *rows_of, *sorted, *link;
+    ebb_strata_t strata;
+    int64_t parts;
+    uint32_t *room, *member, *rows_of, *sorted, *link;
+    uint32_t *part;  /* (n) of the data, of the block at each place */
+    bool *has;       /* (bins, parts) does a bin have a block of a part? */
     int32_t *size;   /* (n, then one for each bin) entries above those that as many rows have on the average */
     int32_t *excess; /* the same by block, of all blocks; NULL: from order->blocks */
     bool *dealt;
@@ -94,6 +106,8 @@ void ebb_order_group_free(ebb_order_group_t *g);
 bool ebb_order_has_table(const ebb_order_t *order);
 /* The group that holds a position of the epoch, laid out. */
 void ebb_order_group_at(const ebb_order_epoch_t *e, int64_t position, ebb_order_group_t *g);
+/* Blocks that the largest window has, about. */
+int64_t ebb_order_largest_window(const ebb_order_t *order);
 /* The most steps that a window lasts. */
 int64_t ebb_order_window_steps(const ebb_order_t *order);
 /* Steps of the first window of a lane's team, which are fewer, so that teams begin windows at different steps, and of

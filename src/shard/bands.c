@@ -10,11 +10,12 @@
 #include "base/hash.h"
 
 #include <endian.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define BANDS_MAGIC 0x53444e4142424245ull /* "EBBBANDS" */
 
-enum { LEAST_ROWS = 16, MOST_ROWS = 8192, FEW_BLOCKS = 8192, GROUP = 256, SECTION = 64 };
+enum { LEAST_ROWS = 16, MOST_ROWS = 8192, FEW_BLOCKS = 8192, GROUP = 288, SECTION = 64, TURN = 7919 };
 
 static const ebb_array_t *main_array(const ebb_shard_t *shard, const ebb_dataset_info_t *info)
 {
@@ -246,53 +247,102 @@ typedef struct grouping {
     ebb_deal_bin_t *bin;
     int32_t *size;
     uint32_t *sorted;
+    int64_t *stratum;   /* in the order in which they are dealt */
+    int32_t *magnitude; /* of the largest excess in each */
 } grouping_t;
 
-/* The blocks of each group, dealt so that all groups have the same entries a row. */
-static void deal_groups(const ebb_row_blocks_t *blocks, grouping_t *g, uint32_t *member)
+/* Stratum k: as many consecutive blocks as there are groups; the last may have fewer. */
+static int64_t strata(const ebb_row_blocks_t *blocks)
 {
-    int64_t n = blocks->n;
-    for (int64_t i = 0; i < n; i++)
-        g->size[i] = excess(blocks, fixed_order(n, i));
-    ebb_deal_sort(&g->deal, g->size, n, g->sorted);
-    ebb_deal_begin(&g->deal, g->bin, blocks->entry[n] / n / 4);
-    for (int64_t k = 0; k < blocks->groups; k++) {
-        g->bin[k] = (ebb_deal_bin_t){.room = ebb_group_first(blocks, k + 1) - ebb_group_first(blocks, k)};
-        ebb_deal_add(&g->deal, (int32_t)k);
+    return (blocks->n + blocks->groups - 1) / blocks->groups;
+}
+
+static int64_t stratum_blocks(const ebb_row_blocks_t *blocks, int64_t k)
+{
+    int64_t left = blocks->n - k * blocks->groups;
+    return left < blocks->groups ? left : blocks->groups;
+}
+
+static int64_t group_blocks(const ebb_row_blocks_t *blocks, int64_t g)
+{
+    return ebb_group_first(blocks, g + 1) - ebb_group_first(blocks, g);
+}
+
+/* The strata that have the largest blocks first, so that others make up for those. */
+static void sort_strata(const ebb_row_blocks_t *blocks, grouping_t *g)
+{
+    int64_t n = strata(blocks);
+    for (int64_t k = 0; k < n; k++) {
+        g->magnitude[k] = 0;
+        for (int64_t i = 0; i < stratum_blocks(blocks, k); i++) {
+            int32_t size = abs(excess(blocks, k * blocks->groups + i));
+            g->magnitude[k] = size > g->magnitude[k] ? size : g->magnitude[k];
+        }
     }
+    ebb_deal_sort(&g->deal, g->magnitude, n, g->sorted);
+    for (int64_t k = 0; k < n; k++)
+        g->stratum[k] = g->sorted[k];
+}
+
+/* One block of a stratum for each group: to those that have the most entries so far the shortest. Blocks that are alike
+ * in an order that looks like chance. */
+static void deal_stratum(const ebb_row_blocks_t *blocks, grouping_t *g, int64_t k, uint32_t *member)
+{
+    const int64_t first = k * blocks->groups, n = stratum_blocks(blocks, k), turn = fixed_order(strata(blocks), k);
+    for (int64_t i = 0; i < n; i++)
+        g->size[i] = excess(blocks, first + fixed_order(n, (i + turn * TURN) % n));
+    ebb_deal_sort(&g->deal, g->size, n, g->sorted);
+    ebb_deal_begin(&g->deal, g->bin, blocks->entry[blocks->n] / blocks->n / 4);
+    for (int64_t b = 0; b < blocks->groups; b++)
+        if (k < group_blocks(blocks, b))
+            ebb_deal_add(&g->deal, (int32_t)b);
     for (int64_t i = 0; i < n; i++) {
         uint32_t item = g->sorted[i];
-        int32_t k = ebb_deal_take(&g->deal, g->size[item] > 0);
-        g->bin[k].sum += g->size[item];
-        member[ebb_group_first(blocks, k + 1) - g->bin[k].room--] = (uint32_t)fixed_order(n, item);
-        if (g->bin[k].room > 0)
-            ebb_deal_add(&g->deal, k);
+        int32_t b = ebb_deal_take(&g->deal, g->size[item] > 0);
+        g->bin[b].sum += g->size[item];
+        member[ebb_group_first(blocks, b) + k] = (uint32_t)(first + fixed_order(n, (item + turn * TURN) % n));
     }
 }
 
-/* How many groups, and which blocks each has where blocks have more or fewer entries a row. */
-static ebb_status_t make_groups(ebb_row_blocks_t *blocks, bool sparse)
+static ebb_status_t grouping_init(const ebb_row_blocks_t *blocks, grouping_t *g)
+{
+    EBB_TRY(EBB_NEW_ARRAY("groups of blocks", blocks->groups, &g->bin));
+    EBB_TRY(EBB_NEW_ARRAY("groups of blocks", blocks->groups, &g->size));
+    EBB_TRY(EBB_NEW_ARRAY("groups of blocks", strata(blocks) + blocks->groups, &g->sorted));
+    EBB_TRY(EBB_NEW_ARRAY("groups of blocks", strata(blocks), &g->stratum));
+    return EBB_NEW_ARRAY("groups of blocks", strata(blocks), &g->magnitude);
+}
+
+static void grouping_free(grouping_t *g)
+{
+    ebb_free(g->bin);
+    ebb_free(g->size);
+    ebb_free(g->sorted);
+    ebb_free(g->stratum);
+    ebb_free(g->magnitude);
+    ebb_free(g);
+}
+
+/* How many groups, and which blocks each has: in the order of storage, one from each part of the data set, so that all
+ * groups are alike in what they hold and in entries a row. */
+static ebb_status_t make_groups(ebb_row_blocks_t *blocks)
 {
     grouping_t *g;
     uint32_t *member = NULL;
     blocks->groups = blocks->n <= FEW_BLOCKS ? 1 : blocks->n / GROUP;
-    if (blocks->groups == 1 || blocks->n > INT32_MAX || !sparse)
+    if (blocks->groups == 1 || blocks->n > INT32_MAX)
         return EBB_OK;
     EBB_TRY(EBB_NEW("groups of blocks", &g));
-    ebb_status_t status = EBB_NEW_ARRAY("groups of blocks", blocks->groups, &g->bin);
-    if (status == EBB_OK)
-        status = EBB_NEW_ARRAY("groups of blocks", blocks->n, &g->size);
-    if (status == EBB_OK)
-        status = EBB_NEW_ARRAY("groups of blocks", blocks->n, &g->sorted);
+    ebb_status_t status = grouping_init(blocks, g);
     if (status == EBB_OK)
         status = EBB_NEW_ARRAY("groups of blocks", blocks->n, &member);
-    if (status == EBB_OK)
-        deal_groups(blocks, g, member);
+    if (status == EBB_OK) {
+        sort_strata(blocks, g);
+        for (int64_t i = 0; i < strata(blocks); i++)
+            deal_stratum(blocks, g, g->stratum[i], member);
+    }
     blocks->member = member;
-    ebb_free(g->bin);
-    ebb_free(g->size);
-    ebb_free(g->sorted);
-    ebb_free(g);
+    grouping_free(g);
     return status;
 }
 
@@ -323,10 +373,10 @@ static void sum_sections(ebb_row_blocks_t *blocks, int64_t *sum)
     }
 }
 
-ebb_status_t ebb_bands_group(ebb_row_blocks_t *blocks, bool sparse)
+ebb_status_t ebb_bands_group(ebb_row_blocks_t *blocks)
 {
     int64_t *sum;
-    EBB_TRY(make_groups(blocks, sparse));
+    EBB_TRY(make_groups(blocks));
     EBB_TRY(EBB_NEW_ARRAY("groups of blocks", count_sections(blocks), &sum));
     for (int64_t g = 0; g < blocks->groups; g++)
         for (int64_t i = ebb_group_first(blocks, g); i < ebb_group_first(blocks, g + 1); i++) {
@@ -356,7 +406,7 @@ ebb_status_t ebb_bands_blocks(ebb_dataset_t *ds)
     entry[blocks->n] = ds->info.nnz;
     blocks->row = row;
     blocks->entry = entry;
-    EBB_TRY(ebb_bands_group(blocks, ds->info.sparse));
+    EBB_TRY(ebb_bands_group(blocks));
     ds->info.blocks = blocks;
     return EBB_OK;
 }

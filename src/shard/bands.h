@@ -36,7 +36,7 @@ ebb_status_t ebb_bands_decode(ebb_shard_t *shard, const ebb_dataset_info_t *info
 /* Blocks of the whole data set, into ds->blocks; nothing where a shard has no bands. */
 ebb_status_t ebb_bands_blocks(ebb_dataset_t *ds);
 /* Its last step: the groups of blocks whose rows and entries are known. */
-ebb_status_t ebb_bands_group(ebb_row_blocks_t *blocks, bool sparse);
+ebb_status_t ebb_bands_group(ebb_row_blocks_t *blocks);
 
 /* ---- writing ---- */
 

@@ -1,14 +1,18 @@
 /* How good the loader's shuffle is on data sorted by label, beside a true random permutation of the rows.
  *
- * usage: bench_shuffle [ROWS [NONZEROS_A_ROW [CLASSES [BATCH [LANES]]]]]      default 1000000 rows of 600, 10 classes,
- * batch 1024, 24 lanes
+ * usage: bench_shuffle [ROWS [NONZEROS_A_ROW [CLASSES [BATCH [LANES [SPREAD]]]]]]
+ * default 1000000 rows of 600, 10 classes, batch 1024, 24 lanes, blocks of equal rows; SPREAD: of rows a block,
+ * log-normal
  *
  * Only the order is asked, so ROWS may be what no disk holds. Row r has label r * CLASSES / ROWS. For window sizes from
- * one block up, and for the default (marked *), over at most 300 steps spread over an epoch: entropy   mean entropy of
- * a batch's labels, relative to the same mean of the true permutation (1: as good) distance  mean Kolmogorov-Smirnov
- * distance of a batch's row numbers from uniform; of the true permutation in the last line move      mean distance
- * between a row's place in storage and in the epoch, as a share of the epoch; 1/3 for a true permutation blocks blocks
- * that a batch is drawn from; memory: what the windows of all lanes hold decoded order     order work a row */
+ * eight blocks up, and for the default (marked *), over steps spread over an epoch, 30000 of them at most:
+ * entropy   mean entropy of a batch's labels, relative to the same mean of the true permutation (1: as good)
+ * distance  mean Kolmogorov-Smirnov distance of a batch's row numbers from uniform; of the true permutation in the last
+ *           line
+ * move      mean distance between a row's place in storage and in the epoch, as a share of the epoch; 1/3 for a true
+ *           permutation
+ * blocks    that a batch is drawn from; memory: what the windows of all lanes hold decoded
+ * order     work a row */
 #include "bench.h"
 #include "base/rng.h"
 #include "seek.h"
@@ -16,7 +20,7 @@
 
 #include <math.h>
 
-enum { MAX_STEPS = 300 };
+enum { MAX_STEPS = 30000 };
 
 typedef struct quality {
     double entropy, distance, move, ns;
@@ -100,7 +104,7 @@ static quality_t study_permutation(study_t *s)
 
 static void print_line(const char *what, double blocks, double mib, quality_t q, double entropy)
 {
-    printf("%-16s %8.0f %9.1f %10.4f %10.4f %8.3f %8.0f\n", what, blocks, mib, q.entropy / entropy, q.distance, q.move,
+    printf("%-16s %8.0f %9.1f %10.5f %10.5f %8.3f %8.0f\n", what, blocks, mib, q.entropy / entropy, q.distance, q.move,
            q.ns);
 }
 
@@ -109,9 +113,10 @@ int main(int argc, char **argv)
     int64_t given[] = {1000000, 600, 10, 1024, 24};
     for (int i = 1; i < argc && i <= 5; i++)
         given[i - 1] = atoll(argv[i]);
+    double spread = argc > 6 ? atof(argv[6]) : 0;
     study_t s = {.rows = given[0], .classes = given[2], .batch = given[3]};
     made_blocks_t m;
-    make_packed_blocks(s.rows, given[1], 0, &m);
+    make_packed_blocks(s.rows, given[1], spread, &m);
     s.row = malloc((size_t)s.batch * sizeof *s.row);
     s.count = malloc((size_t)s.classes * sizeof *s.count);
     ebb_order_t usual = {.lanes = (int32_t)given[4], .batch = s.batch, .seed = 1, .shuffle = true};
@@ -121,7 +126,7 @@ int main(int argc, char **argv)
            (long long)s.rows, (long long)given[1], (long long)s.classes, (long long)s.batch, usual.lanes,
            (long long)usual.block_rows);
     printf("%-16s %8s %9s %10s %10s %8s %8s\n", "window", "blocks", "MiB", "entropy", "distance", "move", "ns a row");
-    for (int32_t w = 1; w <= 256; w = w == 64 ? 96 : w == 96 ? 128 : 2 * w) {
+    for (int32_t w = 8; w <= 256; w = w == 64 ? 96 : w == 96 ? 128 : 2 * w) {
         ebb_order_t order = usual;
         char name[32];
         order.window_blocks = w;

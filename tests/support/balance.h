@@ -3,8 +3,10 @@
 #ifndef BALANCE_H
 #define BALANCE_H
 
+#include "base/alloc.h"
 #include "base/rng.h"
 #include "loader/deal.h"
+#include "shard/bands.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -39,14 +41,10 @@ static inline void make_blocks_of_rows(made_rows_t *m)
             entry[n] = before;
         }
     }
-    int64_t *all = calloc(1, 8);
-    *all = m->rows;
     m->blocks.n = n;
     m->blocks.row = row;
     m->blocks.entry = entry;
     m->blocks.min_rows = 1;
-    m->blocks.groups = 1;
-    m->blocks.group_rows = all;
     m->info = (ebb_dataset_info_t){.name = "made up",
                                    .rows = m->rows,
                                    .cols = 1 << 20,
@@ -54,6 +52,8 @@ static inline void make_blocks_of_rows(made_rows_t *m)
                                    .sparse = true,
                                    .chunk_elements = CHUNK,
                                    .blocks = &m->blocks};
+    if (ebb_bands_group(&m->blocks) != EBB_OK)
+        abort();
 }
 
 /* Lengths log-normal with the given mean; sorted: as the worst file has them. */
@@ -74,7 +74,8 @@ static inline void free_rows(made_rows_t *m)
     free(m->length);
     free((void *)(uintptr_t)m->blocks.row);
     free((void *)(uintptr_t)m->blocks.entry);
-    free((void *)(uintptr_t)m->blocks.group_rows);
+    ebb_free((void *)(uintptr_t)m->blocks.group_rows);
+    ebb_free((void *)(uintptr_t)m->blocks.member);
 }
 
 static inline int32_t length_in_window(const ebb_order_t *o, const made_rows_t *m, const ebb_order_window_t *w,

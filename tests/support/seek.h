@@ -53,7 +53,7 @@ static inline void make_packed_blocks(int64_t rows, int64_t per_row, double sigm
     m->info.nnz = entry[n];
     m->info.chunk_elements = CHUNK;
     m->info.blocks = &m->blocks;
-    if (ebb_bands_group(&m->blocks, true) != EBB_OK)
+    if (ebb_bands_group(&m->blocks) != EBB_OK)
         abort();
 }
 

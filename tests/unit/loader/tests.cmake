@@ -1,4 +1,5 @@
 ebb_unit_test(loader order)
+ebb_unit_test(loader strata)
 ebb_unit_test(loader balance LIBS m)
 ebb_unit_test(loader transform)
 ebb_unit_test(loader loader)
