@@ -38,20 +38,15 @@ static int64_t most_blocks(const ebb_order_t *order)
     return order->blocks ? order->blocks->n / order->blocks->groups + 1 : ebb_order_blocks(order);
 }
 
-static int64_t part(int64_t whole, int64_t i, int64_t n)
-{
-    return (int64_t)((__int128)whole * i / n);
-}
-
 /* ---- the windows of a group ---- */
 
 /* The end of the window that holds a position of the epoch, as a position. */
 static int64_t window_end(const ebb_order_t *o, int64_t position)
 {
-    int32_t lane = (int32_t)part(position, o->lanes, o->rows);
-    while (part(o->rows, lane + 1, o->lanes) <= position)
+    int32_t lane = (int32_t)ebb_order_part(position, o->lanes, o->rows);
+    while (ebb_order_part(o->rows, lane + 1, o->lanes) <= position)
         lane++;
-    int64_t begin = part(o->rows, lane, o->lanes), end = part(o->rows, lane + 1, o->lanes);
+    int64_t begin = ebb_order_part(o->rows, lane, o->lanes), end = ebb_order_part(o->rows, lane + 1, o->lanes);
     int64_t share = ebb_order_lane_share(o, lane), step = (position - begin) / share;
     int64_t first, steps;
     ebb_order_team_windows(o, lane, &first, &steps);
@@ -98,7 +93,7 @@ static int64_t entries_before(const ebb_row_blocks_t *profile, int64_t row, int6
         ++*at;
     int64_t from = profile->row[*at], rows = profile->row[*at + 1] - from;
     int64_t entries = profile->entry[*at + 1] - profile->entry[*at];
-    return profile->entry[*at] + (rows > 0 ? part(entries, row - from, rows) : 0);
+    return profile->entry[*at] + (rows > 0 ? ebb_order_part(entries, row - from, rows) : 0);
 }
 
 static double entries_a_row(const ebb_row_blocks_t *profile)

@@ -81,6 +81,12 @@ typedef struct ebb_order_window {
     uint32_t hint[EBB_ORDER_HINTS]; /* the place to begin looking at */
 } ebb_order_window_t;
 
+/* Where the i-th of n nearly equal parts begins. */
+static inline int64_t ebb_order_part(int64_t whole, int64_t i, int64_t n)
+{
+    return (int64_t)((__int128)whole * i / n);
+}
+
 void ebb_order_epoch_init(const ebb_order_t *order, int64_t epoch, ebb_order_epoch_t *e);
 void ebb_order_mix_init(ebb_order_mix_t *m, const ebb_order_epoch_t *e, uint32_t purpose, uint64_t place, int64_t n);
 static inline int64_t ebb_order_block_row(const ebb_order_t *order, int64_t block)

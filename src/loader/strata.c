@@ -4,11 +4,6 @@
 #define NUMBER_SHIFT 36
 #define GOLDEN       40503 /* of 65536: the golden section */
 
-static int64_t part(int64_t whole, int64_t i, int64_t n)
-{
-    return (int64_t)((__int128)whole * i / n);
-}
-
 static int64_t common_divisor(int64_t a, int64_t b)
 {
     while (b > 0) {
@@ -36,7 +31,7 @@ void ebb_strata_init(ebb_strata_t *s, const ebb_order_epoch_t *e, uint64_t numbe
     *s = (ebb_strata_t){.n = n, .rounds = rounds > 1 ? rounds : 1, .seed = e->order->seed, .epoch = (uint64_t)e->epoch};
     s->each = n / s->rounds;
     s->more = n % s->rounds;
-    s->stride = part(s->each, GOLDEN, 65536);
+    s->stride = ebb_order_part(s->each, GOLDEN, 65536);
     while (common_divisor(s->each, s->stride) != 1)
         s->stride++;
     s->start = draw_below(s, 0, s->each);
@@ -64,7 +59,7 @@ static int64_t offset_of(const ebb_strata_t *s, int64_t stratum)
 /* Rounds have `each` places, and some of them one more. */
 static int64_t round_begin(const ebb_strata_t *s, int64_t round)
 {
-    return part(s->n, round, s->rounds);
+    return ebb_order_part(s->n, round, s->rounds);
 }
 
 int64_t ebb_strata_block(const ebb_strata_t *s, int64_t place)
