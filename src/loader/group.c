@@ -43,10 +43,10 @@ static int64_t most_blocks(const ebb_order_t *order)
 /* The end of the window that holds a position of the epoch, as a position. */
 static int64_t window_end(const ebb_order_t *o, int64_t position)
 {
-    int32_t lane = (int32_t)ebb_order_part(position, o->lanes, o->rows);
-    while (ebb_order_part(o->rows, lane + 1, o->lanes) <= position)
+    int32_t lane = (int32_t)ebb_part(position, o->lanes, o->rows);
+    while (ebb_part(o->rows, lane + 1, o->lanes) <= position)
         lane++;
-    int64_t begin = ebb_order_part(o->rows, lane, o->lanes), end = ebb_order_part(o->rows, lane + 1, o->lanes);
+    int64_t begin = ebb_part(o->rows, lane, o->lanes), end = ebb_part(o->rows, lane + 1, o->lanes);
     int64_t share = ebb_order_lane_share(o, lane), step = (position - begin) / share;
     int64_t first, steps;
     ebb_order_team_windows(o, lane, &first, &steps);
@@ -93,7 +93,7 @@ static int64_t entries_before(const ebb_row_blocks_t *profile, int64_t row, int6
         ++*at;
     int64_t from = profile->row[*at], rows = profile->row[*at + 1] - from;
     int64_t entries = profile->entry[*at + 1] - profile->entry[*at];
-    return profile->entry[*at] + (rows > 0 ? ebb_order_part(entries, row - from, rows) : 0);
+    return profile->entry[*at] + (rows > 0 ? ebb_part(entries, row - from, rows) : 0);
 }
 
 static double entries_a_row(const ebb_row_blocks_t *profile)
@@ -308,9 +308,9 @@ static void fill_bins(ebb_order_group_t *g, int64_t bins)
 
 /* Which part of the data each block is of, where a bin should have one block of each part at most: half as many again
  * as the largest bin has blocks, for what went elsewhere to be made up for. */
-static void note_parts(ebb_order_group_t *g)
+static void note_parts(ebb_order_group_t *g, const ebb_strata_t *strata)
 {
-    int64_t parts = g->strata.each * 3 / 2;
+    int64_t parts = strata->each * 3 / 2;
     g->parts = parts < g->n ? parts : g->n;
     uint64_t scale = ((uint64_t)g->parts << 32) / (uint64_t)g->n;
     for (int64_t i = 0; i < g->n; i++)
@@ -321,10 +321,11 @@ static void note_parts(ebb_order_group_t *g)
 static void draw_blocks(const ebb_order_epoch_t *e, ebb_order_group_t *g, uint64_t number)
 {
     const ebb_row_blocks_t *blocks = e->order->blocks;
-    ebb_strata_init(&g->strata, e, number, g->n);
-    ebb_strata_table(&g->strata, g->room, g->block);
+    ebb_strata_t strata;
+    ebb_strata_init(&strata, e, number, g->n);
+    ebb_strata_table(&strata, g->room, g->block);
     if (g->part)
-        note_parts(g);
+        note_parts(g, &strata);
     for (int64_t i = 0; blocks && i < g->n; i++) {
         g->block[i] = (uint32_t)ebb_group_block(blocks, g->first + g->block[i]);
         __builtin_prefetch(blocks->row + g->block[i]);

@@ -132,12 +132,12 @@ ebb_status_t ebb_order_init(ebb_order_t *order, const ebb_dataset_info_t *info)
 
 int64_t ebb_order_lane_rows(const ebb_order_t *order, int32_t lane)
 {
-    return ebb_order_part(order->rows, lane + 1, order->lanes) - ebb_order_part(order->rows, lane, order->lanes);
+    return ebb_part(order->rows, lane + 1, order->lanes) - ebb_part(order->rows, lane, order->lanes);
 }
 
 int64_t ebb_order_lane_share(const ebb_order_t *order, int32_t lane)
 {
-    return ebb_order_part(order->batch, lane + 1, order->lanes) - ebb_order_part(order->batch, lane, order->lanes);
+    return ebb_part(order->batch, lane + 1, order->lanes) - ebb_part(order->batch, lane, order->lanes);
 }
 
 int64_t ebb_order_steps(const ebb_order_t *order)
@@ -210,8 +210,8 @@ static int32_t team_of(const ebb_order_t *order, int32_t lane)
 void ebb_order_team(const ebb_order_t *order, int32_t lane, int32_t *first, int32_t *end)
 {
     int32_t team = team_of(order, lane);
-    *first = (int32_t)ebb_order_part(order->lanes, team, teams(order));
-    *end = (int32_t)ebb_order_part(order->lanes, team + 1, teams(order));
+    *first = (int32_t)ebb_part(order->lanes, team, teams(order));
+    *end = (int32_t)ebb_part(order->lanes, team + 1, teams(order));
 }
 
 int64_t ebb_order_window_steps(const ebb_order_t *order)
@@ -225,7 +225,7 @@ void ebb_order_team_windows(const ebb_order_t *order, int32_t lane, int64_t *fir
 {
     int64_t steps = ebb_order_window_steps(order), share = order->batch / order->lanes;
     int64_t longest = ((order->rows + order->lanes - 1) / order->lanes + share - 1) / share;
-    *first = clamp(ebb_order_part(steps, team_of(order, lane) + 3, teams(order) + 2), 1, steps);
+    *first = clamp(ebb_part(steps, team_of(order, lane) + 3, teams(order) + 2), 1, steps);
     if (longest - *first < steps / 3) /* little is left for a second one: none, or two halves */
         *first = longest <= steps ? longest : (longest + 1) / 2;
     int64_t left = longest - *first, windows = (left + steps - 1) / steps;
@@ -319,7 +319,7 @@ ebb_status_t ebb_order_window_at(const ebb_order_epoch_t *e, ebb_order_group_t *
     const ebb_order_t *o = e->order;
     int64_t first, steps;
     ebb_order_team_windows(o, lane, &first, &steps);
-    int64_t base = ebb_order_part(o->rows, lane, o->lanes), rows = ebb_order_lane_rows(o, lane);
+    int64_t base = ebb_part(o->rows, lane, o->lanes), rows = ebb_order_lane_rows(o, lane);
     int64_t share = ebb_order_lane_share(o, lane);
     w->lane = lane;
     w->number = step < first ? 0 : 1 + (step - first) / steps;

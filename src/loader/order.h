@@ -3,6 +3,7 @@
 #define EBB_LOADER_ORDER_H
 
 #include "base/deal.h"
+#include "base/part.h"
 #include <ebb/loader.h>
 
 enum { EBB_ORDER_ROUNDS = 4, EBB_ORDER_HINTS = 256 };
@@ -48,9 +49,9 @@ typedef struct ebb_order_group {
     int64_t first, n;    /* its blocks */
     uint32_t *block;     /* (n) at each of its places */
     uint32_t *start;     /* (n + 1) rows before each of its places */
-    ebb_strata_t strata;
     int64_t parts;
-    uint32_t *room, *member, *rows_of, *sorted, *link;
+    uint32_t *room; /* (2 n + 1) for ebb_strata_table */
+    uint32_t *member, *rows_of, *sorted, *link;
     uint32_t *part;  /* (n) of the data, of the block at each place */
     bool *has;       /* (bins, parts) does a bin have a block of a part? */
     int32_t *size;   /* (n, then one for each bin) entries above those that as many rows have on the average */
@@ -80,12 +81,6 @@ typedef struct ebb_order_window {
     float per_row;                  /* hints per row */
     uint32_t hint[EBB_ORDER_HINTS]; /* the place to begin looking at */
 } ebb_order_window_t;
-
-/* Where the i-th of n nearly equal parts begins. */
-static inline int64_t ebb_order_part(int64_t whole, int64_t i, int64_t n)
-{
-    return (int64_t)((__int128)whole * i / n);
-}
 
 void ebb_order_epoch_init(const ebb_order_t *order, int64_t epoch, ebb_order_epoch_t *e);
 void ebb_order_mix_init(ebb_order_mix_t *m, const ebb_order_epoch_t *e, uint32_t purpose, uint64_t place, int64_t n);

@@ -31,7 +31,7 @@ void ebb_strata_init(ebb_strata_t *s, const ebb_order_epoch_t *e, uint64_t numbe
     *s = (ebb_strata_t){.n = n, .rounds = rounds > 1 ? rounds : 1, .seed = e->order->seed, .epoch = (uint64_t)e->epoch};
     s->each = n / s->rounds;
     s->more = n % s->rounds;
-    s->stride = ebb_order_part(s->each, GOLDEN, 65536);
+    s->stride = ebb_part(s->each, GOLDEN, 65536);
     while (common_divisor(s->each, s->stride) != 1)
         s->stride++;
     s->start = draw_below(s, 0, s->each);
@@ -59,7 +59,7 @@ static int64_t offset_of(const ebb_strata_t *s, int64_t stratum)
 /* Rounds have `each` places, and some of them one more. */
 static int64_t round_begin(const ebb_strata_t *s, int64_t round)
 {
-    return ebb_order_part(s->n, round, s->rounds);
+    return ebb_part(s->n, round, s->rounds);
 }
 
 int64_t ebb_strata_block(const ebb_strata_t *s, int64_t place)

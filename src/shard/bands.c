@@ -8,6 +8,7 @@
 #include "base/alloc.h"
 #include "base/deal.h"
 #include "base/hash.h"
+#include "base/part.h"
 
 #include <endian.h>
 #include <stdlib.h>
@@ -237,7 +238,7 @@ static int64_t fixed_order(int64_t n, int64_t i)
 static int32_t excess(const ebb_row_blocks_t *blocks, int64_t b)
 {
     int64_t rows = blocks->row[b + 1] - blocks->row[b], entries = blocks->entry[b + 1] - blocks->entry[b];
-    entries -= (int64_t)((__int128)rows * blocks->entry[blocks->n] / blocks->row[blocks->n]);
+    entries -= ebb_part(blocks->entry[blocks->n], rows, blocks->row[blocks->n]);
     return (int32_t)(entries < -(1 << 30) ? -(1 << 30) : entries > 1 << 30 ? 1 << 30 : entries);
 }
 
@@ -413,7 +414,7 @@ ebb_status_t ebb_bands_blocks(ebb_dataset_t *ds)
 
 int64_t ebb_section_first(int64_t parts, int64_t i, int64_t n)
 {
-    return (int64_t)((__int128)parts * i / n);
+    return ebb_part(parts, i, n);
 }
 
 int64_t ebb_group_first(const ebb_row_blocks_t *blocks, int64_t g)
