@@ -189,6 +189,8 @@ static void name_figure(const show_t *show, const ebb_bench_figure_t *f, char *n
         snprintf(name, size, "file read, %s", f->cold ? "cold" : "warm");
     else if (f->what == EBB_BENCH_DECODE)
         snprintf(name, size, "%s%s alone", codec, strcmp(codec, "none") == 0 ? ": copy" : " decode");
+    else if (f->what == EBB_BENCH_LEAST)
+        snprintf(name, size, "read, decode, write");
     else
         snprintf(name, size, "loader, %s, %s", f->shuffled ? "shuffled" : "sequential",
                  f->paced  ? "paced"
@@ -224,6 +226,8 @@ static void print_legend(void)
            "decoded  rows decoded for each row delivered: below 1 some stay decoded in the loader's memory,\n"
            "         in \"kept\" all of them\n"
            "share    of decoding alone as much with as many threads; cold: of file read where that is slower\n"
+           "read, decode, write: each chunk read from its file, checked, decoded, and written once, as\n"
+           "         wide as batches hold it: what a loader has to do at least, without a shuffle\n"
            "stall    part of the time that the consumer waited: always, since it does nothing, but in\n"
            "         \"paced\", where it holds each batch for 1.25 times what the loader needs for one\n");
 }
@@ -253,7 +257,7 @@ static json_t *loader_json(const ebb_bench_figure_t *f)
 
 static json_t *limit_json(const ebb_bench_figure_t *f)
 {
-    static const char *const names[] = {"memcpy", "file read", "decode"};
+    static const char *const names[] = {"memcpy", "file read", "decode", "read, decode, write"};
     json_t *o = figure_json(f);
     json_object_set_new(o, "what", json_string(names[f->what]));
     if (f->what == EBB_BENCH_READ)

@@ -43,7 +43,7 @@ typedef struct bench {
     double cold_read; /* seconds that all threads take to read the files, cold */
     int64_t pace_ns;  /* what a paced consumer spends on a batch */
     cpu_set_t cores;
-    passes_t decode; /* at the present number of threads */
+    passes_t decode, least; /* at the present number of threads */
 } bench_t;
 
 /* What a pass delivered. */
@@ -244,24 +244,45 @@ static ebb_status_t copy_task(void *user, int thread, int64_t i)
     return EBB_OK;
 }
 
+/* Memory of the size of a loader's batches, a part for each thread. */
+static int64_t ring_bytes(const bench_t *b, int threads)
+{
+    int64_t entry = b->options.stored ? 2 : b->info->sparse ? 8 : 4, batches = 3;
+    double batch = (double)b->info->nnz / (double)b->info->rows * (double)b->options.order.batch * (double)entry;
+    int64_t bytes = (int64_t)(batch * (double)batches / threads);
+    bytes = bytes < EBB_BENCH_LEAST_RING ? EBB_BENCH_LEAST_RING : bytes;
+    return bytes < b->buffer_bytes ? bytes : b->buffer_bytes;
+}
+
+static ebb_status_t decode_pass(bench_t *b, int threads, ebb_pool_t *pool, bool counts)
+{
+    int64_t began = ebb_now_ns();
+    EBB_TRY(ebb_bench_chunks_decode(&b->chunks, pool));
+    if (counts)
+        add_pass(&b->decode, began);
+    if (b->options.caches == EBB_BENCH_COLD)
+        return EBB_OK;
+    began = ebb_now_ns();
+    EBB_TRY(ebb_bench_chunks_least(&b->chunks, pool, b->buffer, ring_bytes(b, threads), b->options.stored));
+    if (counts)
+        add_pass(&b->least, began);
+    return EBB_OK;
+}
+
 static ebb_status_t decode_passes(bench_t *b, int threads, ebb_pool_t *pool, int n)
 {
     char text[64];
     snprintf(text, sizeof text, "decompression alone, %d threads", threads);
     doing(b, text);
-    for (int i = b->decode.n == 0 ? -1 : 0; i < n; i++) {
-        int64_t began = ebb_now_ns();
-        EBB_TRY(ebb_bench_chunks_decode(&b->chunks, pool));
-        if (i >= 0)
-            add_pass(&b->decode, began);
-    }
+    for (int i = b->decode.n == 0 ? -1 : 0; i < n; i++)
+        EBB_TRY(decode_pass(b, threads, pool, i >= 0));
     return EBB_OK;
 }
 
-static void tell_decode(bench_t *b, int threads)
+static void tell_chunks(bench_t *b, ebb_bench_what_t what, int threads, passes_t *p)
 {
-    ebb_bench_figure_t f = {.what = EBB_BENCH_DECODE, .threads = threads};
-    set_times(&f, &b->decode);
+    ebb_bench_figure_t f = {.what = what, .threads = threads};
+    set_times(&f, p);
     f.bytes = (double)b->chunks.decoded_bytes * b->chunks.sampled;
     f.rows = (double)b->info->rows * b->chunks.sampled;
     f.nnz = (double)b->info->nnz * b->chunks.sampled;
@@ -457,7 +478,7 @@ static ebb_status_t measure_threads(bench_t *b, int threads)
     ebb_pool_t *pool;
     ebb_status_t status;
     int n = plan_figures(b, threads, f), some = (b->options.passes + 1) / 2;
-    b->decode.n = 0;
+    b->decode.n = b->least.n = 0;
     bind_cores(b, threads);
     EBB_TRY(ebb_pool_create(threads, &pool));
     status = decode_passes(b, threads, pool, n > 0 ? some : b->options.passes);
@@ -468,7 +489,9 @@ static ebb_status_t measure_threads(bench_t *b, int threads)
     }
     ebb_pool_destroy(pool);
     EBB_TRY(status);
-    tell_decode(b, threads);
+    tell_chunks(b, EBB_BENCH_DECODE, threads, &b->decode);
+    if (b->least.n > 0)
+        tell_chunks(b, EBB_BENCH_LEAST, threads, &b->least);
     for (int i = 0; i < n; i++) {
         set_share(b, &f[i], median(&b->decode));
         tell(b, &f[i]);
