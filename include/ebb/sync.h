@@ -67,7 +67,7 @@ EBB_API ebb_status_t ebb_sync_lane_done(ebb_sync_t *sync, int32_t lane, bool has
 /* What this rank owns of the gradient sum, valid until the next begin. In the backend's memory. */
 typedef struct ebb_sums {
     int64_t dense0, dense1; /* floats [dense0, dense1) of the dense vector */
-    float *dense;           /* (dense1 - dense0) */
+    float *dense;           /* (dense1 - dense0); NULL: not there yet, ebb_sync_form_dense gives them */
     struct {
         int64_t n;            /* touched rows of this rank */
         const int32_t *row;   /* (n) global row numbers, ascending */
@@ -80,8 +80,8 @@ typedef struct ebb_sums {
 
 /* Exchange and finish the sums. Collective. */
 EBB_API ebb_status_t ebb_sync_reduce(ebb_sync_t *sync, ebb_sums_t **sums_p);
-/* The same, but rows of tables may be left in parts: they are summed where they are used, while they are in the cache.
- */
+/* The same, but the dense vector and rows of tables may be left in parts: they are summed where they are used, while
+ * they are in the cache. */
 EBB_API ebb_status_t ebb_sync_reduce_parts(ebb_sync_t *sync, ebb_sums_t **sums_p);
 /* Rows n of a part with their numbers and sums, which are gone when this returns. */
 typedef ebb_status_t (*ebb_rows_use_t)(void *user, int thread, int64_t n, const int32_t *row, const int32_t *local,
@@ -89,6 +89,11 @@ typedef ebb_status_t (*ebb_rows_use_t)(void *user, int thread, int64_t n, const 
 /* Form the rows of one part, some at a time, and give them to `use`. Each part once, on any pool thread. */
 EBB_API ebb_status_t ebb_sync_form(ebb_sync_t *sync, int table, int thread, int64_t part, ebb_rows_use_t use,
                                    void *user);
+/* Sums of floats [at, at + n) of the dense vector, which are gone when this returns. */
+typedef ebb_status_t (*ebb_dense_use_t)(void *user, int thread, int64_t at, int64_t n, const float *sum);
+/* Form the sums of floats [begin, end) of the own slice, some at a time, and give them to `use`. On any pool thread. */
+EBB_API ebb_status_t ebb_sync_form_dense(const ebb_sync_t *sync, int thread, int64_t begin, int64_t end,
+                                         ebb_dense_use_t use, void *user);
 /* After the owner changed weights->dense[dense0..dense1) and the touched rows of its tables in its copy of the weights:
  * give them to all. Collective. */
 EBB_API ebb_status_t ebb_sync_gather(ebb_sync_t *sync, ebb_weights_t *weights);

@@ -193,13 +193,30 @@ static float *state_at(float *state, int64_t offset)
     return state ? state + offset : NULL;
 }
 
+typedef struct span_job {
+    const update_job_t *update;
+    bool decay;
+} span_job_t;
+
+static ebb_status_t update_floats(void *user, int thread, int64_t begin, int64_t n, const float *sum)
+{
+    const span_job_t *job = user;
+    const ebb_optim_t *optim = job->update->optim;
+    int64_t at = begin - optim->dense0;
+    return optim->backend->ops->update(optim->exec[thread], &job->update->hyper[job->decay], n,
+                                       job->update->weights->dense + begin, sum, state_at(optim->dense_state[0], at),
+                                       state_at(optim->dense_state[1], at));
+}
+
+/* Floats are updated as soon as some are summed: their sums never leave the cache. */
 static ebb_status_t update_span(const update_job_t *job, int thread, const span_t *span)
 {
-    const ebb_optim_t *optim = job->optim;
-    int64_t at = span->begin - optim->dense0;
-    return optim->backend->ops->update(optim->exec[thread], &job->hyper[span->decay], span->end - span->begin,
-                                       job->weights->dense + span->begin, job->sums->dense + at,
-                                       state_at(optim->dense_state[0], at), state_at(optim->dense_state[1], at));
+    span_job_t user = {job, span->decay};
+    const ebb_sums_t *sums = job->sums;
+    if (!sums->dense)
+        return ebb_sync_form_dense(sums->sync, thread, span->begin, span->end, update_floats, &user);
+    return update_floats(&user, thread, span->begin, span->end - span->begin,
+                         sums->dense + (span->begin - job->optim->dense0));
 }
 
 typedef struct part_job {

@@ -1,4 +1,5 @@
-/* The dense vector: every owner gets its slice of every piece; then each finishes the tree on its slice. */
+/* The dense vector: every owner gets its slice of every piece; then each finishes the tree on its slice, at once or
+ * where the sums are used. */
 #include "sync/steps.h"
 
 #include <string.h>
@@ -27,21 +28,27 @@ ebb_tree_sum_t ebb_sync_tree_sum(const ebb_sync_t *s, int thread, int64_t at, in
 static void see_own_nodes(ebb_sync_t *s)
 {
     for (int32_t i = 0; i < 2 * s->tree.lanes - 1; i++)
-        s->view[i] = (ebb_view_t){.p = s->node_buf[i] ? s->node_buf[i]->dense : NULL};
+        s->dense_view[i] = (ebb_view_t){.p = s->node_buf[i] ? s->node_buf[i]->dense : NULL};
 }
 
-/* One slab of a slice: sum below the node, -0 turned into +0. */
+/* Sum of floats [at, at + n) below a node, -0 turned into +0. out may be the thread's scratch. */
+static ebb_status_t sum_floats(const ebb_sync_t *s, int thread, int32_t node, int64_t at, int64_t n, float *out)
+{
+    ebb_tree_sum_t sum = ebb_sync_tree_sum(s, thread, at, n);
+    const float *found;
+    sum.view = s->dense_view;
+    EBB_TRY(ebb_tree_sum(&sum, node, &found));
+    return s->backend->ops->add(s->exec[thread], n, found ? found : s->zeros, s->zeros, out);
+}
+
+/* One slab of a slice. */
 static ebb_status_t sum_slab(void *user, int thread, int64_t index)
 {
     const slice_job_t *job = user;
     const ebb_sync_t *s = job->sync;
     int64_t at = job->begin + index * s->slab;
     int64_t n = ebb_min64(s->slab, job->end - at);
-    float *out = job->out + (at - job->begin);
-    ebb_tree_sum_t sum = ebb_sync_tree_sum(s, thread, at, n);
-    const float *found;
-    EBB_TRY(ebb_tree_sum(&sum, job->node, &found));
-    EBB_TRY(s->backend->ops->add(s->exec[thread], n, found ? found : s->zeros, s->zeros, out));
+    EBB_TRY(sum_floats(s, thread, job->node, at, n, job->out + (at - job->begin)));
     return s->backend->ops->exec_sync(s->exec[thread]);
 }
 
@@ -93,7 +100,19 @@ ebb_status_t ebb_sync_dense_finish(ebb_sync_t *s)
     see_own_nodes(s);
     for (int r = 0; r < s->ranks; r++)
         for (int p = 0; r != s->rank && p < pieces_of(s, r); p++)
-            s->view[s->piece[s->piece0[r] + p]] =
+            s->dense_view[s->piece[s->piece0[r] + p]] =
                 (ebb_view_t){.p = (float *)s->recv[r].data + (s->dense1 - s->dense0) * p, .origin = s->dense0};
-    return sum_slice(s, 0, s->dense0, s->dense1, s->sums.dense);
+    return s->leave_dense ? EBB_OK : sum_slice(s, 0, s->dense0, s->dense1, s->dense_sum);
+}
+
+ebb_status_t ebb_sync_form_dense(const ebb_sync_t *s, int thread, int64_t begin, int64_t end, ebb_dense_use_t use,
+                                 void *user)
+{
+    float *sum = s->scratch + s->scratch_floats * thread;
+    for (int64_t at = begin; at < end; at += s->slab) {
+        int64_t n = ebb_min64(s->slab, end - at);
+        EBB_TRY(sum_floats(s, thread, 0, at, n, sum));
+        EBB_TRY(use(user, thread, at, n, sum));
+    }
+    return EBB_OK;
 }

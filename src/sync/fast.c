@@ -12,7 +12,7 @@ static ebb_status_t add_slab(void *user, int thread, int64_t index)
 {
     const ebb_sync_t *s = user;
     int64_t at = index * s->slab, n = ebb_min64(s->slab, s->layout->dense_floats - at);
-    float *out = s->sums.dense + at;
+    float *out = s->dense_sum + at;
     const buffer_t *buf = s->partial;
     EBB_TRY(s->backend->ops->copy(s->exec[thread], out, buf ? buf->dense + at : s->zeros, (size_t)n * 4));
     for (buf = buf ? buf->next : NULL; buf; buf = buf->next)
@@ -26,8 +26,8 @@ static ebb_status_t reduce_dense(ebb_sync_t *s)
     EBB_TRY(ebb_pool_run(s->pool, (floats + s->slab - 1) / s->slab, add_slab, s));
     s->stats.bytes_sent += s->ranks > 1 ? floats * 4 : 0;
     if (s->device && s->ranks > 1)
-        return ebb_wire_allreduce(s->wire, s->sums.dense, floats);
-    return s->ranks > 1 ? ebb_comm_allreduce(s->comm, s->sums.dense, floats, EBB_COMM_F32, EBB_SUM) : EBB_OK;
+        return ebb_wire_allreduce(s->wire, s->dense_sum, floats);
+    return s->ranks > 1 ? ebb_comm_allreduce(s->comm, s->dense_sum, floats, EBB_COMM_F32, EBB_SUM) : EBB_OK;
 }
 
 /* Add the partial buffers' tables into the first one's, add over ranks, pack the touched rows. */

@@ -115,14 +115,17 @@ struct ebb_sync {
     int64_t lane_entries[EBB_MAX_TABLES];
 
     bool leave_parts; /* of this reduce */
-    float *formed;    /* (threads, formed_floats) */
+    bool leave_dense;
+    float *formed; /* (threads, formed_floats) */
     int64_t formed_floats;
     int64_t eager; /* nodes of up to so many lanes are added as soon as they are complete */
     int64_t dense0, dense1;
     int n_tables;
     table_t table[EBB_MAX_TABLES];
-    ebb_view_t *view; /* (nodes): scratch of a pass */
-    float *scratch;   /* (threads, scratch_floats) */
+    ebb_view_t *view;       /* (nodes): scratch of a pass */
+    ebb_view_t *dense_view; /* (nodes): of the dense vector, until the next step */
+    float *dense_sum;       /* (dense1 - dense0) */
+    float *scratch;         /* (threads, scratch_floats) */
     int64_t scratch_floats, slab_stride;
     float *zeros;          /* (slab_stride) */
     parcel_t *send, *recv; /* (ranks): of one kind of message at a time */

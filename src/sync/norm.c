@@ -37,9 +37,11 @@ static ebb_status_t add_squares(ebb_sync_t *s, const float *val, int64_t n, int6
 ebb_status_t ebb_sync_norm2(ebb_sync_t *s, double *norm2_p)
 {
     ebb_exact_t sum = {0};
+    bool in_parts = !s->sums.dense;
     for (int t = 0; t < s->n_tables; t++)
-        if (s->sums.table[t].parts > 0)
-            return EBB_FAIL(EBB_EBUG, "the norm needs sums that ebb_sync_reduce_parts left in parts");
+        in_parts |= s->sums.table[t].parts > 0;
+    if (in_parts)
+        return EBB_FAIL(EBB_EBUG, "the norm needs sums that ebb_sync_reduce_parts left in parts");
     memset(s->norm, 0, (size_t)s->threads * sizeof *s->norm);
     EBB_TRY(add_squares(s, s->sums.dense, s->dense1 - s->dense0, ebb_sync_unit(s->layout->dense_floats)));
     for (int t = 0; t < s->n_tables; t++)

@@ -141,7 +141,7 @@ static ebb_status_t make_scratch(ebb_sync_t *s)
     EBB_TRY(EBB_NEW_ARRAY("sync scratch", s->formed_floats * s->threads, &s->formed));
     EBB_TRY(EBB_NEW_ARRAY("sync scratch", s->threads, &s->norm));
     EBB_TRY(EBB_NEW_ARRAY("sync scratch", EBB_SYNC_SLAB * s->threads, &s->segment));
-    return make_floats(s, "gradient sums", s->dense1 - s->dense0, &s->sums.dense);
+    return make_floats(s, "gradient sums", s->dense1 - s->dense0, &s->dense_sum);
 }
 
 static ebb_status_t make_lanes(ebb_sync_t *s, int32_t lanes)
@@ -152,6 +152,7 @@ static ebb_status_t make_lanes(ebb_sync_t *s, int32_t lanes)
     EBB_TRY(EBB_NEW_ARRAY("sync", 2 * (int64_t)lanes - 1, &s->node_done));
     EBB_TRY(EBB_NEW_ARRAY("sync", 2 * (int64_t)lanes - 1, &s->node_buf));
     EBB_TRY(EBB_NEW_ARRAY("sync", 2 * (int64_t)lanes - 1, &s->view));
+    EBB_TRY(EBB_NEW_ARRAY("sync", 2 * (int64_t)lanes - 1, &s->dense_view));
     EBB_TRY(EBB_NEW_ARRAY("sync", s->n_lanes, &s->lane));
     return make_pieces(s);
 }
@@ -245,14 +246,14 @@ void ebb_sync_destroy(ebb_sync_t *s)
         free_parcels(s, parcels[i]);
     for (int t = 0; t < EBB_MAX_TABLES; t++)
         free_table(s, &s->table[t]);
-    float *floats[] = {s->scratch, s->zeros, s->sums.dense};
+    float *floats[] = {s->scratch, s->zeros, s->dense_sum};
     for (size_t i = 0; i < sizeof floats / sizeof *floats; i++)
         s->backend->ops->free(s->backend->dev, floats[i]);
     if (s->device)
         ebb_sync_device_cleanup(s);
-    void *rest[] = {s->piece,         s->piece0,   s->node_done, s->node_buf,      s->view,
-                    s->words_out,     s->words_in, s->request,   s->gather_counts, s->gather_displs,
-                    s->gathered.data, s->norm,     s->segment,   s->formed};
+    void *rest[] = {s->piece,         s->piece0,        s->node_done, s->node_buf, s->view,
+                    s->dense_view,    s->words_out,     s->words_in,  s->request,  s->gather_counts,
+                    s->gather_displs, s->gathered.data, s->norm,      s->segment,  s->formed};
     for (size_t i = 0; i < sizeof rest / sizeof *rest; i++)
         ebb_free(rest[i]);
     ebb_tree_cleanup(&s->tree);
@@ -300,6 +301,7 @@ ebb_status_t ebb_sync_begin(ebb_sync_t *s)
         s->stats.dense_steps[t] += s->table[t].dense;
     }
     s->eager = choose_eager(s);
+    ebb_sync_release_nodes(s);
     ebb_sync_start_lanes(s);
     return EBB_OK;
 }
@@ -358,7 +360,8 @@ static ebb_status_t reduce_canonical(ebb_sync_t *s)
     EBB_TRY(ebb_sync_dense_finish(s));
     EBB_TRY(ebb_sync_tables_finish(s));
     EBB_TRY(ebb_sync_rows_finish(s));
-    ebb_sync_release_nodes(s);
+    if (!s->leave_dense)
+        ebb_sync_release_nodes(s);
     return EBB_OK;
 }
 
@@ -408,11 +411,13 @@ static ebb_status_t reduce(ebb_sync_t *s, bool leave_parts, ebb_sums_t **sums_p)
     int64_t start = ebb_now_ns();
     *sums_p = NULL;
     s->leave_parts = leave_parts;
+    s->leave_dense = leave_parts && !s->device; /* there, launches for as little as a cache holds would cost more */
     for (int t = 0; t < s->n_tables; t++)
         s->table[t].parts = NULL;
     EBB_TRY(s->mode == EBB_SYNC_FAST ? ebb_sync_reduce_fast(s) : s->device ? reduce_on_device(s) : reduce_canonical(s));
     for (int t = 0; t < s->n_tables; t++)
         EBB_TRY(s->table[t].parts ? publish_parts(s, t) : publish_table(s, t, s->table[t].n));
+    s->sums.dense = s->leave_dense ? NULL : s->dense_sum;
     *sums_p = &s->sums;
     s->stats.reduce_ns += ebb_now_ns() - start;
     return EBB_OK;
@@ -428,7 +433,7 @@ ebb_status_t ebb_sync_reduce_parts(ebb_sync_t *s, ebb_sums_t **sums_p)
     return reduce(s, s->mode == EBB_SYNC_CANONICAL, sums_p);
 }
 
-/* ---- rows formed where they are used ---- */
+/* ---- sums formed where they are used ---- */
 
 typedef struct form_job {
     const ebb_sync_t *sync;

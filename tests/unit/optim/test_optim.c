@@ -151,6 +151,52 @@ static void weights_and_the_union_of_states_do_not_depend_on_ranks_or_threads(vo
     }
 }
 
+/* A step on the sums of three lanes, there or left in parts; w and state: afterwards. */
+static void step_on_lanes(bool in_parts, ebb_weights_t *w, float *state)
+{
+    machine_t m = machine(2);
+    ebb_optim_options_t options = {.hyper = rules[3]};
+    ebb_comm_t *comm;
+    ebb_sync_t *sync;
+    ebb_optim_t *optim;
+    ebb_sums_t *sums;
+    double lr;
+    assert_ok(ebb_comm_self(&comm));
+    assert_ok(
+        ebb_sync_create(comm, &plain_backend, m.pool, m.exec, &layout, 3, EBB_SYNC_CANONICAL, EBB_ROWS_AUTO, &sync));
+    assert_ok(ebb_optim_create(&options, &plain_backend, m.pool, m.exec, &layout, 0, 1, &optim));
+    assert_ok(ebb_sync_begin(sync));
+    for (int32_t lane = 0; lane < 3; lane++) {
+        ebb_grads_t *grads;
+        assert_ok(ebb_sync_lane_grads(sync, lane, false, &grads));
+        for (int i = 0; i < DENSE_A + BIAS; i++)
+            grads->dense[i] = ebb_rng_normal(4, EBB_RNG_TEST, (uint64_t)lane, (uint64_t)i);
+        assert_ok(ebb_sync_lane_done(sync, lane, true, m.exec[0]));
+    }
+    assert_ok(in_parts ? ebb_sync_reduce_parts(sync, &sums) : ebb_sync_reduce(sync, &sums));
+    assert_true(in_parts == !sums->dense);
+    assert_ok(ebb_optim_step(optim, 0, 0.125, sums, w, &lr));
+    memcpy(state, ebb_optim_state_dense(optim, 0), sizeof(float) * (size_t)layout.dense_floats);
+    ebb_optim_destroy(optim);
+    ebb_sync_destroy(sync);
+    ebb_comm_destroy(comm);
+    stop(&m);
+}
+
+static void sums_left_in_parts_make_the_same_step_as_those_that_are_there(void **state)
+{
+    static float m[2][DENSE_A + 16];
+    ebb_weights_t w[2] = {random_weights(), random_weights()}, before = random_weights();
+    for (int i = 0; i < 2; i++)
+        step_on_lanes(i, &w[i], m[i]);
+    assert_memory_equal(w[0].dense, w[1].dense, sizeof m[0]);
+    assert_memory_equal(m[0], m[1], sizeof m[0]);
+    assert_memory_not_equal(w[0].dense, before.dense, sizeof m[0]);
+    for (int i = 0; i < 2; i++)
+        free_weights(&w[i]);
+    free_weights(&before);
+}
+
 static void penalties_spare_parameters_without_decay(void **state)
 {
     machine_t m = machine(2);
@@ -272,6 +318,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(weights_and_the_union_of_states_do_not_depend_on_ranks_or_threads),
+        cmocka_unit_test(sums_left_in_parts_make_the_same_step_as_those_that_are_there),
         cmocka_unit_test(penalties_spare_parameters_without_decay),
         cmocka_unit_test(every_rule_finds_the_minimum_of_a_quadratic),
         cmocka_unit_test(ftrl_keeps_a_weight_whose_gradient_is_small),
