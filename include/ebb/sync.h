@@ -104,6 +104,9 @@ EBB_API ebb_status_t ebb_sync_norm2(ebb_sync_t *sync, double *norm2_p);
  * mode, where every rank owns everything. */
 EBB_API void ebb_sync_place(const ebb_sync_t *sync, int *owner_p, int *owners_p);
 
+/* Bytes that lanes' dense gradients may take in the backend's memory, which they do as steps go. */
+EBB_API int64_t ebb_sync_lane_bytes(const ebb_sync_t *sync);
+
 /* Slice of the dense vector that a rank owns. */
 EBB_API void ebb_sync_dense_range(const ebb_layout_t *layout, int rank, int ranks, int64_t *begin_p, int64_t *end_p);
 /* Rows of a table that a rank owns. */

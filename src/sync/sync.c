@@ -473,6 +473,12 @@ void ebb_sync_place(const ebb_sync_t *s, int *owner_p, int *owners_p)
     *owners_p = s->owners;
 }
 
+/* A thread has a lane under way, and on each level of the tree at most one sum that waits for its right half. */
+int64_t ebb_sync_lane_bytes(const ebb_sync_t *s)
+{
+    return ebb_min64(s->n_lanes, (int64_t)s->threads * s->tree.depth) * s->layout->dense_floats * 4;
+}
+
 void ebb_sync_stats(const ebb_sync_t *s, ebb_sync_stats_t *stats)
 {
     *stats = s->stats;

@@ -8,7 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PLACES = 3, ARRAYS = 7, ALIGN_ROWS = 64 }; /* so many rows of floats are a multiple of 256 bytes */
+enum { PLACES = 3, ALIGN_ROWS = 64 }; /* so many rows of floats are a multiple of 256 bytes */
+
+enum { ROWPTR, COL, VAL, X, LABEL, Y, WEIGHT, ARRAYS };
 
 typedef struct room {
     void *ptr;
@@ -57,6 +59,78 @@ ebb_status_t ebb_ahead_create(ebb_workers_t *w, const ebb_dataset_info_t *info, 
     return EBB_OK;
 }
 
+/* ---- room ---- */
+
+/* Rows of x that a lane of n rows takes up. */
+static int64_t aligned(int64_t n)
+{
+    return (n + ALIGN_ROWS - 1) / ALIGN_ROWS * ALIGN_ROWS;
+}
+
+/* Bytes of the arrays of a batch. Of sparse rows it takes as many entries as rows have on average, and a quarter more.
+ */
+static void expect(const ebb_dataset_info_t *info, int64_t rows, int32_t lanes, size_t bytes[ARRAYS])
+{
+    double each = info->rows > 0 ? (double)info->nnz / (double)info->rows : 0;
+    size_t n = (size_t)rows, entries = (size_t)(1.25 * each * (double)rows);
+    int64_t x_rows = lanes > 0 ? lanes * aligned((rows + lanes - 1) / lanes) : 0;
+    memset(bytes, 0, ARRAYS * sizeof *bytes);
+    bytes[ROWPTR] = info->sparse ? (n + 1) * sizeof(int64_t) : 0;
+    bytes[COL] = info->sparse ? entries * sizeof(int32_t) : 0;
+    bytes[VAL] = info->sparse ? entries * sizeof(float) : 0;
+    bytes[X] = info->sparse ? 0 : (size_t)(x_rows * info->cols) * sizeof(float);
+    bytes[LABEL] = info->target == EBB_TARGET_CLASS ? n * sizeof(int32_t) : 0;
+    bytes[Y] = info->target == EBB_TARGET_REAL ? n * (size_t)info->target_cols * sizeof(float) : 0;
+    bytes[WEIGHT] = info->weighted ? n * sizeof(float) : 0;
+}
+
+static ebb_status_t take(const ebb_ahead_t *a, room_t *room, size_t bytes, const char *what)
+{
+    const ebb_backend_t *backend = a->w->backend;
+    backend->ops->free(backend->dev, room->ptr);
+    *room = (room_t){0};
+    EBB_TRY(backend->ops->alloc(backend->dev, bytes, what, &room->ptr));
+    room->bytes = bytes;
+    return EBB_OK;
+}
+
+int64_t ebb_ahead_bytes(const ebb_ahead_t *a, int64_t rows, int32_t lanes)
+{
+    size_t bytes[ARRAYS], sum = 0;
+    if (!a)
+        return 0;
+    expect(a->info, rows, lanes, bytes);
+    for (int i = 0; i < ARRAYS; i++)
+        sum += bytes[i];
+    return (int64_t)sum * PLACES;
+}
+
+ebb_status_t ebb_ahead_reserve(ebb_ahead_t *a, int64_t rows, int32_t lanes)
+{
+    size_t bytes[ARRAYS];
+    ebb_status_t status = EBB_OK;
+    if (!a)
+        return EBB_OK;
+    expect(a->info, rows, lanes, bytes);
+    for (int p = 0; p < PLACES; p++)
+        for (int i = 0; i < ARRAYS && status == EBB_OK; i++) {
+            if (bytes[i] > 0)
+                status = take(a, &a->place[p].room[i], bytes[i], "batches copied ahead");
+        }
+    if (status != EBB_OK)
+        ebb_ahead_empty(a);
+    return status;
+}
+
+void ebb_ahead_empty(ebb_ahead_t *a)
+{
+    for (int p = 0; a && p < PLACES; p++)
+        for (int i = 0; i < ARRAYS; i++) {
+            a->w->backend->ops->free(a->w->backend->dev, a->place[p].room[i].ptr);
+            a->place[p].room[i] = (room_t){0};
+        }
+}
+
 void ebb_ahead_destroy(ebb_ahead_t *a)
 {
     if (!a)
@@ -68,25 +142,17 @@ void ebb_ahead_destroy(ebb_ahead_t *a)
         ebb_error_clear();
     if (first.status != EBB_OK)
         (void)ebb_error_set(&first);
-    for (int p = 0; p < PLACES; p++) {
+    ebb_ahead_empty(a);
+    for (int p = 0; p < PLACES; p++)
         ebb_free(a->place[p].lanes);
-        for (int i = 0; i < ARRAYS; i++)
-            ops->free(a->w->backend->dev, a->place[p].room[i].ptr);
-    }
     ops->exec_destroy(a->copy);
     ebb_free(a);
 }
 
+/* Where batches have more entries than was expected. */
 static ebb_status_t grow(const ebb_ahead_t *a, room_t *room, size_t bytes, const char *what)
 {
-    const ebb_backend_ops_t *ops = a->w->backend->ops;
-    if (bytes <= room->bytes && room->ptr)
-        return EBB_OK;
-    ops->free(a->w->backend->dev, room->ptr);
-    *room = (room_t){0};
-    EBB_TRY(ops->alloc(a->w->backend->dev, bytes + bytes / 4, what, &room->ptr));
-    room->bytes = bytes + bytes / 4;
-    return EBB_OK;
+    return bytes <= room->bytes && room->ptr ? EBB_OK : take(a, room, bytes + bytes / 4, what);
 }
 
 /* NULL stays NULL. */
@@ -104,18 +170,19 @@ static ebb_status_t send(const ebb_ahead_t *a, room_t *room, const void *from, i
 /* Rows of x, each lane's from its own place on. */
 static ebb_status_t send_dense(const ebb_ahead_t *a, place_t *p, room_t *room, const ebb_batch_t *b)
 {
-    int64_t cols = a->info->cols, at = 0;
+    int64_t cols = a->info->cols, at = 0, rows = 0;
     if (!b->x)
         return EBB_OK;
-    int64_t most = b->rows + (int64_t)b->n_lanes * (ALIGN_ROWS - 1);
-    EBB_TRY(grow(a, room, (size_t)(most * cols) * sizeof *b->x, "rows"));
+    for (int32_t l = 0; l < b->n_lanes; l++)
+        rows += aligned(b->lanes[l].n);
+    EBB_TRY(grow(a, room, (size_t)(rows * cols) * sizeof *b->x, "rows"));
     float *x = room->ptr;
     for (int32_t l = 0; l < b->n_lanes; l++) {
         const ebb_lane_rows_t *lane = &b->lanes[l];
         p->lanes[l].first = at;
         EBB_TRY(a->w->backend->ops->upload(a->copy, x + at * cols, b->x + lane->first * cols,
                                            (size_t)(lane->n * cols) * sizeof *x));
-        at += (lane->n + ALIGN_ROWS - 1) / ALIGN_ROWS * ALIGN_ROWS;
+        at += aligned(lane->n);
     }
     p->device.x = x;
     return EBB_OK;
@@ -132,13 +199,13 @@ static ebb_status_t fill(ebb_ahead_t *a, int number, const ebb_batch_t *b)
     *d = *b;
     memcpy(p->lanes, b->lanes, (size_t)b->n_lanes * sizeof *p->lanes);
     d->lanes = p->lanes;
-    EBB_TRY(send(a, room++, b->rowptr, b->rows + 1, sizeof *b->rowptr, "row pointers", &d->rowptr));
-    EBB_TRY(send(a, room++, b->col, b->nnz, sizeof *b->col, "columns", &d->col));
-    EBB_TRY(send(a, room++, b->val, b->nnz, sizeof *b->val, "values", &d->val));
-    EBB_TRY(send_dense(a, p, room++, b));
-    EBB_TRY(send(a, room++, b->label, b->rows, sizeof *b->label, "labels", &d->label));
-    EBB_TRY(send(a, room++, b->y, b->rows * a->info->target_cols, sizeof *b->y, "targets", &d->y));
-    EBB_TRY(send(a, room++, b->weight, b->rows, sizeof *b->weight, "row weights", &d->weight));
+    EBB_TRY(send(a, &room[ROWPTR], b->rowptr, b->rows + 1, sizeof *b->rowptr, "row pointers", &d->rowptr));
+    EBB_TRY(send(a, &room[COL], b->col, b->nnz, sizeof *b->col, "columns", &d->col));
+    EBB_TRY(send(a, &room[VAL], b->val, b->nnz, sizeof *b->val, "values", &d->val));
+    EBB_TRY(send_dense(a, p, &room[X], b));
+    EBB_TRY(send(a, &room[LABEL], b->label, b->rows, sizeof *b->label, "labels", &d->label));
+    EBB_TRY(send(a, &room[Y], b->y, b->rows * a->info->target_cols, sizeof *b->y, "targets", &d->y));
+    EBB_TRY(send(a, &room[WEIGHT], b->weight, b->rows, sizeof *b->weight, "row weights", &d->weight));
     EBB_TRY(a->w->backend->ops->exec_mark(a->copy, number));
     p->host = b;
     return EBB_OK;

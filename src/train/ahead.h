@@ -12,6 +12,13 @@ typedef struct ebb_ahead ebb_ahead_t;
 ebb_status_t ebb_ahead_create(ebb_workers_t *w, const ebb_dataset_info_t *info, ebb_loader_t *loader,
                               ebb_ahead_t **ahead_p) EBB_MUST_CHECK;
 void ebb_ahead_destroy(ebb_ahead_t *ahead);
+/* Room for batches of so many rows in so many lanes, taken at once, so that a device without it is told from the
+ * beginning: all or nothing. */
+ebb_status_t ebb_ahead_reserve(ebb_ahead_t *ahead, int64_t rows, int32_t lanes) EBB_MUST_CHECK;
+/* Bytes that it takes; of NULL, 0. */
+int64_t ebb_ahead_bytes(const ebb_ahead_t *ahead, int64_t rows, int32_t lanes);
+/* Give the room back. Nothing may be under way. */
+void ebb_ahead_empty(ebb_ahead_t *ahead);
 /* A batch as the device sees it: its arrays are the device's, but for lanes and row. Lanes' first rows are those of x
  * there, of which every lane begins at a multiple of 256 bytes, whoever has it: a product may take another algorithm,
  * with other bits, for rows that lie otherwise. All contexts' work from now on

@@ -142,36 +142,56 @@ void ebb_devices_close(ebb_devices_t *d)
     *d = (ebb_devices_t){0};
 }
 
-static int64_t pass_bytes(const ebb_model_t *model, int threads, int64_t rows)
+/* ---- memory ---- */
+
+static int64_t pass_bytes(const ebb_device_need_t *n, int64_t rows)
 {
-    int64_t outputs = 2 * rows * ebb_model_outputs(model) * (int64_t)sizeof(float);
-    return threads * (ebb_model_workspace_bytes(model, rows) + outputs);
+    int64_t outputs = 2 * rows * ebb_model_outputs(n->model) * (int64_t)sizeof(float);
+    return n->threads * (ebb_model_workspace_bytes(n->model, rows) + outputs);
 }
 
-ebb_status_t ebb_devices_too_small(const ebb_backend_t *backend, const ebb_model_t *model, int threads, int64_t rows,
-                                   int64_t batch_rows_each)
+static int64_t ahead_bytes(const ebb_device_need_t *n, int64_t rows)
 {
-    ebb_device_info_t info;
-    int64_t lo = 0, hi = rows;
-    ebb_error_clear();
-    EBB_TRY(backend->ops->device_info(backend->dev, &info));
-    double need = (double)pass_bytes(model, threads, rows) / (1 << 20), spare = (double)info.spare_bytes / (1 << 20);
+    return ebb_ahead_bytes(n->ahead, rows * n->pieces, n->lanes);
+}
+
+/* Rows of a piece with which all fits into so many bytes; a little is left for what else a device does. */
+static int64_t most_rows(const ebb_device_need_t *n, int64_t bytes)
+{
+    int64_t lo = 0, hi = n->rows;
     while (lo < hi) {
         int64_t mid = (lo + hi + 1) / 2;
-        if (pass_bytes(model, threads, mid) <= info.spare_bytes / 16 * 15)
+        if (pass_bytes(n, mid) + ahead_bytes(n, mid) <= bytes / 16 * 15)
             lo = mid;
         else
             hi = mid - 1;
     }
-    if (lo == 0)
-        return EBB_FAIL(EBB_ENOMEM,
-                        "out of GPU memory: %.0f MiB are free on %s (GPU %d) beside weights and optimiser state, too "
-                        "little for one row of each lane; use more ranks, fewer train.threads or a smaller model",
-                        spare, info.kind, info.number);
-    return EBB_FAIL(
-        EBB_ENOMEM,
-        "out of GPU memory: passes over %lld rows a lane on %d thread%s need %.0f MiB, %.0f MiB are free on "
-        "%s (GPU %d): the largest train.batch that fits is about %lld; or raise train.accumulate",
-        (long long)rows, threads, threads == 1 ? "" : "s", need, spare, info.kind, info.number,
-        (long long)(lo * batch_rows_each));
+    return lo;
+}
+
+static double mib(int64_t bytes)
+{
+    return (double)bytes / (1 << 20);
+}
+
+ebb_status_t ebb_devices_too_small(const ebb_backend_t *backend, const ebb_device_need_t *n)
+{
+    ebb_device_info_t info;
+    ebb_error_clear();
+    EBB_TRY(backend->ops->device_info(backend->dev, &info));
+    int64_t spare = info.spare_bytes - n->gradients, rows = most_rows(n, spare);
+    int64_t passes = pass_bytes(n, n->rows), ahead = ahead_bytes(n, n->rows);
+    if (rows == 0)
+        return EBB_FAIL(
+            EBB_ENOMEM,
+            "out of GPU memory: %.0f MiB are free on %s (GPU %d) beside weights, gradients and optimiser state, too "
+            "little for one row of each lane; use more ranks, fewer train.threads or a smaller model",
+            mib(spare > 0 ? spare : 0), info.kind, info.number);
+    return EBB_FAIL(EBB_ENOMEM,
+                    "out of GPU memory: passes over %lld rows a lane on %d thread%s need %.0f MiB, batches copied "
+                    "ahead %.0f MiB, and %.0f MiB are free on %s (GPU %d): the largest train.batch that fits is about "
+                    "%lld; or %s",
+                    (long long)n->rows, n->threads, n->threads == 1 ? "" : "s", mib(passes), mib(ahead),
+                    mib(spare > 0 ? spare : 0), info.kind, info.number, (long long)(rows * n->batch_row),
+                    passes > ahead ? "raise train.accumulate" : "use more ranks");
 }

@@ -2,6 +2,7 @@
 #ifndef EBB_TRAIN_DEVICES_H
 #define EBB_TRAIN_DEVICES_H
 
+#include "train/ahead.h"
 #include "train/workers.h"
 
 typedef enum ebb_wire_choice { EBB_TRAIN_WIRE_AUTO, EBB_TRAIN_WIRE_MPI, EBB_TRAIN_WIRE_NCCL } ebb_wire_choice_t;
@@ -18,9 +19,19 @@ ebb_status_t ebb_devices_open(ebb_devices_t *d, ebb_comm_t *comm, const ebb_back
                               ebb_wire_choice_t choice, double limit) EBB_MUST_CHECK;
 void ebb_devices_close(ebb_devices_t *d);
 
-/* Where there was no room for passes over `rows` rows on `threads` threads: the need, and the largest batch that fits.
- */
-ebb_status_t ebb_devices_too_small(const ebb_backend_t *backend, const ebb_model_t *model, int threads, int64_t rows,
-                                   int64_t batch_rows_each);
+/* What a rank's steps take of its device's memory. */
+typedef struct ebb_device_need {
+    const ebb_model_t *model;
+    const ebb_ahead_t *ahead;
+    int threads;
+    int32_t lanes;     /* of the rank */
+    int64_t rows;      /* of a piece of a lane, the largest */
+    int64_t pieces;    /* of the rank's batch */
+    int64_t batch_row; /* rows of train.batch for each row of a piece */
+    int64_t gradients; /* bytes of lanes' gradients, whatever the batch */
+} ebb_device_need_t;
+
+/* Where there was no room: the need, and the largest batch that fits. Nothing of it is held. */
+ebb_status_t ebb_devices_too_small(const ebb_backend_t *backend, const ebb_device_need_t *need);
 
 #endif

@@ -162,15 +162,28 @@ static ebb_status_t init_local(ebb_run_t *run)
     return EBB_NEW_ARRAY("step sums", run->workers.threads + 1, &run->words);
 }
 
-/* Buffers of passes; where a device has no room for them, what would fit. */
+/* Buffers of batches and passes; where a device has no room for them, what would fit. */
 static ebb_status_t make_room(ebb_run_t *run)
 {
     ebb_workers_t *w = &run->workers;
-    ebb_status_t status = ebb_workers_fit(w, run->model, piece_rows(run));
+    int64_t accumulate = run->config->accumulate, rows = 0;
+    for (int32_t lane = run->lane0; lane < run->lane1; lane++)
+        rows += ebb_order_lane_share(&run->order, lane);
+    ebb_device_need_t need = {.model = run->model,
+                              .ahead = run->ahead,
+                              .threads = w->threads,
+                              .lanes = run->lane1 - run->lane0,
+                              .rows = piece_rows(run),
+                              .gradients = ebb_sync_lane_bytes(run->sync)};
+    need.pieces = need.lanes * accumulate;
+    need.batch_row = run->order.lanes * accumulate;
+    ebb_status_t status = ebb_ahead_reserve(run->ahead, rows, need.lanes);
+    if (status == EBB_OK)
+        status = ebb_workers_fit(w, run->model, need.rows);
     if (status != EBB_ENOMEM || w->backend->ops->caps & EBB_CAP_HOST_MEMORY)
         return status;
-    return ebb_devices_too_small(w->backend, run->model, w->threads, piece_rows(run),
-                                 run->order.lanes * run->config->accumulate);
+    ebb_ahead_empty(run->ahead);
+    return ebb_devices_too_small(w->backend, &need);
 }
 
 static ebb_status_t too_many_ranks(const ebb_run_config_t *config, int ranks)

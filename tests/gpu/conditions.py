@@ -30,6 +30,10 @@ class Runs:
         self.folder, self.n = folder, 0
         t.sparse_data(f"{folder}/data.svm", 500, 3001, 12, 3, 1)
         t.run(["pack", f"{folder}/data.svm", f"{folder}/data"])
+        self.dense = f"{folder}/dense"
+        os.mkdir(f"{folder}/npy")
+        t.dense_data(f"{folder}/npy", 500, 4000, 3, 1)
+        t.run(["pack", f"{folder}/npy/x.npy", self.dense, "--target", f"{folder}/npy/y.npy"])
         with open(f"{folder}/run.yaml", "w") as f:
             f.write(RUN.format(folder=folder))
 
@@ -72,13 +76,17 @@ def nonsense_in_visible_devices(runs):
 
 
 def too_little_memory(runs):
-    """The batch that is named as the largest fits indeed, and one twice as large as the data allows does not."""
-    env = {"EBB_DOUBLE_BYTES": str(200 << 20)}
-    _, err = runs.go(0, 71, r"need \d+ MiB, \d+ MiB are free .*: the largest train\.batch that fits is about \d+", env,
-                     ["train.batch=480", "model={layers: [{linear: {out: 16}}, relu, {linear: {out: 131072}}, linear]}"])
-    most = int(re.search(r"about (\d+)", err).group(1))
-    if not 0 < most < 480:
-        t.fail(f"the largest batch should lie between 0 and 480: {most}")
+    """Passes or batches copied ahead may be too large: the batch that is named fits indeed, one twice as large does not."""
+    wide = "model={layers: [{linear: {out: 16}}, relu, {linear: {out: 131072}}, linear]}"
+    for mib, words, settings in ((200, r"need \d{3,} MiB.*; or raise train.accumulate", ["train.batch=480", wide]),
+                                 (113, r"ahead \d\d MiB.*; or use more ranks", ["train.batch=480", f"data.train={runs.dense}"])):
+        env = {"EBB_DOUBLE_BYTES": str(mib << 20)}
+        _, err = runs.go(0, 71, rf"out of GPU memory: .*{words}", env, settings)
+        most = int(re.search(r"MiB are free on .*: the largest train\.batch that fits is about (\d+)", err).group(1))
+        if not 0 < most < 480:
+            t.fail(f"{most} rows are named where 480 do not fit")
+        runs.go(0, 0, "", env, [f"train.batch={most}", "train.max_steps=2", *settings[1:]])
+        runs.go(0, 71, "out of GPU memory", env, [f"train.batch={2 * most}", *settings[1:]])
 
 
 def which_gpu(runs):
