@@ -1,4 +1,6 @@
 """Batches: rows as NumPy arrays, SciPy matrices and PyTorch tensors over one piece of memory."""
+from functools import cache
+
 from . import _library
 from ._library import numpy
 
@@ -134,12 +136,14 @@ def leased(record, info, owner, global_rows):
                  record.epoch, record.step, global_rows)
 
 
+@cache
 def dtype_of(value_type):
     """NumPy's type for an ebb_value_type_t: "u8" is uint8."""
     name = _library.lib.ebb_value_type_name(value_type).decode()
     return numpy().dtype(f"{name[0]}{int(name[1:]) // 8}")
 
 
+@cache
 def lane_rows():
     """NumPy's name for ebb_lane_rows_t."""
     struct = _library.LaneRows
