@@ -3,6 +3,7 @@
  * What compute.h promises to be equal in bits to itself (rows and dense, terms and rows, a second run) is compared so;
  * the CPU's figures within the tolerance that each test names. */
 #include "support.h"
+#include "cuda_double/counts.h"
 #include "base/rng.h"
 
 #include <ebb/compute.h>
@@ -156,6 +157,151 @@ static void products_in_other_precisions_are_within_their_rounding(void **state)
             clear();
         }
     assert_ok(side[DEV].ops->set_precision(side[DEV].backend->dev, EBB_PRECISION_FP32));
+}
+
+/* A product, its operands on the device. */
+typedef struct operands {
+    int64_t M, N, K;
+    float *A, *B, *C, *bias;
+} operands_t;
+
+static void multiply(ebb_exec_t *x, const operands_t *o, ebb_act_t act)
+{
+    assert_ok(
+        side[DEV].ops->gemm(x, false, false, o->M, o->N, o->K, o->A, o->K, o->B, o->N, 0.0f, o->C, o->N, o->bias, act));
+}
+
+static void products_of_one_row_one_column_or_one_term_take_every_epilogue(void **state)
+{
+    for (int shape = 0; shape < 8; shape++)
+        for (int act = EBB_ACT_NONE; act <= EBB_ACT_SIGMOID; act++)
+            for (int with_bias = 0; with_bias < 2; with_bias++) {
+                int64_t M = shape & 1 ? 1 : 33, N = shape & 2 ? 1 : 17, K = shape & 4 ? 1 : 65;
+                float *A = numbers(M * K, 1), *B = numbers(K * N, 1), *bias = numbers(N, 1), *out[2];
+                BOTH(s)
+                {
+                    float *c = poisoned(s, M * N);
+                    assert_ok(s->ops->gemm(s->x, false, false, M, N, K, put_floats(s, A, M * K), K,
+                                           put_floats(s, B, K * N), N, 0.0f, c, N,
+                                           with_bias ? put_floats(s, bias, N) : NULL, (ebb_act_t)act));
+                    out[WHICH(s)] = get_floats(s, c, M * N);
+                }
+                assert_near("C", M * N, out[CPU], out[DEV], 10, 1e-6);
+                free(A), free(B), free(bias);
+                clear();
+            }
+}
+
+/* The same product from operands that lie `by[i]` floats further on, on context x. */
+static float *product_from(ebb_exec_t *x, const float *const host[3], const int64_t shape[3], const int64_t by[4],
+                           float beta)
+{
+    side_t *s = &side[DEV];
+    int64_t M = shape[0], N = shape[1], K = shape[2], size[4] = {M * K, K * N, N, M * N};
+    float *on[4];
+    for (int i = 0; i < 4; i++) {
+        float *moved = numbers(size[i] + by[i], 1);
+        if (i < 3)
+            memcpy(moved + by[i], host[i], (size_t)size[i] * sizeof *moved);
+        else
+            for (int64_t j = 0; j < size[i]; j++)
+                moved[by[i] + j] = 0.25f;
+        on[i] = put_floats(s, moved, size[i] + by[i]) + by[i];
+        free(moved);
+    }
+    assert_ok(s->ops->gemm(x, false, false, M, N, K, on[0], K, on[1], N, beta, on[3], N, on[2], EBB_ACT_RELU));
+    assert_ok(s->ops->exec_sync(x));
+    return get_floats(s, on[3], M * N);
+}
+
+static void products_have_the_same_bits_wherever_their_operands_lie_on_any_context_at_any_time(void **state)
+{
+    static const int64_t shapes[][3] = {{32, 16, 64}, {7, 12, 200}, {33, 17, 65}, {64, 64, 8}, {5, 1, 128}};
+    side_t *s = &side[DEV];
+    ebb_exec_t *other;
+    assert_ok(s->ops->exec_create(s->backend->dev, &other));
+    for (ebb_precision_t p = EBB_PRECISION_FP32; p <= EBB_PRECISION_BF16; p++)
+        for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++) {
+            const int64_t *n = shapes[k];
+            float beta = k % 2 ? 1.0f : 0.0f;
+            const float *host[] = {numbers(n[0] * n[2], 1), numbers(n[2] * n[1], 1), numbers(n[1], 1)};
+            assert_ok(s->ops->set_precision(s->backend->dev, p));
+            const float *first = product_from(s->x, host, n, (int64_t[]){0, 0, 0, 0}, beta);
+            for (int64_t move = 0; move < 10; move++) {
+                int64_t by[] = {move % 5, (move + 4) % 6, move * 4 % 7, (move + 7) % 10};
+                const float *again = product_from(move % 2 ? other : s->x, host, n, by, beta);
+                assert_memory_equal(first, again, (size_t)(n[0] * n[1]) * sizeof *first);
+            }
+            free((void *)host[0]), free((void *)host[1]), free((void *)host[2]);
+            clear();
+        }
+    assert_ok(s->ops->set_precision(s->backend->dev, EBB_PRECISION_FP32));
+    s->ops->exec_destroy(other);
+}
+
+static void products_of_more_shapes_than_are_kept_have_the_same_bits_again(void **state)
+{
+    enum { SHAPES = 300, N = 8, K = 64 };
+    side_t *s = &side[DEV];
+    float *A = numbers((int64_t)SHAPES * K, 1), *B = numbers((int64_t)N * K, 1), *out[2];
+    operands_t o = {0, N, K, put_floats(s, A, (int64_t)SHAPES * K), put_floats(s, B, (int64_t)N * K), NULL, NULL};
+    for (int round = 0; round < 2; round++) {
+        o.C = poisoned(s, (int64_t)SHAPES * N);
+        for (o.M = SHAPES; o.M > 0; o.M--) /* each leaves its last row */
+            multiply(s->x, &o, EBB_ACT_NONE);
+        out[round] = get_floats(s, o.C, (int64_t)SHAPES * N);
+    }
+    assert_memory_equal(out[0], out[1], SHAPES * N * sizeof *out[0]);
+    free(A), free(B);
+    clear();
+}
+
+/* Of the double alone: what was asked of it. */
+static ebb_double_counts_t counted(void)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/libebb_%s.so", getenv("EBB_BACKEND_PATH"), side[DEV].ops->name);
+    void *library = dlopen(path, RTLD_NOW | RTLD_NOLOAD);
+    assert_non_null(library);
+    ebb_double_counts_t (*counts)(void) = (ebb_double_counts_t(*)(void))dlsym(library, "ebb_double_counts");
+    assert_non_null(counts);
+    dlclose(library);
+    return counts();
+}
+
+static void bias_and_relu_are_part_of_the_product_and_a_shape_is_prepared_once(void **state)
+{
+    enum { M = 40, N = 24, K = 56 };
+    side_t *s = &side[DEV];
+    float *v = numbers((int64_t)M * K, 1);
+    operands_t o = {M,
+                    N,
+                    K,
+                    put_floats(s, v, (int64_t)M * K),
+                    put_floats(s, v, (int64_t)K * N),
+                    poisoned(s, (int64_t)M * N),
+                    put_floats(s, v, N)};
+    free(v);
+    if (strcmp(s->ops->name, "cuda") == 0) {
+        clear();
+        skip();
+    }
+    for (ebb_precision_t p = EBB_PRECISION_FP32; p <= EBB_PRECISION_BF16; p++) {
+        assert_ok(s->ops->set_precision(s->backend->dev, p));
+        ebb_double_counts_t before = counted();
+        multiply(s->x, &o, EBB_ACT_RELU);
+        ebb_double_counts_t first = counted();
+        assert_int_equal(first.heuristics - before.heuristics, 1);
+        for (int i = 0; i < 5; i++)
+            multiply(s->x, &o, EBB_ACT_RELU);
+        ebb_double_counts_t after = counted();
+        assert_int_equal(after.products - first.products, 5);
+        assert_int_equal(after.enqueued - first.enqueued, p == EBB_PRECISION_BF16 ? 15 : 5); /* two factors to round */
+        assert_int_equal(after.heuristics, first.heuristics);
+        assert_int_equal(after.allocations, first.allocations);
+    }
+    assert_ok(s->ops->set_precision(s->backend->dev, EBB_PRECISION_FP32));
+    clear();
 }
 
 static void bias_gradients_are_written_or_added(void **state)
@@ -864,6 +1010,10 @@ int main(int argc, char **argv)
         cmocka_unit_test(memory_comes_zeroed_keeps_what_is_put_in_and_says_when_there_is_none),
         cmocka_unit_test(products_of_any_shape_layout_and_epilogue_equal_the_cpus),
         cmocka_unit_test(products_in_other_precisions_are_within_their_rounding),
+        cmocka_unit_test(products_of_one_row_one_column_or_one_term_take_every_epilogue),
+        cmocka_unit_test(products_have_the_same_bits_wherever_their_operands_lie_on_any_context_at_any_time),
+        cmocka_unit_test(products_of_more_shapes_than_are_kept_have_the_same_bits_again),
+        cmocka_unit_test(bias_and_relu_are_part_of_the_product_and_a_shape_is_prepared_once),
         cmocka_unit_test(bias_gradients_are_written_or_added),
         cmocka_unit_test(activations_and_their_gradients_equal_the_cpus_also_at_the_ends),
         cmocka_unit_test(layer_normalisation_and_its_gradients_equal_the_cpus),

@@ -5,10 +5,10 @@
 #include <ebb/compute.h>
 #include "compute/cuda/launch.h"
 
-#include <cublas_v2.h>
+#include <cublasLt.h>
 #include <cuda_runtime.h>
 
-enum { SLOTS = 8 };
+enum { SLOTS = 8, PLANS = 256 };
 
 /* Device memory that grows and is reused; what it holds is lost when it grows. */
 typedef struct room {
@@ -34,13 +34,30 @@ typedef struct grouped {
     ebb_term_t *term;
 } grouped_t;
 
+/* All of a dense product that its algorithm depends on; compared byte by byte, so without gaps. */
+typedef struct product {
+    int64_t M, N, K, lda, ldb, ldc;
+    int32_t ta, tb, precision, epilogue;
+} product_t;
+
+/* A product as cuBLASLt takes it, with the algorithm that was chosen for it. */
+typedef struct plan {
+    product_t product; /* M is 0: none */
+    uint32_t epilogue; /* that is fused: the wanted one, or none */
+    cublasLtMatmulDescOpaque_t desc;
+    cublasLtMatrixLayoutOpaque_t a, b, c;
+    cublasLtMatmulAlgo_t algorithm;
+} plan_t;
+
 struct ebb_exec {
     cuda_device_t *device;
     cudaStream_t stream;
-    cublasHandle_t blas;
+    cublasLtHandle_t blas;
+    plan_t *plan; /* (PLANS) by a hash of the product */
+    int plans;
     slot_t slot[SLOTS];
     room_t blas_room, sort, key, key_sorted, place, place_sorted, source, head, idx, begin, term, fields, partial,
-        answer, losses, lists, meet, first, half_a, half_b;
+        answer, losses, lists, meet, first, factor_a, factor_b, bias, result;
     int64_t rows_found; /* by rows_find */
     int64_t *told;      /* pinned: what a kernel tells the host */
     cudaEvent_t mark[EBB_MARKS];
@@ -86,6 +103,9 @@ ebb_status_t ebb_cuda_exec_sync(ebb_exec_t *x);
 void ebb_cuda_exec_destroy(ebb_exec_t *x);
 ebb_status_t ebb_cuda_exec_mark(ebb_exec_t *x, int mark);
 ebb_status_t ebb_cuda_exec_await(ebb_exec_t *x, const ebb_exec_t *other, int mark);
+/* What dense products keep with a context. */
+ebb_status_t ebb_cuda_blas_start(ebb_exec_t *x);
+void ebb_cuda_blas_end(ebb_exec_t *x);
 /* The verdict on the labels of the last loss, once the context was waited for. */
 ebb_status_t ebb_cuda_judge_labels(ebb_exec_t *x);
 

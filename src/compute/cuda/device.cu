@@ -168,20 +168,6 @@ ebb_status_t ebb_cuda_tell(ebb_exec_t *x, int64_t first, int64_t n, const int64_
 
 /* ---- contexts ---- */
 
-enum { BLAS_ROOM = 32 << 20 };
-
-static ebb_status_t make_blas(ebb_exec_t *x)
-{
-    cublasStatus_t s = cublasCreate(&x->blas);
-    if (s == CUBLAS_STATUS_SUCCESS)
-        s = cublasSetStream(x->blas, x->stream);
-    if (s == CUBLAS_STATUS_SUCCESS)
-        s = cublasSetWorkspace(x->blas, x->blas_room.ptr, x->blas_room.bytes); /* its own: same bits on any stream */
-    if (s != CUBLAS_STATUS_SUCCESS)
-        return EBB_FAIL(EBB_EUNAVAILABLE, "cuBLAS cannot be started: %s", cublasGetStatusString(s));
-    return EBB_OK;
-}
-
 static ebb_status_t start_context(ebb_exec_t *x)
 {
     EBB_TRY(ebb_cuda_use(x));
@@ -190,8 +176,7 @@ static ebb_status_t start_context(ebb_exec_t *x)
     x->told[TOLD_NONE] = INT64_MAX;
     for (cudaEvent_t &mark : x->mark)
         CUDA_TRY(cudaEventCreateWithFlags(&mark, cudaEventDisableTiming), "making an event");
-    EBB_TRY(ebb_cuda_room(x, &x->blas_room, BLAS_ROOM, 1, "work space of cuBLAS"));
-    return make_blas(x);
+    return ebb_cuda_blas_start(x);
 }
 
 ebb_status_t ebb_cuda_exec_create(void *dev, ebb_exec_t **x_p)
@@ -240,11 +225,11 @@ void ebb_cuda_exec_destroy(ebb_exec_t *x)
 {
     if (!x || ebb_cuda_use(x) != EBB_OK)
         return;
-    room_t *rooms[] = {&x->blas_room, &x->sort,  &x->key,   &x->key_sorted, &x->place,  &x->place_sorted, &x->source,
-                       &x->head,      &x->idx,   &x->begin, &x->term,       &x->fields, &x->partial,      &x->answer,
-                       &x->losses,    &x->lists, &x->meet,  &x->first,      &x->half_a, &x->half_b};
-    if (x->blas)
-        (void)cublasDestroy(x->blas);
+    room_t *rooms[] = {&x->blas_room, &x->sort,     &x->key,    &x->key_sorted, &x->place, &x->place_sorted,
+                       &x->source,    &x->head,     &x->idx,    &x->begin,      &x->term,  &x->fields,
+                       &x->partial,   &x->answer,   &x->losses, &x->lists,      &x->meet,  &x->first,
+                       &x->factor_a,  &x->factor_b, &x->bias,   &x->result};
+    ebb_cuda_blas_end(x);
     for (room_t *room : rooms)
         (void)cudaFree(room->ptr);
     for (slot_t &slot : x->slot) {

@@ -1,8 +1,9 @@
-/* The double's runtime, products, sorting and running sums. Device memory is moved by loops of our own: the C library's
+/* The double's runtime, sorting and running sums. Device memory is moved by loops of our own: the C library's
  * functions are the sanitiser's, which holds them to the poison. For tests of errors: EBB_DOUBLE_GPUS sets how many
  * GPUs there seem to be (1; -1: the driver is too old), EBB_DOUBLE_BYTES how much memory each has (1 GiB),
  * EBB_DOUBLE_KIND their name; EBB_DOUBLE_LOST=N: the GPU falls off when a stream is waited for the N-th time. */
 #include "compute/cuda/cuda.h"
+#include "counts.h"
 
 #include <atomic>
 #include <deque>
@@ -23,6 +24,8 @@ void __asan_unpoison_memory_region(const volatile void *ptr, size_t bytes) __att
 }
 
 static std::atomic<size_t> in_use;
+static std::atomic<int64_t> enqueued, allocations;
+std::atomic<int64_t> ebb_double_products, ebb_double_heuristics;
 static thread_local cudaError_t last = cudaSuccess;
 
 static cudaError_t note(cudaError_t code)
@@ -99,6 +102,11 @@ cudaError_t cudaDriverGetVersion(int *version)
     return cudaSuccess;
 }
 
+ebb_double_counts_t ebb_double_counts(void)
+{
+    return ebb_double_counts_t{enqueued, ebb_double_products, ebb_double_heuristics, allocations};
+}
+
 /* ---- queues ---- */
 
 typedef struct queue {
@@ -119,6 +127,7 @@ void ebb_double_enqueue(cudaStream_t stream, std::function<void()> work)
 {
     std::lock_guard<std::recursive_mutex> hold(lock);
     stream->queue->todo.push_back(std::move(work));
+    enqueued++;
 }
 
 static void carry_out_until(queue_t *queue, size_t end)
@@ -153,6 +162,7 @@ enum { HEADER = 256 };
 cudaError_t cudaMalloc(void **ptr, size_t bytes)
 {
     *ptr = NULL;
+    allocations++;
     if (in_use.fetch_add(bytes) + bytes > capacity()) {
         in_use.fetch_sub(bytes);
         return note(cudaErrorMemoryAllocation);
@@ -329,74 +339,6 @@ cudaError_t cudaEventDestroy(cudaEvent_t event)
 {
     delete event;
     return cudaSuccess;
-}
-
-/* ---- cuBLAS ---- */
-
-struct double_blas {
-    cudaStream_t stream;
-};
-
-const char *cublasGetStatusString(cublasStatus_t status)
-{
-    return "an error of the double";
-}
-
-cublasStatus_t cublasCreate(cublasHandle_t *handle)
-{
-    *handle = (cublasHandle_t)calloc(1, sizeof **handle);
-    return CUBLAS_STATUS_SUCCESS;
-}
-
-cublasStatus_t cublasDestroy(cublasHandle_t handle)
-{
-    free(handle);
-    return CUBLAS_STATUS_SUCCESS;
-}
-
-cublasStatus_t cublasSetStream(cublasHandle_t handle, cudaStream_t stream)
-{
-    handle->stream = stream;
-    return CUBLAS_STATUS_SUCCESS;
-}
-
-cublasStatus_t cublasSetWorkspace(cublasHandle_t handle, void *workspace, size_t bytes)
-{
-    return CUBLAS_STATUS_SUCCESS;
-}
-
-/* Element i as the tensor cores see it: tf32 keeps 10 bits of the mantissa. */
-static float factor_at(const void *p, int64_t i, cudaDataType_t type, cublasComputeType_t compute)
-{
-    uint32_t bits = type == CUDA_R_16BF ? (uint32_t)((const uint16_t *)p)[i] << 16 : ((const uint32_t *)p)[i];
-    float value;
-    if (type == CUDA_R_32F && compute == CUBLAS_COMPUTE_32F_FAST_TF32)
-        bits = (bits + 0x1000u) & ~0x1fffu;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
-                            const void *alpha, const void *A, cudaDataType_t type_a, int lda, const void *B,
-                            cudaDataType_t type_b, int ldb, const void *beta, void *C, cudaDataType_t type_c, int ldc,
-                            cublasComputeType_t compute, cublasGemmAlgo_t algorithm)
-{
-    float one = *(const float *)alpha, keep = *(const float *)beta;
-    /* cuBLAS may well take another algorithm, with other bits, for operands that lie otherwise. */
-    bool other = ((uintptr_t)A | (uintptr_t)B | (uintptr_t)C) % 16 != 0;
-    ebb_double_enqueue(handle->stream, [=] {
-        for (int64_t j = 0; j < n; j++)
-            for (int64_t i = 0; i < m; i++) {
-                float sum = 0.0f, *c = (float *)C + j * ldc + i;
-                for (int64_t q = 0; q < k; q++) {
-                    int64_t p = other ? k - 1 - q : q;
-                    sum += factor_at(A, ta == CUBLAS_OP_N ? p * lda + i : i * lda + p, type_a, compute) *
-                           factor_at(B, tb == CUBLAS_OP_N ? j * ldb + p : p * ldb + j, type_b, compute);
-                }
-                *c = keep == 0.0f ? one * sum : one * sum + keep * *c;
-            }
-    });
-    return CUBLAS_STATUS_SUCCESS;
 }
 
 /* ---- sorting and running sums ---- */
