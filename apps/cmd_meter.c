@@ -111,7 +111,20 @@ static double grams(const meter_options_t *o, double j)
     return j / 3.6e6 * o->pue * o->intensity;
 }
 
-static void show(FILE *out, const meter_options_t *o, const ebb_energy_t *e)
+static void show_gpus(FILE *out, const json_t *gpus)
+{
+    size_t i;
+    json_t *gpu;
+    json_array_foreach(gpus, i, gpu)
+    {
+        ebb_text_t line = {0};
+        energy_gpu_text(gpu, &line);
+        fprintf(out, "%s\n", line.s ? line.s : "");
+        ebb_text_free(&line);
+    }
+}
+
+static void show(FILE *out, const meter_options_t *o, const ebb_energy_t *e, const json_t *gpus)
 {
     char a[64], b[64], time[32];
     bool estimated = e->job_high_j > e->job_low_j;
@@ -132,15 +145,18 @@ static void show(FILE *out, const meter_options_t *o, const ebb_energy_t *e)
     if (e->gaps > 0)
         fprintf(out, "; counters were lost %lld time%s, then estimated", (long long)e->gaps, e->gaps == 1 ? "" : "s");
     fputc('\n', out);
+    show_gpus(out, gpus);
 }
 
-static ebb_status_t show_json(FILE *out, const meter_options_t *o, const ebb_energy_t *e)
+static ebb_status_t show_json(FILE *out, const meter_options_t *o, const ebb_energy_t *e, json_t *gpus)
 {
     json_t *json = json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:s}", "seconds", e->seconds,
                              "cpu_seconds", e->cpu_seconds, "job_joules", e->job_j, "job_joules_low", e->job_low_j,
                              "job_joules_high", e->job_high_j, "others_joules", e->others_j, "idle_joules", e->idle_j,
                              "node_joules", e->node_j, "measured_joules", e->measured_j, "gpu_joules", e->gpu_j, "gaps",
                              (json_int_t)e->gaps, "source", e->source);
+    if (json && json_array_size(gpus) > 0)
+        json_object_set(json, "gpus", gpus);
     if (json && o->intensity > 0)
         json_object_set_new(json, "job_grams_co2e", json_real(grams(o, e->job_j)));
     bool good = json && json_dumpf(json, out, JSON_COMPACT) == 0 && fputc('\n', out) == '\n';
@@ -148,16 +164,16 @@ static ebb_status_t show_json(FILE *out, const meter_options_t *o, const ebb_ene
     return good ? EBB_OK : EBB_FAIL(EBB_EIO, "the figures cannot be written");
 }
 
-static ebb_status_t report(const meter_options_t *o, const ebb_energy_t *e)
+static ebb_status_t report(const meter_options_t *o, const ebb_energy_t *e, json_t *gpus)
 {
     FILE *out = o->output ? fopen(o->output, "we") : stderr;
     if (!out)
         return ebb_file_error(o->output, "open");
     ebb_status_t status = EBB_OK;
     if (o->json)
-        status = show_json(out, o, e);
+        status = show_json(out, o, e, gpus);
     else
-        show(out, o, e);
+        show(out, o, e, gpus);
     if (o->output && fclose(out) != 0 && status == EBB_OK)
         status = ebb_file_error(o->output, "write");
     return status;
@@ -193,6 +209,17 @@ static ebb_status_t end(metering_t *m)
     return ebb_books_stop(m->books);
 }
 
+/* The command's GPUs, as they were at the end. */
+static json_t *gpus_of(const metering_t *m)
+{
+    ebb_gpu_use_t gpu[EBB_METER_GPUS];
+    json_t *list = json_array();
+    int n = m->books ? ebb_books_gpus(m->books, gpu) : ebb_meter_gpus(m->meter, gpu);
+    for (int i = 0; i < n; i++)
+        json_array_append_new(list, energy_gpu_json(&gpu[i]));
+    return list;
+}
+
 static ebb_status_t meter_command(const meter_options_t *o, char **command)
 {
     metering_t m = {0};
@@ -210,7 +237,9 @@ static ebb_status_t meter_command(const meter_options_t *o, char **command)
             ebb_books_energy(m.books, &energy);
         else
             ebb_meter_read(m.meter, &energy);
-        status = report(o, &energy);
+        json_t *gpus = gpus_of(&m);
+        status = report(o, &energy, gpus);
+        json_decref(gpus);
     }
     ebb_status_t ended = end(&m);
     return status != EBB_OK ? status : ended;

@@ -95,7 +95,8 @@ typedef struct watch {
     const ebb_run_config_t *config;
     ebb_comm_t *comm;
     ebb_record_t *record; /* NULL on other ranks than 0, where recording does nothing */
-    ebb_status_t status;  /* of the record: told when the run is over */
+    const run_books_t *books;
+    ebb_status_t status; /* of the record: told when the run is over */
     int64_t epochs, last_log_ns, lost_lines;
     int64_t step, steps, epoch_steps, batch, rows; /* done; in all; of an epoch; of a step; of the data */
     int64_t rows_done;                             /* since this start, in */
@@ -180,6 +181,16 @@ static void on_start(void *user, const char *facts_json)
     json_decref(facts);
 }
 
+/* How busy the GPUs of rank 0's host were until the meter's last reading. */
+static void line_gpus(const watch_t *s)
+{
+    double seconds, busy;
+    if (!run_books_gpus(s->books, &seconds, &busy))
+        return;
+    ebb_record_line_f64(s->record, "gpu_seconds", seconds);
+    ebb_record_line_f64(s->record, "gpu_busy_seconds", busy);
+}
+
 static void on_step(void *user, const ebb_step_report_t *r)
 {
     watch_t *s = user;
@@ -206,6 +217,7 @@ static void on_step(void *user, const ebb_step_report_t *r)
     ebb_record_line_f64(s->record, "rows_per_s", r->seconds > 0 ? (double)r->rows_done / r->seconds : 0.0);
     ebb_record_line_f64(s->record, "stall_seconds", r->stall_seconds);
     ebb_record_line_f64(s->record, "sync_seconds", r->sync_seconds);
+    line_gpus(s);
     keep_line(s, ebb_record_line_end(s->record));
 }
 
@@ -508,6 +520,7 @@ static ebb_status_t train_recorded(watch_t *s)
     run_books_t books;
     double submitted = run_books_submitted(s->record);
     EBB_TRY(run_books_start(s->comm, s->config, submitted, &books));
+    s->books = &books;
     ebb_status_t status = ebb_train(s->comm, s->config, s->options->resume != NULL, &observer, &result);
     run_books_stop(&books);
     if (status == EBB_OK || status == EBB_ESTOPPED)

@@ -1,6 +1,7 @@
 /* ebb doctor: GPUs, their libraries, and energy counters. NVIDIA's libraries are loaded at run time, as Ebb itself
  * does, so that one installation serves machines with and without them; the few signatures needed are declared here. */
 #include "doctor.h"
+#include "base/nvml.h"
 
 #include <ebb/compute.h>
 
@@ -102,20 +103,7 @@ static void check_nccl(doctor_t *d)
 
 /* ---- energy ---- */
 
-typedef struct nvml {
-    int (*init)(void), (*shutdown)(void), (*count)(unsigned *), (*handle)(unsigned, void **),
-        (*power)(void *, unsigned *);
-} nvml_t;
-
-static bool load_nvml(void *library, nvml_t *nvml)
-{
-    return load(library, "nvmlInit_v2", &nvml->init) && load(library, "nvmlShutdown", &nvml->shutdown) &&
-           load(library, "nvmlDeviceGetCount_v2", &nvml->count) &&
-           load(library, "nvmlDeviceGetHandleByIndex_v2", &nvml->handle) &&
-           load(library, "nvmlDeviceGetPowerUsage", &nvml->power);
-}
-
-static void describe_nvml(doctor_t *d, const nvml_t *nvml)
+static void describe_nvml(doctor_t *d, const ebb_nvml_t *nvml)
 {
     unsigned count = 0, milliwatts = 0;
     void *device = NULL;
@@ -139,15 +127,13 @@ static void describe_nvml(doctor_t *d, const nvml_t *nvml)
 
 static void check_nvml(doctor_t *d)
 {
-    nvml_t nvml;
-    void *library = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
-    if (library && load_nvml(library, &nvml))
+    ebb_nvml_t nvml;
+    if (ebb_nvml_load(&nvml))
         describe_nvml(d, &nvml);
     else
         doctor_cure(doctor_add(d, "nvml", DOCTOR_MISSING, "no libnvidia-ml.so.1"),
-                    "only for the energy of GPUs: it comes with NVIDIA's driver");
-    if (library)
-        dlclose(library);
+                    "only for the energy and utilisation of GPUs: it comes with NVIDIA's driver");
+    ebb_nvml_unload(&nvml);
 }
 
 /* Can the counter of a zone be read? errno tells why not. */

@@ -1,10 +1,18 @@
-/* Energy as text. */
+/* Energy, and what GPUs did, as text and JSON. */
 #ifndef EBB_APPS_ENERGY_SHOW_H
 #define EBB_APPS_ENERGY_SHOW_H
 
-#include <stddef.h>
+#include "base/json.h"
+#include "base/text.h"
+
+#include <ebb/energy.h>
 
 /* "12.3 kJ (3.42 Wh)" */
 const char *energy_text(double joules, char *text, size_t size);
+
+/* A GPU as it stands in run.json; figures that nobody could read are absent. NULL when out of memory. */
+json_t *energy_gpu_json(const ebb_gpu_use_t *gpu);
+/* A line of that, as `ebb report` and `ebb meter` show it: "93 % busy, 100 at most; memory ...". */
+void energy_gpu_text(const json_t *gpu, ebb_text_t *out);
 
 #endif

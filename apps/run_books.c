@@ -1,6 +1,7 @@
 /* The first rank of each host meters the host for all its ranks: their processor time is read by their process ids. */
 #include "run_books.h"
 #include "carbon_source.h"
+#include "energy_show.h"
 #include "base/alloc.h"
 #include "base/file.h"
 #include "base/json.h"
@@ -139,11 +140,25 @@ ebb_status_t run_books_start(ebb_comm_t *comm, const ebb_run_config_t *config, d
     return ebb_comm_agree(comm, ebb_comm_local_rank(comm) == 0 ? start(comm, config, submitted, b) : EBB_OK);
 }
 
+bool run_books_gpus(const run_books_t *b, double *seconds_p, double *busy_p)
+{
+    ebb_gpu_use_t gpu[EBB_METER_GPUS];
+    int n = b->books ? ebb_books_gpus(b->books, gpu) : 0;
+    *seconds_p = *busy_p = 0;
+    for (int i = 0; i < n; i++) {
+        *seconds_p += gpu[i].busy.seconds;
+        *busy_p += gpu[i].busy.seconds * gpu[i].busy.mean / 100;
+    }
+    return *seconds_p > 0;
+}
+
 void run_books_stop(run_books_t *b)
 {
     b->cpu_seconds = own_seconds() - b->cpu_seconds;
-    if (b->books)
+    if (b->books) {
         ebb_books_energy(b->books, &b->energy);
+        b->n_used = ebb_books_gpus(b->books, b->used);
+    }
     if (ebb_books_stop(b->books) != EBB_OK) {
         EBB_WARN("ledger", "%s", ebb_error()->message);
         ebb_error_clear();
@@ -197,6 +212,7 @@ static ebb_status_t record_ledger(ebb_record_t *record, double submitted, ebb_le
 typedef struct drawn {
     char host[64];
     double cpu_seconds, job_j, gpu_j;
+    int64_t gpus; /* that are told of */
 } drawn_t;
 
 static json_t *rank_joules(const drawn_t *all, int n, int rank)
@@ -229,13 +245,62 @@ static ebb_status_t record_ranks(ebb_record_t *record, const drawn_t *all, int n
     return status;
 }
 
+static ebb_status_t record_gpu(ebb_record_t *record, const char *host, int64_t start, const ebb_gpu_use_t *gpu)
+{
+    json_t *entry = energy_gpu_json(gpu);
+    json_object_set_new(entry, "start", json_integer(start));
+    json_object_set_new(entry, "host", json_string(host));
+    char *text = json_dumps(entry, JSON_COMPACT);
+    json_decref(entry);
+    ebb_status_t status =
+        text ? ebb_record_append(record, "energy.gpus", text) : EBB_FAIL(EBB_ENOMEM, "out of memory: a GPU's record");
+    free(text);
+    return status;
+}
+
+/* Place of this start in the list of starts. */
+static int64_t start_of(const ebb_record_t *record)
+{
+    char *text = ebb_record_get(record, "starts");
+    json_t *starts = text ? json_loads(text, 0, NULL) : NULL;
+    int64_t n = (int64_t)json_array_size(starts);
+    json_decref(starts);
+    free(text);
+    return n - 1;
+}
+
+/* Each host's first rank tells of its GPUs; all send as many places as the one that has most. */
+static ebb_status_t tell_gpus(ebb_comm_t *comm, ebb_record_t *record, const run_books_t *b, const drawn_t *all)
+{
+    ebb_gpu_use_t *gpu = NULL;
+    int n = ebb_comm_size(comm);
+    int64_t most = 0, start = record ? start_of(record) : 0;
+    for (int r = 0; r < n; r++)
+        most = all[r].gpus > most ? all[r].gpus : most;
+    if (most == 0)
+        return EBB_OK;
+    EBB_TRY(ebb_comm_agree(comm, EBB_NEW_ARRAY("GPUs of ranks", n * most, &gpu)));
+    ebb_status_t status = ebb_comm_allgather(comm, b->used, most * (int64_t)sizeof *gpu, gpu);
+    for (int r = 0; record && r < n; r++)
+        for (int64_t i = 0; i < all[r].gpus && status == EBB_OK; i++)
+            status = record_gpu(record, all[r].host, start, &gpu[r * most + i]);
+    ebb_free(gpu);
+    return status;
+}
+
 static ebb_status_t tell_ranks(ebb_comm_t *comm, ebb_record_t *record, const run_books_t *b)
 {
-    drawn_t mine = {.cpu_seconds = b->cpu_seconds, .job_j = b->energy.job_j, .gpu_j = b->energy.own_gpu_j}, *all = NULL;
+    drawn_t mine = {.cpu_seconds = b->cpu_seconds,
+                    .job_j = b->energy.job_j,
+                    .gpu_j = b->energy.own_gpu_j,
+                    .gpus = b->n_used},
+            *all = NULL;
     int n = ebb_comm_size(comm);
     gethostname(mine.host, sizeof mine.host - 1);
     EBB_TRY(ebb_comm_agree(comm, EBB_NEW_ARRAY("joules of ranks", n, &all)));
     ebb_status_t status = ebb_comm_allgather(comm, &mine, sizeof mine, all);
+    if (status == EBB_OK)
+        status = tell_gpus(comm, record, b, all);
     if (status == EBB_OK && record)
         status = record_ranks(record, all, n);
     ebb_free(all);

@@ -13,7 +13,7 @@
  * Every interval is divided: idle, what the host would draw without work (of a measured interval that share which the
  * estimate has); the rest to the job and to others by processor time. job + others + idle = node, always. GPUs belong
  * to the job if it says that it uses them, all or those that it names, else to others: of several jobs on a host each
- * is charged its own cards.
+ * is charged its own cards. Of its GPUs the meter also keeps how busy they were and how much memory they had in use.
  */
 #ifndef EBB_ENERGY_H
 #define EBB_ENERGY_H
@@ -36,6 +36,25 @@ typedef struct ebb_energy {
     char source[256];                       /* "measured: RAPL package-0, package-1, dram" or "estimated: ..." */
 } ebb_energy_t;
 
+/* A figure over the time in which it could be read; seconds 0: never, and then nothing is known of it. */
+typedef struct ebb_gauge {
+    double seconds, mean, max; /* mean: weighted by time */
+} ebb_gauge_t;
+
+enum { EBB_METER_GPUS = 64 };
+
+/* A GPU that works for the job, since the meter began. What NVML cannot tell (of older GPUs, of those that MIG has
+ * split, without permission) has no seconds. */
+typedef struct ebb_gpu_use {
+    char uuid[96], name[96]; /* empty: not known */
+    int index;               /* by the bus */
+    bool metered;            /* joules are known */
+    double joules;
+    ebb_gauge_t busy, memory_busy; /* percent of the time in which a kernel ran; in which memory was read or written */
+    ebb_gauge_t memory_used;       /* bytes, by all processes */
+    double memory_bytes;           /* in all */
+} ebb_gpu_use_t;
+
 /* Processor seconds that the job has used until now; called on the meter's thread. */
 typedef double (*ebb_energy_cpu_t)(void *user);
 
@@ -56,6 +75,9 @@ typedef struct ebb_meter ebb_meter_t;
 EBB_API ebb_status_t ebb_meter_start(const ebb_meter_options_t *options, ebb_meter_t **meter_p) EBB_MUST_CHECK;
 /* Read now, and what has come together. Any thread. */
 EBB_API void ebb_meter_read(ebb_meter_t *meter, ebb_energy_t *energy);
+/* The job's GPUs of this host as they were when the meter was read last; returns how many. Any thread; does not wait
+ * for a reading that is under way. */
+EBB_API int ebb_meter_gpus(ebb_meter_t *meter, ebb_gpu_use_t gpus[EBB_METER_GPUS]);
 EBB_API void ebb_meter_stop(ebb_meter_t *meter);
 
 /* For ebb_meter_options_t.cpu: processor seconds of all descendants of this process, the living and those waited for;

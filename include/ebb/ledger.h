@@ -116,6 +116,8 @@ typedef struct ebb_books ebb_books_t;
 EBB_API ebb_status_t ebb_books_start(const ebb_books_options_t *options, ebb_books_t **books_p) EBB_MUST_CHECK;
 /* Sums of this start. Any thread. */
 EBB_API void ebb_books_energy(ebb_books_t *books, ebb_energy_t *energy);
+/* As ebb_meter_gpus. */
+EBB_API int ebb_books_gpus(ebb_books_t *books, ebb_gpu_use_t gpus[EBB_METER_GPUS]);
 /* Last row, then the end; waits 2 s at most for a source that has never answered. books may be NULL. Tells whether all
  * rows are in the file. */
 EBB_API ebb_status_t ebb_books_stop(ebb_books_t *books);

@@ -12,6 +12,12 @@
  * caller sets: config, data, epochs, metrics, weights_sha256, optimizer_sha256 ... A supervisor adds restarts and
  * resizes, lists of {time, step, reason, ranks_before, ranks}. Figures that nobody measured are
  * absent.
+ *
+ * energy.gpus tells of each GPU that worked for the run in a start that came to its end: start (place in starts), host,
+ * index (by the bus), uuid, name, joules, memory_bytes, and busy_percent, memory_busy_percent (of the time in which a
+ * kernel ran; in which memory was read or written) and memory_used_bytes (by all processes), each {mean, max, seconds}:
+ * the mean weighted by time, and for how many seconds NVML could tell. Lines of metrics.jsonl of kind "step" have
+ * gpu_seconds and gpu_busy_seconds, sums since the start over the GPUs of rank 0's host.
  */
 #ifndef EBB_REPORT_H
 #define EBB_REPORT_H

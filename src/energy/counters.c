@@ -1,10 +1,8 @@
-/* Finding and reading counters of energy. NVML is loaded when its library is here, so that nothing is linked with it.
- */
+/* Finding and reading counters of energy, and with GPUs' what else NVML tells of them. */
 #include "energy/counters.h"
 #include "base/alloc.h"
 
 #include <dirent.h>
-#include <dlfcn.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -130,53 +128,32 @@ static void find_hwmon(ebb_counters_t *c, const char *root)
 
 /* ---- NVML ---- */
 
-typedef struct nvml {
-    int (*init)(void);
-    int (*count)(unsigned *count);
-    int (*handle)(unsigned index, void **device);
-    int (*energy)(void *device, unsigned long long *millijoules);
-    int (*uuid)(void *device, char *text, unsigned size);
-    int (*shutdown)(void);
-} nvml_t;
-
-static bool load(void *library, const char *name, void *function_p)
+static void find_gpu(ebb_counters_t *c, unsigned index)
 {
-    void *symbol = dlsym(library, name);
-    memcpy(function_p, &symbol, sizeof symbol);
-    return symbol != NULL;
-}
-
-static bool load_nvml(void *library, nvml_t *f)
-{
-    return load(library, "nvmlInit_v2", &f->init) && load(library, "nvmlDeviceGetCount_v2", &f->count) &&
-           load(library, "nvmlDeviceGetHandleByIndex_v2", &f->handle) &&
-           load(library, "nvmlDeviceGetTotalEnergyConsumption", &f->energy) &&
-           load(library, "nvmlDeviceGetUUID", &f->uuid) && load(library, "nvmlShutdown", &f->shutdown);
+    char name[16];
+    void *device;
+    snprintf(name, sizeof name, "GPU %u", index);
+    ebb_counter_t *counter = c->nvml.handle(index, &device) == 0 ? add(c, name, GPU_WATTS) : NULL;
+    if (!counter)
+        return;
+    ebb_gpu_use_t *use = &counter->use;
+    counter->gpu = device;
+    use->index = (int)index;
+    if (c->nvml.uuid(device, use->uuid, sizeof use->uuid) != 0)
+        use->uuid[0] = 0;
+    if (c->nvml.name(device, use->name, sizeof use->name) != 0)
+        use->name[0] = 0;
 }
 
 static void find_gpus(ebb_counters_t *c)
 {
-    nvml_t f;
     unsigned count = 0;
-    c->nvml = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
-    if (c->nvml && (!load_nvml(c->nvml, &f) || f.init() != 0)) {
-        dlclose(c->nvml);
-        c->nvml = NULL;
-    }
-    if (!c->nvml || f.count(&count) != 0)
+    if (ebb_nvml_load(&c->nvml) && c->nvml.init() != 0)
+        ebb_nvml_unload(&c->nvml);
+    if (!c->nvml.library || c->nvml.count(&count) != 0)
         return;
-    for (unsigned i = 0; i < count; i++) {
-        char name[16];
-        void *device;
-        snprintf(name, sizeof name, "GPU %u", i);
-        ebb_counter_t *counter = f.handle(i, &device) == 0 ? add(c, name, GPU_WATTS) : NULL;
-        if (!counter)
-            continue;
-        counter->gpu = device;
-        counter->index = (int)i;
-        if (f.uuid(device, counter->uuid, sizeof counter->uuid) != 0)
-            counter->uuid[0] = 0;
-    }
+    for (unsigned i = 0; i < count; i++)
+        find_gpu(c, i);
 }
 
 /* An entry of the list is an index, or as much of a UUID as tells it from others. */
@@ -186,7 +163,7 @@ static bool is_named(const ebb_counter_t *counter, const char *gpus)
     for (const char *s = gpus; *s; s += *s == ',') {
         size_t n = strcspn(s, ",");
         long index = strtol(s, &end, 10);
-        if (end == s + n && n > 0 ? index == counter->index : n > 4 && strncmp(s, counter->uuid, n) == 0)
+        if (end == s + n && n > 0 ? index == counter->use.index : n > 4 && strncmp(s, counter->use.uuid, n) == 0)
             return true;
         s += n;
     }
@@ -202,11 +179,35 @@ void ebb_counters_choose(ebb_counters_t *c, const char *gpus)
 
 static bool read_gpu(const ebb_counters_t *c, void *device, double *joules_p)
 {
-    nvml_t f;
     unsigned long long millijoules = 0;
-    bool good = load_nvml(c->nvml, &f) && f.energy(device, &millijoules) == 0;
+    bool good = c->nvml.energy(device, &millijoules) == 0;
     *joules_p = (double)millijoules * 1e-3;
     return good;
+}
+
+static void gauge(ebb_gauge_t *g, double value, double seconds)
+{
+    if (seconds <= 0)
+        return;
+    g->max = g->seconds > 0 && g->max > value ? g->max : value;
+    g->seconds += seconds;
+    g->mean += (value - g->mean) * (seconds / g->seconds);
+}
+
+/* What it was like since the last reading; what NVML cannot tell, as of a GPU that MIG has split, leaves no figure. */
+static void look_at_use(const ebb_counters_t *c, ebb_counter_t *counter, double seconds)
+{
+    ebb_nvml_utilization_t percent;
+    ebb_nvml_memory_t bytes;
+    ebb_gpu_use_t *use = &counter->use;
+    if (c->nvml.utilization(counter->gpu, &percent) == 0) {
+        gauge(&use->busy, percent.gpu, seconds);
+        gauge(&use->memory_busy, percent.memory, seconds);
+    }
+    if (c->nvml.memory(counter->gpu, &bytes) == 0) {
+        gauge(&use->memory_used, (double)bytes.used, seconds);
+        use->memory_bytes = (double)bytes.total;
+    }
 }
 
 /* ---- all of them ---- */
@@ -254,10 +255,25 @@ ebb_reading_t ebb_counters_read(ebb_counters_t *c, double seconds)
         r.cpu_lost += !known && !counter->gpu;
         if (known)
             *(counter->gpu ? &r.gpu_j : &r.cpu_j) += joules;
-        if (known && counter->gpu && !counter->others)
+        if (!counter->gpu || counter->others)
+            continue;
+        if (known) {
             r.own_gpu_j += joules;
+            counter->use.joules += joules;
+            counter->use.metered = true;
+        }
+        look_at_use(c, counter, seconds);
     }
     return r;
+}
+
+int ebb_counters_gpus(const ebb_counters_t *c, ebb_gpu_use_t gpus[EBB_METER_GPUS])
+{
+    int n = 0;
+    for (int i = 0; i < c->n; i++)
+        if (c->counter[i].gpu && !c->counter[i].others)
+            gpus[n++] = c->counter[i].use;
+    return n;
 }
 
 void ebb_counters_name(const ebb_counters_t *c, char *text, size_t size)
@@ -270,12 +286,9 @@ void ebb_counters_name(const ebb_counters_t *c, char *text, size_t size)
 
 void ebb_counters_close(ebb_counters_t *c)
 {
-    nvml_t f;
-    if (c->nvml) {
-        if (load_nvml(c->nvml, &f))
-            f.shutdown();
-        dlclose(c->nvml);
-    }
+    if (c->nvml.library)
+        c->nvml.shutdown();
+    ebb_nvml_unload(&c->nvml);
     ebb_free(c->counter);
     *c = (ebb_counters_t){0};
 }

@@ -29,6 +29,9 @@ struct ebb_meter {
     double last_busy, last_job;
     bool lost; /* a counter is, at the moment */
     ebb_energy_t sum;
+    pthread_mutex_t gpus_lock; /* of the copy below: never held while a counter is read, which may take long */
+    int n_gpus;
+    ebb_gpu_use_t gpus[EBB_METER_GPUS];
 };
 
 /* ---- the host ---- */
@@ -79,6 +82,13 @@ static double own_cpu(void *user)
 
 /* ---- an interval ---- */
 
+static void publish_gpus(ebb_meter_t *m)
+{
+    pthread_mutex_lock(&m->gpus_lock);
+    m->n_gpus = ebb_counters_gpus(&m->counters, m->gpus);
+    pthread_mutex_unlock(&m->gpus_lock);
+}
+
 /* An interval in which a processor's counter was lost is estimated as a whole: its other counters say too little. */
 static void look(ebb_meter_t *m)
 {
@@ -89,7 +99,8 @@ static void look(ebb_meter_t *m)
     ebb_reading_t r = ebb_counters_read(&m->counters, i.seconds);
     i.cpu_j = r.cpus > 0 && r.cpu_lost == 0 ? r.cpu_j : -1;
     i.gpu_j = r.gpu_j;
-    i.own_gpu_j = m->options.uses_gpus ? r.own_gpu_j : 0;
+    i.own_gpu_j = r.own_gpu_j;
+    publish_gpus(m);
     m->sum.gaps += r.lost > 0 && !m->lost;
     m->lost = r.lost > 0;
     ebb_energy_book(&m->host, &i, &m->sum);
@@ -139,6 +150,7 @@ static ebb_status_t start_thread(ebb_meter_t *m)
     pthread_cond_init(&m->wake, &monotonic);
     pthread_condattr_destroy(&monotonic);
     pthread_mutex_init(&m->lock, NULL);
+    pthread_mutex_init(&m->gpus_lock, NULL);
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &before);
     int code = pthread_create(&m->thread, NULL, run, m);
@@ -158,7 +170,7 @@ ebb_status_t ebb_meter_start(const ebb_meter_options_t *options, ebb_meter_t **m
     look_at_host(m);
     ebb_status_t status = ebb_counters_open(m->root, &m->counters);
     if (status == EBB_OK)
-        ebb_counters_choose(&m->counters, options->gpus);
+        ebb_counters_choose(&m->counters, options->uses_gpus ? options->gpus : "");
     m->options.gpus = NULL;
     m->last_ns = ebb_now_ns();
     m->last_busy = busy_seconds(m);
@@ -183,6 +195,15 @@ void ebb_meter_read(ebb_meter_t *m, ebb_energy_t *energy)
     pthread_mutex_unlock(&m->lock);
 }
 
+int ebb_meter_gpus(ebb_meter_t *m, ebb_gpu_use_t gpus[EBB_METER_GPUS])
+{
+    pthread_mutex_lock(&m->gpus_lock);
+    int n = m->n_gpus;
+    memcpy(gpus, m->gpus, (size_t)n * sizeof *gpus);
+    pthread_mutex_unlock(&m->gpus_lock);
+    return n;
+}
+
 void ebb_meter_stop(ebb_meter_t *m)
 {
     if (!m)
@@ -194,6 +215,7 @@ void ebb_meter_stop(ebb_meter_t *m)
     pthread_join(m->thread, NULL);
     pthread_cond_destroy(&m->wake);
     pthread_mutex_destroy(&m->lock);
+    pthread_mutex_destroy(&m->gpus_lock);
     ebb_counters_close(&m->counters);
     ebb_free(m);
 }

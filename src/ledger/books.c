@@ -259,6 +259,11 @@ void ebb_books_energy(ebb_books_t *b, ebb_energy_t *energy)
     ebb_meter_read(b->meter, energy);
 }
 
+int ebb_books_gpus(ebb_books_t *b, ebb_gpu_use_t gpus[EBB_METER_GPUS])
+{
+    return ebb_meter_gpus(b->meter, gpus);
+}
+
 ebb_status_t ebb_books_stop(ebb_books_t *b)
 {
     if (!b)

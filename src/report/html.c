@@ -253,6 +253,52 @@ static void add_certainty(const ebb_report_t *r, ebb_text_t *out)
     json_decref(report);
 }
 
+/* Mean and maximum of a figure; scale: what it is divided by. */
+static void add_gauge(ebb_text_t *out, const json_t *gpu, const char *key, double scale, const char *unit)
+{
+    static const char *const parts[] = {"mean", "max"};
+    const json_t *gauge = json_object_get(gpu, key);
+    for (int i = 0; i < 2; i++) {
+        double value = json_number_value(json_object_get(gauge, parts[i])) / scale;
+        if (json_is_object(gauge))
+            ebb_text_add(out, "<td class=\"n\">%.*f %s</td>", value < 99.95 ? 1 : 0, value, unit);
+        else
+            ebb_text_add(out, "<td class=\"n\">not known</td>");
+    }
+}
+
+static void add_gpu(ebb_text_t *out, const json_t *gpu)
+{
+    json_t *joules = json_object_get(gpu, "joules");
+    char text[48];
+    ebb_text_add(out, "<tr>");
+    add_cell(out, json_string_value(json_object_get(gpu, "host")));
+    ebb_text_add(out, "<td class=\"n\">%lld</td>", (long long)json_integer_value(json_object_get(gpu, "index")));
+    add_cell(out, json_string_value(json_object_get(gpu, "name")));
+    add_gauge(out, gpu, "busy_percent", 1, "%");
+    add_gauge(out, gpu, "memory_busy_percent", 1, "%");
+    add_gauge(out, gpu, "memory_used_bytes", 1 << 30, "GiB");
+    ebb_text_add(out, "<td class=\"n\">%s</td></tr>\n",
+                 watt_hours(json_is_number(joules) ? json_number_value(joules) : NAN, text));
+}
+
+static void add_gpus(const ebb_report_t *r, ebb_text_t *out)
+{
+    static const char *const columns[] = {"busy",        "at most", "memory busy", "at most",
+                                          "memory used", "at most", "energy"};
+    json_t *gpu, *gpus = ebb_report_gpus(r);
+    size_t i, n = json_array_size(gpus);
+    if (n > 0)
+        ebb_text_add(out, "<h2>GPUs</h2>\n<div class=\"card scroll\"><table><tr><th>host</th><th class=\"n\">GPU</th>"
+                          "<th>name</th>");
+    for (i = 0; n > 0 && i < sizeof columns / sizeof *columns; i++)
+        ebb_text_add(out, "<th class=\"n\">%s</th>", columns[i]);
+    ebb_text_add(out, n > 0 ? "</tr>\n" : "");
+    json_array_foreach(gpus, i, gpu) add_gpu(out, gpu);
+    ebb_text_add(out, n > 0 ? "</table></div>\n" : "");
+    json_decref(gpus);
+}
+
 static void add_starts(const ebb_report_t *r, ebb_text_t *out)
 {
     json_t *start, *starts = json_object_get(r->run, "starts");
@@ -340,6 +386,7 @@ ebb_status_t ebb_report_html(const ebb_report_t *r, const char *path)
     add_charts(r, &out);
     if (r->sums.work_rows > 0)
         add_certainty(r, &out);
+    add_gpus(r, &out);
     add_starts(r, &out);
     add_changes(r, "restarts", "Restarts", &out);
     add_changes(r, "resizes", "Resizes", &out);

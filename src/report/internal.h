@@ -44,6 +44,8 @@ double ebb_report_units(const ebb_report_t *report, const char **unit_p);
 double ebb_report_sci(const ebb_report_t *report);
 /* Start of the time that charts show, and its end. */
 void ebb_report_span(const ebb_report_t *report, double *begin_p, double *end_p);
+/* GPUs of the run as a list of objects: energy.gpus of its record, of all starts; figures not known are null. */
+json_t *ebb_report_gpus(const ebb_report_t *report);
 json_t *ebb_report_object(const ebb_report_t *report);
 /* Each appends one SVG drawing; nothing where there is nothing to draw. */
 void ebb_chart_grid(const ebb_report_t *report, ebb_text_t *out);

@@ -254,8 +254,9 @@ static json_t *utc(double time)
     return json_string(text);
 }
 
-static json_t *energy_object(const ebb_ledger_sums_t *s)
+static json_t *energy_object(const ebb_report_t *r)
 {
+    const ebb_ledger_sums_t *s = &r->sums;
     json_t *o = json_object();
     json_object_set_new(o, "job_joules", real(s->job_j));
     json_object_set_new(o, "job_joules_low", real(s->job_low_j));
@@ -269,6 +270,7 @@ static json_t *energy_object(const ebb_ledger_sums_t *s)
     json_object_set_new(o, "facility_joules", real(s->facility_j));
     json_object_set_new(o, "cpu_seconds", real(s->cpu_seconds));
     json_object_set_new(o, "mean_watts", real(s->host_s > 0 ? s->job_j / s->host_s : NAN));
+    json_object_set_new(o, "gpus", ebb_report_gpus(r));
     return o;
 }
 
@@ -367,7 +369,7 @@ json_t *ebb_report_object(const ebb_report_t *r)
     json_object_set_new(time, "work_seconds", real(r->sums.work_s));
     json_object_set_new(time, "host_seconds", real(r->sums.host_s));
     json_object_set_new(o, "time", time);
-    json_object_set_new(o, "energy", energy_object(&r->sums));
+    json_object_set_new(o, "energy", energy_object(r));
     json_object_set_new(o, "carbon", carbon_object(r));
     json_object_set_new(o, "sci", sci_object(r));
     json_object_set_new(ledger, "rows", json_integer(r->n));

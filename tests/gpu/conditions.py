@@ -2,9 +2,11 @@
 """conditions.py [CASE ...]: what a run on GPUs does where something is wrong, and which GPUs it takes, on the double of the CUDA
 runtime and of NCCL (EBB_BACKEND_PATH names their folder). Every failure is one clear line, ends all ranks in time and leaves a
 record that says so."""
+import json
 import os
 import re
 import stat
+import subprocess
 import sys
 import tempfile
 import time
@@ -179,8 +181,67 @@ def nccl_is_missing(runs):
     runs.go(2, 69, "wire nccl_double is not installed", env, ["train.wire=nccl"])
 
 
+def until_the_meter_was_read(folder, env):
+    """Go on with a run until lines of steps tell of GPUs, which they do after a second; those lines."""
+    process = subprocess.Popen([EBB, "train", "--resume", folder, "--set", "train.max_steps=1000000", "--log-every", "1", "-q"],
+                               env={**os.environ, **env})
+    end = time.time() + LIMIT
+    while not (lines := [m for m in t.metrics(folder) if "gpu_seconds" in m]) and time.time() < end and process.poll() is None:
+        time.sleep(0.1)
+    process.terminate()
+    if process.wait(LIMIT) != 75 or not lines:
+        t.fail(f"exit {process.returncode}, {len(lines)} lines of steps tell of GPUs")
+    return lines
+
+
+def how_busy_gpus_were(runs):
+    """NVML replayed: each start's GPUs in run.json and metrics.jsonl, the run's own alone; over starts in the report, weighted by time."""
+    nvml = f"{runs.folder}/nvml"
+    os.mkdir(nvml)
+    source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../cli/fake_nvidia.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", f"{nvml}/libnvidia-ml.so.1", source], check=True)
+    env = {"LD_LIBRARY_PATH": nvml, "FAKE_NVML": nvml, "CUDA_VISIBLE_DEVICES": "1"}
+
+    def replay(**files):
+        for name, text in files.items():
+            with open(f"{nvml}/{name}", "w") as f:
+                f.write(text)
+
+    def figures(gpus):
+        return [(g.get("start"), g["index"], g["uuid"], *(g[k] and (g[k]["mean"], g[k]["max"]) for k in
+                 ("busy_percent", "memory_busy_percent", "memory_used_bytes") if k in g)) for g in gpus]
+
+    replay(gpu0="1000", gpu1="1000", busy0="11 11", busy1="96 60", used1=str(3 << 30))
+    folder, _ = runs.go(2, 0, "", {**env, "EBB_DOUBLE_GPUS": "1"}, ["train.max_steps=10", "train.epochs=100000"])
+    first = (0, 1, "GPU-10000000-fake", (96, 96), (60, 60), (3 << 30, 3 << 30))
+    if figures(t.record(folder)["energy"]["gpus"]) != [first]:
+        t.fail(f"one start: {t.record(folder)['energy']['gpus']}")
+    replay(busy1="36 20")
+    os.unlink(f"{nvml}/used1")
+    lines = until_the_meter_was_read(folder, {**env, "EBB_DOUBLE_GPUS": "1"})
+    if any(abs(m["gpu_busy_seconds"] - 0.36 * m["gpu_seconds"]) > 1e-6 for m in lines):
+        t.fail(f"lines of steps: {lines[:3]}")
+    gpus = t.record(folder)["energy"]["gpus"]
+    if figures(gpus) != [first, (1, 1, "GPU-10000000-fake", (36, 36), (20, 20))]:
+        t.fail(f"two starts: {gpus}")
+    one, two = (g["busy_percent"]["seconds"] for g in gpus)
+    told, = json.loads(t.run(["report", folder, "--json"]).stdout)["energy"]["gpus"]
+    mean = (96 * one + 36 * two) / (one + two)
+    if abs(told["busy_percent"]["mean"] - mean) > 1e-6 or told["busy_percent"]["max"] != 96 or told["memory_used_bytes"]["max"] != 3 << 30:
+        t.fail(f"the report: {told}, wanted a mean of {mean}")
+    line = f"GPU 1 of {told['host']}, Test GPU: {mean:.1f} % busy, 96 at most; memory .* 3 of 80 GiB used at most"
+    if not re.search(line, t.run(["report", folder]).stdout):
+        t.fail(f"{line} is not in {t.run(['report', folder]).stdout}")
+    t.run(["report", folder, "--html"])
+    with open(f"{folder}/report.html") as f:
+        if f">{mean:.1f} %</td>" not in f.read():
+            t.fail("report.html does not tell how busy the GPU was")
+    if "gpus" in t.record(runs.go(0, 0, "", env, ["train.backend=cpu"])[0])["energy"]:
+        t.fail("a run on the CPU has no GPUs")
+
+
 CASES = [no_gpu, old_driver, nonsense_in_visible_devices, too_little_memory, which_gpu, one_rank_a_gpu, precision, copies_ahead, mixed_kinds, lost_gpu, nccl_fails,
-         nccl_is_missing]
+         nccl_is_missing, how_busy_gpus_were]
 
 
 def main():

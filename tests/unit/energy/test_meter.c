@@ -195,9 +195,9 @@ static void of_several_jobs_each_has_its_own_gpus(void **state)
                  {"GPU-aa1,1", {1, 1, 0}},  {"-1", {0, 0, 0}},
                  {"NoDevFiles", {0, 0, 0}}, {"MIG-GPU-aa1/1/0", {1, 1, 1}}};
     ebb_counter_t counter[4] = {{.name = "package-0"},
-                                {.gpu = &counter, .index = 0, .uuid = "GPU-aa1"},
-                                {.gpu = &counter, .index = 1, .uuid = "GPU-bb2"},
-                                {.gpu = &counter, .index = 2, .uuid = "GPU-cc3"}};
+                                {.gpu = &counter, .use = {.index = 0, .uuid = "GPU-aa1"}},
+                                {.gpu = &counter, .use = {.index = 1, .uuid = "GPU-bb2"}},
+                                {.gpu = &counter, .use = {.index = 2, .uuid = "GPU-cc3"}}};
     ebb_counters_t c = {.n = 4, .counter = counter};
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
         ebb_counters_choose(&c, cases[k].gpus);
@@ -215,6 +215,122 @@ static void of_several_jobs_each_has_its_own_gpus(void **state)
     }
     double jobs = sum[0].job_j + sum[1].job_j + sum[2].job_j;
     assert_true(fabs(jobs - 600 - 0.9 * (30 - sum[0].idle_j)) < 1e-9); /* no card is charged twice */
+}
+
+/* ---- what NVML tells of GPUs beside their joules ---- */
+
+typedef struct fake_gpu {
+    int code, memory_code; /* that the calls return */
+    ebb_nvml_utilization_t utilization;
+    unsigned long long used, millijoules;
+    int asked; /* how often, for anything but joules */
+} fake_gpu_t;
+
+static int fake_energy(void *device, unsigned long long *millijoules)
+{
+    *millijoules = ((fake_gpu_t *)device)->millijoules;
+    return 0;
+}
+
+static int fake_utilization(void *device, ebb_nvml_utilization_t *utilization)
+{
+    fake_gpu_t *gpu = device;
+    gpu->asked++;
+    *utilization = gpu->utilization;
+    return gpu->code;
+}
+
+static int fake_memory(void *device, ebb_nvml_memory_t *memory)
+{
+    fake_gpu_t *gpu = device;
+    gpu->asked++;
+    *memory = (ebb_nvml_memory_t){.total = 80000, .used = gpu->used};
+    return gpu->memory_code;
+}
+
+static ebb_counters_t counters_of(int n, fake_gpu_t *gpu, ebb_counter_t *counter)
+{
+    for (int i = 0; i < n; i++) {
+        counter[i] = (ebb_counter_t){.gpu = &gpu[i], .use = {.index = i}, .most_watts = 4000, .read = true};
+        snprintf(counter[i].use.uuid, sizeof counter[i].use.uuid, "GPU-%d", i);
+    }
+    return (ebb_counters_t){.n = n,
+                            .counter = counter,
+                            .nvml = {.energy = fake_energy, .utilization = fake_utilization, .memory = fake_memory}};
+}
+
+static void assert_gauge(const ebb_gauge_t *g, double seconds, double mean, double max)
+{
+    assert_joules(g->seconds, seconds);
+    assert_joules(g->mean, mean);
+    assert_joules(g->max, max);
+}
+
+static void a_gpu_is_as_busy_as_its_readings_say_weighted_by_the_time_they_stand_for(void **state)
+{
+    fake_gpu_t gpu = {.utilization = {100, 40}, .used = 3000};
+    ebb_counter_t counter;
+    ebb_gpu_use_t use[EBB_METER_GPUS];
+    ebb_counters_t c = counters_of(1, &gpu, &counter);
+    ebb_counters_choose(&c, NULL);
+    ebb_counters_read(&c, 3);
+    gpu = (fake_gpu_t){.utilization = {20, 60}, .used = 7000, .millijoules = 50000};
+    ebb_counters_read(&c, 1);
+    gpu.utilization = (ebb_nvml_utilization_t){77, 77};
+    ebb_counters_read(&c, 0); /* read again at once: stands for no time */
+    assert_int_equal(ebb_counters_gpus(&c, use), 1);
+    assert_gauge(&use->busy, 4, 80, 100);
+    assert_gauge(&use->memory_busy, 4, 45, 60);
+    assert_gauge(&use->memory_used, 4, 4000, 7000);
+    assert_joules(use->memory_bytes, 80000);
+    assert_true(use->metered);
+    assert_joules(use->joules, 50);
+}
+
+static void what_nvml_cannot_tell_has_no_figure_and_a_time_without_one_weighs_nothing(void **state)
+{
+    enum { NOT_SUPPORTED = 3, NO_PERMISSION = 4 };
+    fake_gpu_t gpu = {.code = NOT_SUPPORTED, .memory_code = NO_PERMISSION, .utilization = {50, 50}, .used = 1};
+    ebb_counter_t counter;
+    ebb_gpu_use_t use[EBB_METER_GPUS];
+    ebb_counters_t c = counters_of(1, &gpu, &counter);
+    ebb_counters_choose(&c, NULL);
+    ebb_counters_read(&c, 5);
+    assert_int_equal(ebb_counters_gpus(&c, use), 1);
+    assert_gauge(&use->busy, 0, 0, 0);
+    assert_gauge(&use->memory_used, 0, 0, 0);
+    assert_joules(use->memory_bytes, 0);
+    gpu.code = 0;
+    ebb_counters_read(&c, 2);
+    gpu.code = NOT_SUPPORTED;
+    gpu.utilization.gpu = 0;
+    ebb_counters_read(&c, 5);
+    ebb_counters_gpus(&c, use);
+    assert_gauge(&use->busy, 2, 50, 50);
+    assert_gauge(&use->memory_used, 0, 0, 0);
+}
+
+static void only_the_jobs_gpus_are_asked_how_busy_they_are(void **state)
+{
+    static const struct {
+        const char *gpus;
+        int n, asked[3];
+    } cases[] = {{"1", 1, {0, 2, 0}}, {"0,GPU-2", 2, {2, 0, 2}}, {"", 0, {0, 0, 0}}, {NULL, 3, {2, 2, 2}}};
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        fake_gpu_t gpu[3] = {{.utilization = {1, 1}}, {.utilization = {1, 1}}, {.utilization = {1, 1}}};
+        ebb_counter_t counter[3];
+        ebb_gpu_use_t use[EBB_METER_GPUS];
+        ebb_counters_t c = counters_of(3, gpu, counter);
+        ebb_counters_choose(&c, cases[k].gpus);
+        for (int i = 0; i < 3; i++)
+            gpu[i].millijoules = 7000;
+        ebb_reading_t r = ebb_counters_read(&c, 1);
+        assert_joules(r.gpu_j, 21);
+        assert_joules(r.own_gpu_j, 7 * cases[k].n);
+        assert_int_equal(ebb_counters_gpus(&c, use), cases[k].n);
+        for (int i = 0; i < 3; i++)
+            assert_int_equal(gpu[i].asked, cases[k].asked[i]);
+    }
 }
 
 /* Clocks of processes and of the host tick apart: a job cannot have used more than everybody. */
@@ -295,6 +411,9 @@ int main(void)
         TEST(shares_of_four_ranks_and_others_and_idle_are_the_node),
         TEST(what_is_measured_has_no_interval_and_gpus_go_to_who_uses_them),
         TEST(of_several_jobs_each_has_its_own_gpus),
+        TEST(a_gpu_is_as_busy_as_its_readings_say_weighted_by_the_time_they_stand_for),
+        TEST(what_nvml_cannot_tell_has_no_figure_and_a_time_without_one_weighs_nothing),
+        TEST(only_the_jobs_gpus_are_asked_how_busy_they_are),
         TEST(a_job_is_never_charged_more_than_the_node_draws_beyond_idling),
         TEST(a_meter_adds_up_what_its_thread_reads_and_tells_its_source),
         TEST(descendants_are_counted_also_the_children_of_children),
