@@ -22,6 +22,7 @@ extern "C" {
 
 #define EBB_BACKEND_VERSION 3u
 #define EBB_MARKS           4
+#define EBB_MARK_JOIN       3 /* ebb_exec_join's own */
 
 typedef struct ebb_exec ebb_exec_t;
 
@@ -227,8 +228,9 @@ typedef struct ebb_backend_ops {
      * (rows) or NULL; class_weight (classes) or NULL, for losses with class numbers only. row_loss (rows, host
      * doubles): weighted loss of each row, summed over its outputs; squared is 1/2 (o - y)^2, of which huber is the
      * usual continuation, poisson exp(o) - y o. row_weight (rows, host doubles): weight of each row. dout (rows,width)
-     * or NULL: gradient of the weighted SUM of losses. A label that is no class gives EBB_EDATA with the row, here or
-     * from the next exec_sync. */
+     * or NULL: gradient of the weighted SUM of losses. row_loss and row_weight may be filled in only once the context
+     * was waited for; any number of losses may be under way. A label that is no class gives EBB_EDATA with the row,
+     * here or from the next exec_sync; of several losses under way the least such row of any is named. */
     ebb_status_t (*loss)(ebb_exec_t *x, ebb_loss_kind_t kind, float huber_delta, int64_t rows, int64_t width,
                          const float *out, const int32_t *label, const float *y, const float *weight,
                          const float *class_weight, double *row_loss, double *row_weight, float *dout);
@@ -240,7 +242,7 @@ typedef struct ebb_backend_ops {
     /* out = a + b; may alias. */
     ebb_status_t (*add)(ebb_exec_t *x, int64_t n, const float *a, const float *b, float *out);
     /* Sum of squares of each of ceil(n / segment) segments, in double, elements in order within 8 fixed interleaved
-     * partial sums. */
+     * partial sums. out_host may be filled in only once the context was waited for. */
     ebb_status_t (*sumsq)(ebb_exec_t *x, int64_t n, int64_t segment, const float *a, double *out_host);
     /* Apply an update rule to n weights: w, g (gradient sum), s0, s1 (states or NULL). */
     ebb_status_t (*update)(ebb_exec_t *x, const ebb_optim_hyper_t *h, int64_t n, float *w, const float *g, float *s0,
@@ -274,6 +276,27 @@ typedef struct ebb_backend_ops {
     ebb_status_t (*rows_find)(ebb_exec_t *x, const ebb_rows_merge_t *merge, int64_t *n);
     ebb_status_t (*rows_add)(ebb_exec_t *x, const ebb_rows_merge_t *merge, int32_t *idx, int32_t *local, float *val);
 } ebb_backend_ops_t;
+
+/* What is given to any of n contexts from now on begins after all that was given to any of them until now. On a device
+ * the host does not wait for it; backends of host memory work at once, and are asked whether they failed. No thread may
+ * use one of the contexts meanwhile. */
+static inline ebb_status_t ebb_exec_join(const ebb_backend_ops_t *ops, int n, ebb_exec_t *const *exec)
+{
+    ebb_status_t status = EBB_OK;
+    bool host = (ops->caps & EBB_CAP_HOST_MEMORY) != 0;
+    for (int i = 0; host && status == EBB_OK && i < n; i++)
+        status = ops->exec_sync(exec[i]);
+    for (int i = 1; !host && status == EBB_OK && i < n; i++) {
+        status = ops->exec_mark(exec[i], EBB_MARK_JOIN);
+        if (status == EBB_OK)
+            status = ops->exec_await(exec[0], exec[i], EBB_MARK_JOIN);
+    }
+    if (!host && n > 1 && status == EBB_OK)
+        status = ops->exec_mark(exec[0], EBB_MARK_JOIN);
+    for (int i = 1; !host && status == EBB_OK && i < n; i++)
+        status = ops->exec_await(exec[i], exec[0], EBB_MARK_JOIN);
+    return status;
+}
 
 /* An opened device. */
 typedef struct ebb_backend {

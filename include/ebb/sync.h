@@ -55,8 +55,10 @@ EBB_API ebb_status_t ebb_sync_begin(ebb_sync_t *sync);
 /* Buffers for a lane's gradient, with grads->accumulate false (in fast mode perhaps true, over other lanes' sums).
  * whole: the lane comes in one piece of which the model adds each float in one addition (ebb_model_adds_whole); then
  * accumulate may be true over the sum of the lane's left sibling, which is the same addition without another pass over
- * memory. Thread-safe. Dense tables and bitmaps come zeroed. */
-EBB_API ebb_status_t ebb_sync_lane_grads(ebb_sync_t *sync, int32_t lane, bool whole, ebb_grads_t **grads_p);
+ * memory. Thread-safe. Dense tables and bitmaps come zeroed. exec: where the passes will run that fill them, up to
+ * lane_done; what it was given before may still be under way, here and in the calls that follow. */
+EBB_API ebb_status_t ebb_sync_lane_grads(ebb_sync_t *sync, int32_t lane, bool whole, ebb_exec_t *exec,
+                                         ebb_grads_t **grads_p);
 /* The model has added one more piece of the lane's rows (gradient accumulation): keeps rows[] of this piece and readies
  * grads for the next. Call before lane_done when there are several pieces, also after the last one. Thread-safe. */
 EBB_API ebb_status_t ebb_sync_lane_piece(ebb_sync_t *sync, int32_t lane, ebb_exec_t *exec);
@@ -78,7 +80,8 @@ typedef struct ebb_sums {
     ebb_sync_t *sync;
 } ebb_sums_t;
 
-/* Exchange and finish the sums. Collective. */
+/* Exchange and finish the sums. Collective. On a device they may still be under way: what any of the contexts is given
+ * from now on finds them. */
 EBB_API ebb_status_t ebb_sync_reduce(ebb_sync_t *sync, ebb_sums_t **sums_p);
 /* The same, but the dense vector and rows of tables may be left in parts: they are summed where they are used, while
  * they are in the cache. */

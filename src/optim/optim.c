@@ -301,8 +301,7 @@ ebb_status_t ebb_optim_step(ebb_optim_t *optim, int64_t step, double scale, cons
     h[0].l1 = h[0].l2 = 0.0f;
     plan_tables(&job);
     EBB_TRY(ebb_pool_run(optim->pool, job.table_task0[optim->layout->n_tables], update_task, &job));
-    for (int i = 0; i < ebb_pool_threads(optim->pool); i++)
-        EBB_TRY(optim->backend->ops->exec_sync(optim->exec[i]));
+    EBB_TRY(ebb_exec_join(optim->backend->ops, ebb_pool_threads(optim->pool), optim->exec));
     *lr_p = lr;
     return EBB_OK;
 }

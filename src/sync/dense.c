@@ -48,8 +48,7 @@ static ebb_status_t sum_slab(void *user, int thread, int64_t index)
     const ebb_sync_t *s = job->sync;
     int64_t at = job->begin + index * s->slab;
     int64_t n = ebb_min64(s->slab, job->end - at);
-    EBB_TRY(sum_floats(s, thread, job->node, at, n, job->out + (at - job->begin)));
-    return s->backend->ops->exec_sync(s->exec[thread]);
+    return sum_floats(s, thread, job->node, at, n, job->out + (at - job->begin));
 }
 
 static ebb_status_t sum_slice(ebb_sync_t *s, int32_t node, int64_t begin, int64_t end, float *out)

@@ -118,9 +118,10 @@ ebb_status_t ebb_sync_device_flush(ebb_sync_t *s)
 {
     int64_t n = s->n_parts;
     s->n_parts = 0;
-    for (int i = 0; i < s->threads; i++)
-        EBB_TRY(s->backend->ops->exec_sync(s->exec[i]));
-    return n > 0 ? ebb_wire_exchange(s->wire, n, s->part) : EBB_OK;
+    if (n == 0)
+        return EBB_OK;
+    EBB_TRY(ebb_sync_await_all(s));
+    return ebb_wire_exchange(s->wire, n, s->part);
 }
 
 /* ---- a lane's rows ---- */
@@ -144,7 +145,7 @@ static ebb_status_t keep_first(const ebb_sync_t *s, kept_rows_t *kept, const ebb
     EBB_TRY(ops->copy(exec, kept->idx, rows->idx, (size_t)rows->n * sizeof *rows->idx));
     EBB_TRY(ops->copy(exec, kept->val, rows->val, (size_t)(rows->n * width) * sizeof *rows->val));
     kept->n = rows->n;
-    return ops->exec_sync(exec);
+    return EBB_OK;
 }
 
 /* kept += rows, by way of spare. */
@@ -160,7 +161,6 @@ static ebb_status_t keep_more(const ebb_sync_t *s, const table_t *table, kept_ro
     EBB_TRY(ops->rows_find(exec, &merge, &n));
     EBB_TRY(kept_room(s, spare, n, table->width));
     EBB_TRY(ops->rows_add(exec, &merge, spare->idx, NULL, spare->val));
-    EBB_TRY(ops->exec_sync(exec));
     kept_rows_t swap = *kept;
     *kept = *spare;
     *spare = swap;
@@ -357,7 +357,7 @@ ebb_status_t ebb_sync_device_rows_finish(ebb_sync_t *s)
         EBB_TRY(sum_lists(s, t, s->piece0[s->ranks], s->device_meet, s->owners, true, d->own_n, &d->sums, &d->local));
         publish(s, t);
     }
-    return s->backend->ops->exec_sync(s->exec[0]);
+    return EBB_OK;
 }
 
 /* ---- lists to all ---- */
@@ -393,7 +393,7 @@ ebb_status_t ebb_sync_device_rows_fast(ebb_sync_t *s, int t)
             r == s->rank ? list_of(&d->piece[0], 0, n, width) : list_of(&d->received, first, s->words_in[r], width);
     EBB_TRY(sum_lists(s, t, s->ranks, s->device_meet, 1, true, d->own_n, &d->sums, &d->local));
     publish(s, t);
-    return s->backend->ops->exec_sync(s->exec[0]);
+    return EBB_OK;
 }
 
 ebb_status_t ebb_sync_device_gather_rows(ebb_sync_t *s, ebb_weights_t *weights)

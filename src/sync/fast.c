@@ -17,7 +17,7 @@ static ebb_status_t add_slab(void *user, int thread, int64_t index)
     EBB_TRY(s->backend->ops->copy(s->exec[thread], out, buf ? buf->dense + at : s->zeros, (size_t)n * 4));
     for (buf = buf ? buf->next : NULL; buf; buf = buf->next)
         EBB_TRY(s->backend->ops->add(s->exec[thread], n, out, buf->dense + at, out));
-    return s->backend->ops->exec_sync(s->exec[thread]);
+    return EBB_OK;
 }
 
 static ebb_status_t reduce_dense(ebb_sync_t *s)
@@ -25,9 +25,12 @@ static ebb_status_t reduce_dense(ebb_sync_t *s)
     int64_t floats = s->layout->dense_floats;
     EBB_TRY(ebb_pool_run(s->pool, (floats + s->slab - 1) / s->slab, add_slab, s));
     s->stats.bytes_sent += s->ranks > 1 ? floats * 4 : 0;
-    if (s->device && s->ranks > 1)
+    if (s->ranks == 1)
+        return EBB_OK;
+    EBB_TRY(ebb_sync_await_all(s));
+    if (s->device)
         return ebb_wire_allreduce(s->wire, s->dense_sum, floats);
-    return s->ranks > 1 ? ebb_comm_allreduce(s->comm, s->dense_sum, floats, EBB_COMM_F32, EBB_SUM) : EBB_OK;
+    return ebb_comm_allreduce(s->comm, s->dense_sum, floats, EBB_COMM_F32, EBB_SUM);
 }
 
 /* Add the partial buffers' tables into the first one's, add over ranks, pack the touched rows. */
@@ -111,6 +114,7 @@ ebb_status_t ebb_sync_reduce_fast(ebb_sync_t *s)
     while (s->partial) {
         buffer_t *buf = s->partial;
         s->partial = buf->next;
+        buf->user = NULL; /* the end of reduce joins contexts */
         ebb_sync_free_buffer(s, buf);
     }
     return EBB_OK;

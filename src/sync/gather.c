@@ -96,6 +96,7 @@ static ebb_status_t gather_dense(ebb_sync_t *s, ebb_weights_t *weights)
         s->gather_counts[r] = (end - begin) * 4;
     }
     s->stats.bytes_sent += s->gather_counts[s->rank] * (s->ranks - 1);
+    EBB_TRY(ebb_sync_await_all(s));
     if (s->device)
         return ebb_wire_allgatherv(s->wire, weights->dense, s->gather_counts, s->gather_displs);
     return ebb_comm_allgatherv(s->comm, weights->dense + s->dense0, s->gather_counts[s->rank], weights->dense,

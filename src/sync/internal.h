@@ -16,6 +16,7 @@
 #define EBB_SYNC_SLAB  4096 /* floats that one task sums at a time, on the host */
 #define EBB_SYNC_FORM  4096 /* floats of rows formed at a time, roughly */
 #define EBB_SYNC_TERMS 9    /* tables at least so wide give terms; narrower rows are as small */
+#define EBB_SYNC_MARK  2    /* of a context that computes: after its work on a buffer */
 
 /* Floats of one gradient: of a lane, or of a subtree. Tables only where they travel dense; zero when free. */
 typedef struct buffer {
@@ -24,7 +25,8 @@ typedef struct buffer {
     float *dense;
     float *table[EBB_MAX_TABLES];
     uint64_t *touched[EBB_MAX_TABLES];
-    bool used; /* fast mode: holds sums of lanes */
+    bool used;        /* fast mode: holds sums of lanes */
+    ebb_exec_t *user; /* on a device: context that was given work on it last, which may be under way; NULL: none */
 } buffer_t;
 
 /* Rows of one lane kept until reduce. */
@@ -143,7 +145,10 @@ struct ebb_sync {
 
     /* where gradients live on a device */
     bool device;
-    int64_t slab; /* floats that one task sums at a time */
+    int64_t slab;    /* floats that one task sums at a time */
+    double *squares; /* of the norm's segments, on the host */
+    int64_t squares_cap;
+    bool squares_pinned;
     ebb_device_table_t device_table[EBB_MAX_TABLES];
     uint8_t *device_meet; /* (all pieces, all pieces) */
     uint8_t *lanes_meet;  /* scratch: of the lanes of a sum */

@@ -6,6 +6,11 @@
  * free again. A lane whose left sibling is complete before the lane begins may be given that sibling's buffer to add
  * its gradient to: the same addition, done by the model. The lock guards lists and node states, never an addition. Fast
  * mode has no nodes: a buffer with sums is handed to the next lane, which adds to it.
+ *
+ * On a device nobody waits for passes or additions: a buffer knows the context that was given work on it last, and the
+ * next one to be given some begins after the mark that was set behind that work (or a later one: contexts take turns in
+ * a step far fewer times than they have lanes). The host waits where it reads what a pass wrote, which is never so on a
+ * device.
  */
 #include "sync/lanes.h"
 #include "sync/device.h"
@@ -84,13 +89,39 @@ ebb_status_t ebb_sync_move_table(const ebb_sync_t *s, int t, ebb_exec_t *exec, b
     return EBB_OK;
 }
 
+/* What a context is given from now on begins after what was done to the buffer. */
+static ebb_status_t follow(const ebb_sync_t *s, ebb_exec_t *exec, const buffer_t *buf)
+{
+    if (!buf->user || buf->user == exec)
+        return EBB_OK;
+    return s->backend->ops->exec_await(exec, buf->user, EBB_SYNC_MARK);
+}
+
+/* A context was given work on a buffer. */
+static ebb_status_t leave(const ebb_sync_t *s, ebb_exec_t *exec, buffer_t *buf)
+{
+    if (!s->device)
+        return s->backend->ops->exec_sync(exec);
+    buf->user = exec;
+    return s->backend->ops->exec_mark(exec, EBB_SYNC_MARK);
+}
+
+/* Before the host reads what passes wrote. */
+static ebb_status_t await_passes(const ebb_sync_t *s, ebb_exec_t *exec)
+{
+    return s->device ? EBB_OK : s->backend->ops->exec_sync(exec);
+}
+
 static ebb_status_t add_buffer(const ebb_sync_t *s, ebb_exec_t *exec, buffer_t *left, buffer_t *right)
 {
+    EBB_TRY(follow(s, exec, left));
+    EBB_TRY(follow(s, exec, right));
     EBB_TRY(s->backend->ops->add(exec, s->layout->dense_floats, left->dense, right->dense, left->dense));
     for (int t = 0; t < s->n_tables; t++)
         if (s->table[t].dense)
             EBB_TRY(ebb_sync_move_table(s, t, exec, right, left));
-    return s->backend->ops->exec_sync(exec);
+    EBB_TRY(leave(s, exec, right));
+    return leave(s, exec, left);
 }
 
 /* ---- rows ---- */
@@ -248,7 +279,7 @@ static buffer_t *sibling_sum(ebb_sync_t *s, int32_t lane)
     return buf;
 }
 
-ebb_status_t ebb_sync_lane_grads(ebb_sync_t *s, int32_t number, bool whole, ebb_grads_t **grads_p)
+ebb_status_t ebb_sync_lane_grads(ebb_sync_t *s, int32_t number, bool whole, ebb_exec_t *exec, ebb_grads_t **grads_p)
 {
     lane_t *lane = find_lane(s, number);
     *grads_p = NULL;
@@ -258,6 +289,7 @@ ebb_status_t ebb_sync_lane_grads(ebb_sync_t *s, int32_t number, bool whole, ebb_
     lane->joined = lane->buf != NULL;
     if (!lane->joined)
         EBB_TRY(lend_buffer(s, &lane->buf));
+    EBB_TRY(follow(s, exec, lane->buf));
     lane->pieces = 0;
     lane->grads = (ebb_grads_t){.dense = lane->buf->dense, .accumulate = lane->joined || lane->buf->used};
     for (int t = 0; t < s->n_tables; t++) {
@@ -301,7 +333,7 @@ ebb_status_t ebb_sync_lane_piece(ebb_sync_t *s, int32_t number, ebb_exec_t *exec
         return not_ours(s, number);
     if (lane->joined)
         return EBB_FAIL(EBB_EBUG, "lane %d was promised in one piece and comes in several", number);
-    EBB_TRY(s->backend->ops->exec_sync(exec));
+    EBB_TRY(await_passes(s, exec));
     EBB_TRY(keep_rows(s, lane, exec));
     EBB_TRY(form_rows(s, lane, exec));
     EBB_TRY(keep_dense_tables(s, lane, exec));
@@ -324,7 +356,7 @@ static int64_t count_touched(const ebb_sync_t *s, const lane_t *lane, int t)
 /* The tables' part of a lane that is complete. */
 static ebb_status_t close_lane(ebb_sync_t *s, lane_t *lane, ebb_exec_t *exec)
 {
-    EBB_TRY(s->backend->ops->exec_sync(exec));
+    EBB_TRY(await_passes(s, exec));
     if (lane->pieces == 0)
         EBB_TRY(keep_rows(s, lane, exec));
     if (lane->earlier) {
@@ -332,6 +364,8 @@ static ebb_status_t close_lane(ebb_sync_t *s, lane_t *lane, ebb_exec_t *exec)
             if (s->table[t].dense)
                 EBB_TRY(ebb_sync_move_table(s, t, exec, lane->earlier, lane->buf));
     }
+    if (s->device)
+        EBB_TRY(leave(s, exec, lane->buf));
     int64_t n[EBB_MAX_TABLES];
     for (int t = 0; t < s->n_tables; t++)
         n[t] = count_touched(s, lane, t);
@@ -421,6 +455,8 @@ void ebb_sync_start_lanes(ebb_sync_t *s)
 void ebb_sync_release_nodes(ebb_sync_t *s)
 {
     for (int32_t i = 0; i < 2 * s->tree.lanes - 1; i++) {
+        if (s->node_buf[i])
+            s->node_buf[i]->user = NULL; /* the end of reduce joins contexts */
         ebb_sync_free_buffer(s, s->node_buf[i]);
         s->node_buf[i] = NULL;
     }

@@ -27,11 +27,72 @@ static ebb_status_t norm_task(void *user, int thread, int64_t index)
 
 static ebb_status_t add_squares(ebb_sync_t *s, const float *val, int64_t n, int64_t segment)
 {
-    int64_t segments = s->device            ? EBB_SYNC_SLAB
-                       : segment < 64 << 10 ? ebb_min64((64 << 10) / segment, EBB_SYNC_SLAB)
-                                            : 1;
+    int64_t segments = segment < 64 << 10 ? ebb_min64((64 << 10) / segment, EBB_SYNC_SLAB) : 1;
     norm_job_t job = {s, val, n, segment, segments * segment};
     return ebb_pool_run(s->pool, (n + job.per - 1) / job.per, norm_task, &job);
+}
+
+static ebb_status_t add_on_host(ebb_sync_t *s)
+{
+    EBB_TRY(add_squares(s, s->sums.dense, s->dense1 - s->dense0, ebb_sync_unit(s->layout->dense_floats)));
+    for (int t = 0; t < s->n_tables; t++)
+        EBB_TRY(add_squares(s, s->sums.table[t].val, s->sums.table[t].n * s->table[t].width, s->table[t].width));
+    return EBB_OK;
+}
+
+/* ---- on a device, which is waited for once ---- */
+
+static ebb_status_t room_for_squares(ebb_sync_t *s, int64_t n)
+{
+    if (n <= s->squares_cap)
+        return EBB_OK;
+    ebb_sync_free_squares(s);
+    n += n / 4;
+    s->squares = s->backend->ops->host_alloc(s->backend->dev, (size_t)n * sizeof *s->squares);
+    s->squares_pinned = s->squares != NULL;
+    if (!s->squares)
+        EBB_TRY(EBB_NEW_ARRAY("squares of gradients", n, &s->squares));
+    s->squares_cap = n;
+    return EBB_OK;
+}
+
+void ebb_sync_free_squares(ebb_sync_t *s)
+{
+    if (s->squares_pinned)
+        s->backend->ops->host_free(s->backend->dev, s->squares);
+    else
+        ebb_free(s->squares);
+    s->squares = NULL;
+    s->squares_pinned = false;
+    s->squares_cap = 0;
+}
+
+static ebb_status_t add_some(void *user, int thread, int64_t index)
+{
+    const norm_job_t *job = user;
+    ebb_sync_t *s = job->sync;
+    for (int64_t i = index * job->per; i < ebb_min64((index + 1) * job->per, job->n); i++)
+        ebb_exact_add(&s->norm[thread], s->squares[i]);
+    ebb_exact_normalize(&s->norm[thread]);
+    return EBB_OK;
+}
+
+static ebb_status_t add_on_device(ebb_sync_t *s)
+{
+    const ebb_backend_ops_t *ops = s->backend->ops;
+    int64_t floats = s->dense1 - s->dense0, unit = ebb_sync_unit(s->layout->dense_floats);
+    int64_t dense = (floats + unit - 1) / unit, n = dense;
+    for (int t = 0; t < s->n_tables; t++)
+        n += s->sums.table[t].n;
+    EBB_TRY(room_for_squares(s, n));
+    EBB_TRY(ops->sumsq(s->exec[0], floats, unit, s->sums.dense, s->squares));
+    n = dense;
+    for (int t = 0; t < s->n_tables; n += s->sums.table[t++].n)
+        EBB_TRY(ops->sumsq(s->exec[0], s->sums.table[t].n * s->table[t].width, s->table[t].width, s->sums.table[t].val,
+                           s->squares + n));
+    EBB_TRY(ops->exec_sync(s->exec[0]));
+    norm_job_t job = {.sync = s, .n = n, .per = EBB_SYNC_SLAB};
+    return ebb_pool_run(s->pool, (n + job.per - 1) / job.per, add_some, &job);
 }
 
 ebb_status_t ebb_sync_norm2(ebb_sync_t *s, double *norm2_p)
@@ -43,9 +104,7 @@ ebb_status_t ebb_sync_norm2(ebb_sync_t *s, double *norm2_p)
     if (in_parts)
         return EBB_FAIL(EBB_EBUG, "the norm needs sums that ebb_sync_reduce_parts left in parts");
     memset(s->norm, 0, (size_t)s->threads * sizeof *s->norm);
-    EBB_TRY(add_squares(s, s->sums.dense, s->dense1 - s->dense0, ebb_sync_unit(s->layout->dense_floats)));
-    for (int t = 0; t < s->n_tables; t++)
-        EBB_TRY(add_squares(s, s->sums.table[t].val, s->sums.table[t].n * s->table[t].width, s->table[t].width));
+    EBB_TRY(s->device ? add_on_device(s) : add_on_host(s));
     for (int i = 0; i < s->threads; i++)
         ebb_exact_merge(&sum, &s->norm[i]);
     ebb_exact_normalize(&sum);

@@ -249,6 +249,7 @@ void ebb_sync_destroy(ebb_sync_t *s)
     float *floats[] = {s->scratch, s->zeros, s->dense_sum};
     for (size_t i = 0; i < sizeof floats / sizeof *floats; i++)
         s->backend->ops->free(s->backend->dev, floats[i]);
+    ebb_sync_free_squares(s);
     if (s->device)
         ebb_sync_device_cleanup(s);
     void *rest[] = {s->piece,         s->piece0,        s->node_done, s->node_buf, s->view,
@@ -338,6 +339,12 @@ ebb_status_t ebb_sync_receive(ebb_sync_t *s, void *data, int64_t bytes, int peer
     return bytes > 0 ? ebb_comm_irecv(s->comm, data, bytes, peer, tag, &s->request[s->n_requests++]) : EBB_OK;
 }
 
+ebb_status_t ebb_sync_await_all(ebb_sync_t *s)
+{
+    EBB_TRY(ebb_exec_join(s->backend->ops, s->threads, s->exec));
+    return s->device ? s->backend->ops->exec_sync(s->exec[0]) : EBB_OK;
+}
+
 static ebb_status_t reduce_on_device(ebb_sync_t *s)
 {
     EBB_TRY(ebb_sync_dense_send(s));
@@ -414,7 +421,9 @@ static ebb_status_t reduce(ebb_sync_t *s, bool leave_parts, ebb_sums_t **sums_p)
     s->leave_dense = leave_parts && !s->device; /* there, launches for as little as a cache holds would cost more */
     for (int t = 0; t < s->n_tables; t++)
         s->table[t].parts = NULL;
+    EBB_TRY(ebb_exec_join(s->backend->ops, s->threads, s->exec)); /* lanes' work */
     EBB_TRY(s->mode == EBB_SYNC_FAST ? ebb_sync_reduce_fast(s) : s->device ? reduce_on_device(s) : reduce_canonical(s));
+    EBB_TRY(ebb_exec_join(s->backend->ops, s->threads, s->exec)); /* slabs of the sums */
     for (int t = 0; t < s->n_tables; t++)
         EBB_TRY(s->table[t].parts ? publish_parts(s, t) : publish_table(s, t, s->table[t].n));
     s->sums.dense = s->leave_dense ? NULL : s->dense_sum;

@@ -15,7 +15,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { PIECE = 8192, TASK = 8 * PIECE, WINDOW_LEAST = 1024, WINDOW_MOST = 16384, WINDOW_SHARE = 256 };
+enum { PIECE = 8192, TASK = 8 * PIECE };
 
 static ebb_status_t scan(const ebb_run_t *run, int thread, const float *x, int64_t n, bool *bad_p)
 {
@@ -66,73 +66,13 @@ static ebb_status_t scan_weights(const ebb_run_t *run, int thread, int64_t begin
     return EBB_OK;
 }
 
-static ebb_status_t weights_are_bad(const ebb_run_t *run, int64_t param)
+ebb_status_t ebb_finite_weights_error(const ebb_run_t *run, int64_t param)
 {
     return EBB_FAIL(EBB_ENONFINITE,
                     "the weights of %s are not finite after step %" PRId64 " (epoch %" PRId64
                     "); lower the learning rate, or set train.clip_norm; the checkpoints before it are kept",
                     run->layout->params[param].name, run->step,
                     run->epoch_steps > 0 && run->step > 0 ? (run->step - 1) / run->epoch_steps + 1 : 1);
-}
-
-/* This rank's part of the values [begin, end) of a parameter's state, and how many they are. */
-static const float *own_state(const ebb_run_t *run, const ebb_param_t *p, int state, int64_t begin, int64_t end,
-                              int64_t *n_p)
-{
-    int owner, owners;
-    int64_t from, to;
-    ebb_sync_place(run->sync, &owner, &owners);
-    if (p->kind != EBB_PARAM_DENSE) {
-        int64_t row0 = begin / p->cols, row1 = (end + p->cols - 1) / p->cols;
-        from = ebb_sync_table_rows(row0, owner, owners) * p->cols;
-        *n_p = ebb_sync_table_rows(row1, owner, owners) * p->cols - from;
-        return ebb_optim_state_table(run->optim, state, (int)p->offset) + from;
-    }
-    ebb_sync_dense_range(run->layout, owner, owners, &from, &to);
-    int64_t b = p->offset + begin > from ? p->offset + begin : from, e = p->offset + end < to ? p->offset + end : to;
-    *n_p = e > b ? e - b : 0;
-    return ebb_optim_state_dense(run->optim, state) + (b - from);
-}
-
-static ebb_status_t state_is_bad(const ebb_run_t *run, int state, const ebb_param_t *p)
-{
-    return EBB_FAIL(EBB_ENONFINITE,
-                    "the values of the optimiser's state \"%s\" of %s are not finite after step %" PRId64
-                    "; lower the learning rate, or set train.clip_norm; the checkpoints before it are kept",
-                    ebb_optim_state_name(run->optim, state), p->name, run->step);
-}
-
-/* Values [begin, end) of the state, counted through all parameters. */
-static ebb_status_t sweep_state(const ebb_run_t *run, int state, int64_t begin, int64_t end)
-{
-    const ebb_layout_t *layout = run->layout;
-    int64_t at = 0, n;
-    for (int i = 0; i < layout->n_params && at < end; at += floats_of(&layout->params[i]), i++) {
-        const ebb_param_t *p = &layout->params[i];
-        int64_t b = begin > at ? begin - at : 0, e = end - at < floats_of(p) ? end - at : floats_of(p);
-        bool bad = false;
-        if (b >= e)
-            continue;
-        const float *values = own_state(run, p, state, b, e, &n);
-        if (n > 0)
-            EBB_TRY(scan(run, 0, values, n, &bad));
-        if (bad)
-            return state_is_bad(run, state, p);
-    }
-    return EBB_OK;
-}
-
-ebb_status_t ebb_finite_sweep(const ebb_run_t *run)
-{
-    int64_t all = all_floats(run->layout), window = all / WINDOW_SHARE, param;
-    window = window < WINDOW_LEAST ? WINDOW_LEAST : window > WINDOW_MOST ? WINDOW_MOST : window;
-    int64_t windows = (all + window - 1) / window, turn = windows > 0 ? run->step / windows : 0;
-    int64_t at = windows > 0 ? run->step % windows * window : 0;
-    int states = ebb_optim_state_count(run->optim);
-    EBB_TRY(scan_weights(run, 0, at, at + window, &param));
-    if (param >= 0)
-        return weights_are_bad(run, param);
-    return states > 0 ? sweep_state(run, (int)(turn % states), at, at + window) : EBB_OK;
 }
 
 typedef struct scan_job {
@@ -168,7 +108,7 @@ ebb_status_t ebb_finite_weights(const ebb_run_t *run)
 {
     int64_t param;
     EBB_TRY(find_bad_weights(run, &param));
-    return param < 0 ? EBB_OK : ebb_comm_agree(run->comm, weights_are_bad(run, param));
+    return param < 0 ? EBB_OK : ebb_comm_agree(run->comm, ebb_finite_weights_error(run, param));
 }
 
 /* ---- explaining ---- */

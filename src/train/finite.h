@@ -4,11 +4,10 @@
 
 #include "train/run.h"
 
-/* Look at a few of the weights, and at those of as many values of the optimiser's states that this rank owns, others
- * in each step. EBB_ENONFINITE names the parameter. Not collective; weights are alike on all ranks, states are not. */
-ebb_status_t ebb_finite_sweep(const ebb_run_t *run);
 /* Look at all weights, shared out over ranks and threads. Collective. */
 ebb_status_t ebb_finite_weights(const ebb_run_t *run);
+/* The error for bad weights of a parameter. */
+ebb_status_t ebb_finite_weights_error(const ebb_run_t *run, int64_t param);
 /* The parameter whose gradient is bad in *param_p, -1: none. */
 ebb_status_t ebb_finite_grads(const ebb_run_t *run, const ebb_grads_t *grads, int64_t *param_p);
 /* The error for a bad loss or gradient ("what"). lane: this rank's first bad one, INT64_MAX without; param: what

@@ -133,6 +133,19 @@ static int64_t piece_rows(const ebb_run_t *run)
     return (most + pieces - 1) / pieces;
 }
 
+/* Of all lanes, so that none waits until another's are read. */
+static ebb_status_t make_losses(ebb_run_t *run)
+{
+    int64_t rows = 0;
+    for (int32_t lane = run->lane0; lane < run->lane1; lane++)
+        rows += ebb_order_lane_share(&run->order, lane);
+    EBB_TRY(
+        ebb_pinned_make(run->workers.backend, "row losses", (size_t)(2 * rows) * sizeof *run->row_loss, &run->losses));
+    run->row_loss = run->losses.ptr;
+    run->row_weight = run->row_loss + rows;
+    return EBB_OK;
+}
+
 /* The lanes of a full step have one or two numbers of rows; try them out where passes over the gradients cost time. */
 static ebb_status_t find_whole_rows(ebb_run_t *run)
 {
@@ -159,6 +172,8 @@ static ebb_status_t init_local(ebb_run_t *run)
     plan_steps(run);
     EBB_TRY(find_whole_rows(run));
     EBB_TRY(ebb_stage_classes(&run->workers, run->class_weights, run->info->classes, &run->device_class_weights));
+    EBB_TRY(make_losses(run));
+    EBB_TRY(ebb_sweep_init(&run->sweep, run->workers.backend, run->layout));
     return EBB_NEW_ARRAY("step sums", run->workers.threads + 1, &run->words);
 }
 
@@ -235,6 +250,10 @@ void ebb_run_cleanup(ebb_run_t *run)
     ebb_metrics_destroy(run->metrics);
     if (run->have_weights)
         ebb_weights_destroy(run->workers.backend, run->layout, &run->weights);
+    if (run->workers.backend) {
+        ebb_pinned_free(run->workers.backend, &run->losses);
+        ebb_sweep_cleanup(&run->sweep, run->workers.backend);
+    }
     ebb_workers_cleanup(&run->workers);
     ebb_model_destroy(run->model);
     ebb_free(run->class_weights);

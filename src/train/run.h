@@ -8,6 +8,7 @@
 #include "train/ahead.h"
 #include "train/config.h"
 #include "train/devices.h"
+#include "train/sweep.h"
 #include "train/scan.h"
 #include "train/workers.h"
 
@@ -56,6 +57,9 @@ typedef struct ebb_run {
     int32_t lane0, lane1;              /* of this rank */
     int64_t whole_rows[2];             /* lanes of so many rows are added whole (ebb_model_adds_whole); 0: none */
     ebb_step_words_t *words;           /* (threads), then one for the sum */
+    ebb_pinned_t losses;               /* of: */
+    double *row_loss, *row_weight;     /* (rows of a batch): of the current one */
+    ebb_sweep_t sweep;
     int64_t epoch_steps, total_steps, step;
     ebb_run_progress_t progress;
     ebb_saver_t *saver;

@@ -2,7 +2,15 @@
  *
  * A lane's numbers depend on its rows alone: which thread or rank computes it changes nothing. Losses, weights and the
  * order hash are added exactly (as integers), in one small all-reduce that also carries failures and requests to stop,
- * so that all ranks take the same turn. */
+ * so that all ranks take the same turn.
+ *
+ * A device is given a whole step's lanes at once, and then waited for once: each context's rows have their losses in
+ * one array for the batch, whose weight the update needs and whose sums all ranks agree on. Sums and updates are only
+ * given to it; they run while the host turns to the next batch. Beyond this the host waits
+ *  - once a lane and table of row-sparse gradients, for the number of columns met, which sizes them, and with
+ *    train.accumulate for the number of rows of their sum; and once a step and table for the rows of the lanes' sum;
+ *  - with train.clip_norm, for the gradient's norm;
+ *  - with several ranks, where a wire takes over what the device made. */
 #include "train/finite.h"
 #include "train/stage.h"
 #include "base/clock.h"
@@ -46,7 +54,8 @@ static void note_bad_lane(ebb_run_t *run, int64_t lane)
             break;
 }
 
-/* Forward, loss and backward pass of n rows from batch row `first`; offset: of the first within its lane. */
+/* Forward, loss and backward pass of n rows from batch row `first`; offset: of the first within its lane. Waits for
+ * nothing. */
 static ebb_status_t compute_piece(ebb_run_t *run, int thread, int32_t lane, int64_t first, int64_t n, int64_t offset,
                                   ebb_grads_t *grads)
 {
@@ -55,7 +64,6 @@ static ebb_status_t compute_piece(ebb_run_t *run, int thread, int32_t lane, int6
     const ebb_backend_ops_t *ops = run->workers.backend->ops;
     const ebb_batch_t *b = run->device_batch ? run->device_batch : run->batch;
     const ebb_loss_t *loss = ebb_model_loss(run->model);
-    ebb_step_words_t *words = &run->words[thread];
     ebb_piece_t piece = {.in = input_rows(run, b, row_of(run, lane, first, offset), n),
                          .cols = run->info->cols,
                          .targets = run->info->target_cols,
@@ -75,18 +83,23 @@ static ebb_status_t compute_piece(ebb_run_t *run, int thread, int32_t lane, int6
         EBB_TRY(ebb_stage_rows(&run->workers, thread, &piece));
     EBB_TRY(ebb_model_forward(run->model, &pass, &piece.in, me->out));
     EBB_TRY(ops->loss(exec, loss->kind, loss->huber_delta, n, ebb_model_outputs(run->model), me->out, piece.label,
-                      piece.y, piece.weight, run->device_class_weights, me->row_loss, me->row_weight, me->dout));
+                      piece.y, piece.weight, run->device_class_weights, run->row_loss + first, run->row_weight + first,
+                      me->dout));
     ebb_pulse_tick();
-    EBB_TRY(ebb_model_backward(run->model, &pass, &piece.in, me->dout, grads));
-    EBB_TRY(ops->exec_sync(exec));
+    return ebb_model_backward(run->model, &pass, &piece.in, me->dout, grads);
+}
+
+/* A lane's losses and weights, once its context was waited for. */
+static void add_losses(ebb_run_t *run, int thread, const ebb_lane_rows_t *lane)
+{
+    ebb_step_words_t *words = &run->words[thread];
     int64_t odd = ebb_exact_odd(&words->loss);
-    for (int64_t i = 0; i < n; i++) {
-        ebb_exact_add(&words->loss, me->row_loss[i]);
-        ebb_exact_add(&words->weight, me->row_weight[i]);
+    for (int64_t i = lane->first; i < lane->first + lane->n; i++) {
+        ebb_exact_add(&words->loss, run->row_loss[i]);
+        ebb_exact_add(&words->weight, run->row_weight[i]);
     }
     if (ebb_exact_odd(&words->loss) != odd)
-        note_bad_lane(run, lane);
-    return EBB_OK;
+        note_bad_lane(run, lane->lane);
 }
 
 /* Fold the rows of a lane into the hash of what was delivered; a sum, so lanes may come in any order. */
@@ -128,7 +141,7 @@ static ebb_status_t pass_lane(ebb_run_t *run, int thread, const ebb_lane_rows_t 
     ebb_pulse_tick();
     if (lane->n == 0)
         return ebb_sync_lane_done(run->sync, lane->lane, false, exec);
-    EBB_TRY(ebb_sync_lane_grads(run->sync, lane->lane, is_whole(run, lane->n), &grads));
+    EBB_TRY(ebb_sync_lane_grads(run->sync, lane->lane, is_whole(run, lane->n), exec, &grads));
     for (int64_t p = 0; p < pieces; p++) {
         int64_t from = lane->n * p / pieces, to = lane->n * (p + 1) / pieces;
         if (from == to)
@@ -140,6 +153,11 @@ static ebb_status_t pass_lane(ebb_run_t *run, int thread, const ebb_lane_rows_t 
     return ebb_sync_lane_done(run->sync, lane->lane, true, exec);
 }
 
+static bool works_at_once(const ebb_run_t *run)
+{
+    return (run->workers.backend->ops->caps & EBB_CAP_HOST_MEMORY) != 0;
+}
+
 /* Products hold signals back; once a lane is cheaper. */
 static ebb_status_t compute_lane(void *user, int thread, int64_t turn)
 {
@@ -148,7 +166,28 @@ static ebb_status_t compute_lane(void *user, int thread, int64_t turn)
     ebb_signals_hold();
     ebb_status_t status = pass_lane(run, thread, lane);
     ebb_signals_release();
+    if (status == EBB_OK && works_at_once(run)) {
+        EBB_TRY(run->workers.backend->ops->exec_sync(run->workers.exec[thread]));
+        add_losses(run, thread, lane);
+    }
     return status;
+}
+
+static ebb_status_t add_lane(void *user, int thread, int64_t index)
+{
+    ebb_run_t *run = user;
+    add_losses(run, thread, &run->batch->lanes[index]);
+    return EBB_OK;
+}
+
+/* The one wait of a step for a device: all lanes are under way. */
+static ebb_status_t await_lanes(ebb_run_t *run)
+{
+    if (works_at_once(run))
+        return EBB_OK;
+    for (int t = 0; t < run->workers.threads; t++)
+        EBB_TRY(run->workers.backend->ops->exec_sync(run->workers.exec[t]));
+    return ebb_pool_run(run->workers.pool, run->batch->n_lanes, add_lane, run);
 }
 
 /* Add this rank's words up, then all ranks'. A failure anywhere is everybody's. */
@@ -183,7 +222,7 @@ static ebb_status_t find_bad_param(ebb_run_t *run, const ebb_lane_rows_t *lane, 
         ebb_grads_t *grads;
         if (from == to)
             continue;
-        EBB_TRY(ebb_sync_lane_grads(run->sync, lane->lane, false, &grads));
+        EBB_TRY(ebb_sync_lane_grads(run->sync, lane->lane, false, run->workers.exec[0], &grads));
         EBB_TRY(compute_piece(run, 0, lane->lane, lane->first + from, to - from, from, grads));
         EBB_TRY(ebb_finite_grads(run, grads, param_p));
     }
@@ -264,13 +303,17 @@ ebb_status_t ebb_run_step(ebb_run_t *run, bool want_save, const ebb_step_words_t
     run->bad_lane = INT64_MAX;
     ebb_pulse_stage("computing gradients");
     if (status == EBB_OK)
-        status = ebb_finite_sweep(run);
+        status = ebb_sweep_take(run);
     if (status == EBB_OK)
         status = ebb_sync_begin(run->sync);
     if (status == EBB_OK)
         status = carry_batch(run);
     if (status == EBB_OK)
         status = ebb_pool_run(run->workers.pool, run->batch->n_lanes, compute_lane, run);
+    if (status == EBB_OK)
+        status = await_lanes(run);
+    if (status == EBB_OK)
+        status = ebb_sweep_judge(run);
     if (status == EBB_OK && run->ahead) /* those that were not ready before */
         status = ebb_ahead_look(run->ahead);
     ebb_pulse_stage("exchanging gradients");

@@ -30,6 +30,24 @@ ebb_status_t ebb_workers_init(ebb_workers_t *w, const ebb_comm_t *comm, const ch
     return EBB_OK;
 }
 
+ebb_status_t ebb_pinned_make(const ebb_backend_t *backend, const char *what, size_t bytes, ebb_pinned_t *room)
+{
+    *room = (ebb_pinned_t){0};
+    if (!(backend->ops->caps & EBB_CAP_HOST_MEMORY))
+        room->ptr = backend->ops->host_alloc(backend->dev, bytes);
+    room->pinned = room->ptr != NULL;
+    return room->pinned ? EBB_OK : ebb_alloc(what, bytes, &room->ptr);
+}
+
+void ebb_pinned_free(const ebb_backend_t *backend, ebb_pinned_t *room)
+{
+    if (room->pinned)
+        backend->ops->host_free(backend->dev, room->ptr);
+    else
+        ebb_free(room->ptr);
+    *room = (ebb_pinned_t){0};
+}
+
 static void free_buffers(ebb_workers_t *w)
 {
     for (int t = 0; w->worker && t < w->threads; t++) {
@@ -37,27 +55,17 @@ static void free_buffers(ebb_workers_t *w)
         w->backend->ops->free(w->backend->dev, me->workspace);
         w->backend->ops->free(w->backend->dev, me->out);
         w->backend->ops->free(w->backend->dev, me->dout);
-        if (me->pinned) {
-            w->backend->ops->host_free(w->backend->dev, me->row_loss);
-        } else {
-            ebb_free(me->row_loss);
-        }
+        ebb_pinned_free(w->backend, &me->losses);
         me->workspace = NULL;
         me->out = me->dout = NULL;
         me->row_loss = me->row_weight = NULL;
-        me->pinned = false;
     }
 }
 
-/* Losses and weights of rows, to which a device copies without anybody waiting. */
 static ebb_status_t make_losses(const ebb_workers_t *w, ebb_worker_t *me, int64_t rows)
 {
-    const ebb_backend_ops_t *ops = w->backend->ops;
-    if (!(ops->caps & EBB_CAP_HOST_MEMORY))
-        me->row_loss = ops->host_alloc(w->backend->dev, (size_t)(2 * rows) * sizeof *me->row_loss);
-    me->pinned = me->row_loss != NULL;
-    if (!me->pinned)
-        EBB_TRY(EBB_NEW_ARRAY("row losses", 2 * rows, &me->row_loss));
+    EBB_TRY(ebb_pinned_make(w->backend, "row losses", (size_t)(2 * rows) * sizeof *me->row_loss, &me->losses));
+    me->row_loss = me->losses.ptr;
     me->row_weight = me->row_loss + rows;
     return EBB_OK;
 }

@@ -8,13 +8,19 @@
 
 typedef struct ebb_stage ebb_stage_t; /* train/stage.h */
 
+/* Host memory; pinned where the backend has such, so that a device copies to and from it without anybody waiting. */
+typedef struct ebb_shared_room {
+    void *ptr;
+    bool pinned;
+} ebb_pinned_t;
+
 /* One thread's buffers for up to `rows` rows. */
 typedef struct ebb_worker {
     void *workspace;               /* device */
     float *out, *dout;             /* (rows, outputs), device */
-    double *row_loss, *row_weight; /* (rows), host; pinned where the backend has such memory */
-    bool pinned;
-    ebb_stage_t *stage; /* NULL until needed */
+    ebb_pinned_t losses;           /* of: */
+    double *row_loss, *row_weight; /* (rows), host */
+    ebb_stage_t *stage;            /* NULL until needed */
 } ebb_worker_t;
 
 typedef struct ebb_workers {
@@ -33,5 +39,8 @@ ebb_status_t ebb_workers_init(ebb_workers_t *w, const ebb_comm_t *comm, const ch
 /* Make room for passes of the model over up to `rows` rows. */
 ebb_status_t ebb_workers_fit(ebb_workers_t *w, const ebb_model_t *model, int64_t rows);
 void ebb_workers_cleanup(ebb_workers_t *w);
+
+ebb_status_t ebb_pinned_make(const ebb_backend_t *backend, const char *what, size_t bytes, ebb_pinned_t *room);
+void ebb_pinned_free(const ebb_backend_t *backend, ebb_pinned_t *room);
 
 #endif

@@ -50,7 +50,7 @@ static ebb_status_t lane_task(void *user, int thread, int64_t index)
     side_t *side = user;
     ebb_grads_t *grads;
     int32_t lane = side->lane0 + (int32_t)index;
-    EBB_TRY(ebb_sync_lane_grads(side->sync, lane, true, &grads));
+    EBB_TRY(ebb_sync_lane_grads(side->sync, lane, true, side->exec[thread], &grads));
     if (grads->accumulate)
         EBB_TRY(side->ops->add(side->exec[thread], side->floats, grads->dense, side->source, grads->dense));
     else

@@ -697,6 +697,28 @@ static void a_label_that_is_no_class_is_named_by_the_first_such_row(void **state
     clear();
 }
 
+static void of_losses_under_way_together_the_least_bad_row_is_named_once(void **state)
+{
+    side_t *s = &side[DEV];
+    float out[6 * 3] = {0};
+    int32_t label[3][6] = {{0, 2, 1, 0, 7, 0}, {0, 1, -5, 3, 0, 1}, {0, 1, 2, 0, 1, 2}};
+    double loss[6], weight[6];
+    const float *there = put_floats(s, out, 18);
+    const int32_t *labels[3];
+    for (int i = 0; i < 3; i++)
+        labels[i] = put(s, label[i], sizeof label[i]);
+    for (int i = 0; i < 3; i++)
+        assert_ok(
+            s->ops->loss(s->x, EBB_LOSS_SOFTMAX_CE, 0, 6, 3, there, labels[i], NULL, NULL, NULL, loss, weight, NULL));
+    assert_int_equal(s->ops->exec_sync(s->x), EBB_EDATA);
+    assert_non_null(strstr(ebb_error()->message, "row 2 of the batch has label -5: classes are 0 to 2"));
+    ebb_error_clear();
+    assert_ok(s->ops->exec_sync(s->x));
+    assert_ok(s->ops->loss(s->x, EBB_LOSS_SOFTMAX_CE, 0, 6, 3, there, labels[2], NULL, NULL, NULL, loss, weight, NULL));
+    assert_ok(s->ops->exec_sync(s->x));
+    clear();
+}
+
 /* ---- sums and updates ---- */
 
 static void sums_and_sums_of_squares_equal_the_cpus(void **state)
@@ -1025,6 +1047,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(embeddings_equal_the_cpus_and_leave_columns_outside_fields_alone),
         cmocka_unit_test(losses_slopes_and_predictions_equal_the_cpus),
         cmocka_unit_test(a_label_that_is_no_class_is_named_by_the_first_such_row),
+        cmocka_unit_test(of_losses_under_way_together_the_least_bad_row_is_named_once),
         cmocka_unit_test(sums_and_sums_of_squares_equal_the_cpus),
         cmocka_unit_test(every_update_rule_gives_the_cpus_bits_on_slices_and_rows),
         cmocka_unit_test(rows_of_a_table_are_set_and_others_stay),

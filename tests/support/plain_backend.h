@@ -44,6 +44,22 @@ static inline ebb_status_t plain_exec_sync(ebb_exec_t *x)
     return EBB_OK;
 }
 
+static inline ebb_status_t plain_exec_mark(ebb_exec_t *x, int mark)
+{
+    return EBB_OK;
+}
+
+static inline ebb_status_t plain_exec_await(ebb_exec_t *x, const ebb_exec_t *other, int mark)
+{
+    return EBB_OK;
+}
+
+static inline void *plain_host_alloc(void *dev, size_t bytes)
+{
+    void *ptr = NULL;
+    return ebb_alloc("host memory", bytes, &ptr) == EBB_OK ? ptr : NULL;
+}
+
 static inline void plain_exec_destroy(ebb_exec_t *x)
 {
     free(x);
@@ -238,7 +254,9 @@ static inline ebb_status_t plain_rows_add(ebb_exec_t *x, const ebb_rows_merge_t 
 }
 
 #define PLAIN_DEVICE_OPS                                                                                               \
-    .get_rows = plain_get_rows, .set_rows = plain_set_rows, .rows_find = plain_rows_find, .rows_add = plain_rows_add
+    .host_alloc = plain_host_alloc, .host_free = plain_free, .exec_mark = plain_exec_mark,                             \
+    .exec_await = plain_exec_await, .get_rows = plain_get_rows, .set_rows = plain_set_rows,                            \
+    .rows_find = plain_rows_find, .rows_add = plain_rows_add
 
 static const ebb_backend_ops_t plain_ops = {
     .version = EBB_BACKEND_VERSION,

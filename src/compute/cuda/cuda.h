@@ -57,12 +57,12 @@ struct ebb_exec {
     int plans;
     slot_t slot[SLOTS];
     room_t blas_room, sort, key, key_sorted, place, place_sorted, source, head, idx, begin, term, fields, partial,
-        answer, losses, lists, meet, first, factor_a, factor_b, bias, result;
+        answer, losses, bad, lists, meet, first, factor_a, factor_b, bias, result;
     int64_t rows_found; /* by rows_find */
     int64_t *told;      /* pinned: what a kernel tells the host */
     cudaEvent_t mark[EBB_MARKS];
-    const int32_t *labels; /* of a loss whose verdict on them is under way, or NULL */
-    int64_t classes;
+    bool judging;    /* losses are under way whose verdict on their labels nobody has asked for */
+    int64_t classes; /* of these */
 };
 
 /* An error of the runtime as a status, with what was being done. */
@@ -79,8 +79,8 @@ ebb_status_t ebb_cuda_failed(cudaError_t code, const char *what);
 /* Make the calling thread use the context's device. */
 ebb_status_t ebb_cuda_use(const ebb_exec_t *x);
 ebb_status_t ebb_cuda_room(ebb_exec_t *x, room_t *room, int64_t n, size_t element, const char *what);
-/* What is in x->told: row pointers or counts in the first two; the least row whose label is no class; what that starts
- * from. */
+/* What is in x->told: row pointers or counts in the first two; the least row whose label is no class, and its label
+ * (ebb_cuda_judge_labels); what that starts from, which x->bad on the device holds while all labels are good. */
 enum { TOLD_COUNTS, TOLD_BAD = 2, TOLD_NONE, TOLD };
 /* Some int64 from device memory, waiting for all before; they arrive in x->told. */
 ebb_status_t ebb_cuda_tell(ebb_exec_t *x, int64_t first, int64_t n, const int64_t *from);
@@ -106,7 +106,8 @@ ebb_status_t ebb_cuda_exec_await(ebb_exec_t *x, const ebb_exec_t *other, int mar
 /* What dense products keep with a context. */
 ebb_status_t ebb_cuda_blas_start(ebb_exec_t *x);
 void ebb_cuda_blas_end(ebb_exec_t *x);
-/* The verdict on the labels of the last loss, once the context was waited for. */
+/* Fetch the verdict on the labels of the losses so far, and read it once the context was waited for. */
+ebb_status_t ebb_cuda_fetch_verdict(ebb_exec_t *x);
 ebb_status_t ebb_cuda_judge_labels(ebb_exec_t *x);
 
 ebb_status_t ebb_cuda_gemm(ebb_exec_t *x, bool ta, bool tb, int64_t M, int64_t N, int64_t K, const float *A,

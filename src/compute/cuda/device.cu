@@ -176,6 +176,8 @@ static ebb_status_t start_context(ebb_exec_t *x)
     x->told[TOLD_NONE] = INT64_MAX;
     for (cudaEvent_t &mark : x->mark)
         CUDA_TRY(cudaEventCreateWithFlags(&mark, cudaEventDisableTiming), "making an event");
+    EBB_TRY(ebb_cuda_room(x, &x->bad, 1, sizeof(int64_t), "a verdict on labels"));
+    EBB_TRY(ebb_cuda_upload(x, x->bad.ptr, x->told + TOLD_NONE, sizeof(int64_t)));
     return ebb_cuda_blas_start(x);
 }
 
@@ -196,6 +198,7 @@ ebb_status_t ebb_cuda_exec_create(void *dev, ebb_exec_t **x_p)
 ebb_status_t ebb_cuda_exec_sync(ebb_exec_t *x)
 {
     EBB_TRY(ebb_cuda_use(x));
+    EBB_TRY(ebb_cuda_fetch_verdict(x));
     CUDA_TRY(cudaStreamSynchronize(x->stream), "waiting for the GPU");
     return ebb_cuda_judge_labels(x);
 }
@@ -225,10 +228,10 @@ void ebb_cuda_exec_destroy(ebb_exec_t *x)
 {
     if (!x || ebb_cuda_use(x) != EBB_OK)
         return;
-    room_t *rooms[] = {&x->blas_room, &x->sort,     &x->key,    &x->key_sorted, &x->place, &x->place_sorted,
-                       &x->source,    &x->head,     &x->idx,    &x->begin,      &x->term,  &x->fields,
-                       &x->partial,   &x->answer,   &x->losses, &x->lists,      &x->meet,  &x->first,
-                       &x->factor_a,  &x->factor_b, &x->bias,   &x->result};
+    room_t *rooms[] = {&x->blas_room, &x->sort,     &x->key,      &x->key_sorted, &x->place, &x->place_sorted,
+                       &x->source,    &x->head,     &x->idx,      &x->begin,      &x->term,  &x->fields,
+                       &x->partial,   &x->answer,   &x->losses,   &x->bad,        &x->lists, &x->meet,
+                       &x->first,     &x->factor_a, &x->factor_b, &x->bias,       &x->result};
     ebb_cuda_blas_end(x);
     for (room_t *room : rooms)
         (void)cudaFree(room->ptr);

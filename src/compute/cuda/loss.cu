@@ -11,8 +11,14 @@ typedef struct problem {
     const float *y, *weight, *class_weight;
     double *row_loss, *row_weight;
     float *dout;
-    int64_t *bad; /* least row whose label is no class */
+    int64_t *bad; /* least verdict */
 } problem_t;
+
+/* A row's label that is no class. The least verdict is of the least row. */
+DEVICE int64_t verdict_on(int64_t row, int32_t label)
+{
+    return row << 32 | (int64_t)(uint32_t)label;
+}
 
 /* Weight of each row; rows with bad labels are noted and counted as class 0. */
 KERNEL weigh_kernel(int64_t n, problem_t p)
@@ -23,7 +29,7 @@ KERNEL weigh_kernel(int64_t n, problem_t p)
         if (p.classes > 0) {
             bool good = p.label[r] >= 0 && p.label[r] < p.classes;
             if (!good)
-                keep_least(p.bad, r);
+                keep_least(p.bad, verdict_on(r, p.label[r]));
             if (p.class_weight)
                 weight *= (double)p.class_weight[good ? p.label[r] : 0];
         }
@@ -164,29 +170,29 @@ KERNEL real_loss_kernel(int64_t rows, problem_t p)
     }
 }
 
-/* Row losses and weights to the host, and which label is no class: nothing waits, where the host's memory is pinned. */
+/* Row losses and weights to the host: nothing waits, where its memory is pinned. */
 static ebb_status_t fetch(ebb_exec_t *x, const problem_t *p, int64_t rows, double *row_loss, double *row_weight)
 {
     size_t bytes = (size_t)rows * sizeof(double);
-    x->labels = p->classes > 0 ? p->label : NULL;
-    x->classes = p->classes;
-    EBB_TRY(ebb_cuda_download(x, x->told + TOLD_BAD, p->bad, sizeof *p->bad));
     EBB_TRY(ebb_cuda_download(x, row_loss, p->row_loss, bytes));
     return ebb_cuda_download(x, row_weight, p->row_weight, bytes);
 }
 
+ebb_status_t ebb_cuda_fetch_verdict(ebb_exec_t *x)
+{
+    return x->judging ? ebb_cuda_download(x, x->told + TOLD_BAD, x->bad.ptr, sizeof(int64_t)) : EBB_OK;
+}
+
 ebb_status_t ebb_cuda_judge_labels(ebb_exec_t *x)
 {
-    const int32_t *labels = x->labels;
-    int64_t row = x->told[TOLD_BAD];
-    int32_t label = 0;
-    x->labels = NULL;
-    if (!labels || row == INT64_MAX)
+    bool judging = x->judging;
+    int64_t verdict = x->told[TOLD_BAD];
+    x->judging = false;
+    if (!judging || verdict == INT64_MAX)
         return EBB_OK;
-    EBB_TRY(ebb_cuda_download(x, &label, labels + row, sizeof label));
-    EBB_TRY(ebb_cuda_exec_sync(x));
-    return EBB_FAIL(EBB_EDATA, "row %lld of the batch has label %d: classes are 0 to %lld", (long long)row, (int)label,
-                    (long long)(x->classes - 1));
+    EBB_TRY(ebb_cuda_upload(x, x->bad.ptr, x->told + TOLD_NONE, sizeof verdict));
+    return EBB_FAIL(EBB_EDATA, "row %lld of the batch has label %d: classes are 0 to %lld", (long long)(verdict >> 32),
+                    (int)(int32_t)(uint32_t)verdict, (long long)(x->classes - 1));
 }
 
 ebb_status_t ebb_cuda_loss(ebb_exec_t *x, ebb_loss_kind_t kind, float huber_delta, int64_t rows, int64_t width,
@@ -197,16 +203,18 @@ ebb_status_t ebb_cuda_loss(ebb_exec_t *x, ebb_loss_kind_t kind, float huber_delt
     if (width < 1 || (rows > 0 && (classes ? !label : !y)))
         return EBB_FAIL(EBB_EINVAL, "loss over %lld outputs: %s are missing", (long long)width,
                         classes ? "class labels" : "real targets");
+    if (rows > INT32_MAX)
+        return EBB_FAIL(EBB_EINVAL, "loss over %lld rows: at most 2^31 - 1 at once", (long long)rows);
     if (rows == 0)
         return EBB_OK;
-    if (x->labels) /* a verdict that nobody waited for yet */
-        EBB_TRY(ebb_cuda_exec_sync(x));
-    EBB_TRY(ebb_cuda_room(x, &x->losses, 2 * rows + 1, sizeof(double), "row losses"));
     problem_t p = {};
     p.kind = kind;
     p.huber_delta = huber_delta;
     p.width = width;
     p.classes = !classes ? 0 : kind == EBB_LOSS_SOFTMAX_CE ? width : 2;
+    if (x->judging && p.classes > 0 && p.classes != x->classes) /* one verdict does for labels of one kind */
+        EBB_TRY(ebb_cuda_exec_sync(x));
+    EBB_TRY(ebb_cuda_room(x, &x->losses, 2 * rows, sizeof(double), "row losses"));
     p.out = out;
     p.label = label;
     p.y = y;
@@ -214,9 +222,12 @@ ebb_status_t ebb_cuda_loss(ebb_exec_t *x, ebb_loss_kind_t kind, float huber_delt
     p.class_weight = class_weight;
     p.row_loss = (double *)x->losses.ptr;
     p.row_weight = p.row_loss + rows;
-    p.bad = (int64_t *)(p.row_weight + rows);
+    p.bad = (int64_t *)x->bad.ptr;
     p.dout = dout;
-    EBB_TRY(ebb_cuda_upload(x, p.bad, x->told + TOLD_NONE, sizeof *p.bad));
+    if (p.classes > 0) {
+        x->judging = true;
+        x->classes = p.classes;
+    }
     LAUNCH(weigh_kernel, rows, x, p);
     if (kind == EBB_LOSS_SOFTMAX_CE)
         LAUNCH_BLOCKS(softmax_loss_kernel, rows, x, p);

@@ -49,8 +49,7 @@ ebb_status_t ebb_cuda_sumsq(ebb_exec_t *x, int64_t n, int64_t segment, const flo
     EBB_TRY(ebb_cuda_room(x, &x->answer, segments, sizeof(double), "sums of squares"));
     LAUNCH_BLOCKS(sumsq_kernel, segments, x, n, segment, a, (double *)x->answer.ptr);
     LAUNCHED("sums of squares");
-    EBB_TRY(ebb_cuda_download(x, out_host, x->answer.ptr, (size_t)segments * sizeof *out_host));
-    return ebb_cuda_exec_sync(x);
+    return ebb_cuda_download(x, out_host, x->answer.ptr, (size_t)segments * sizeof *out_host);
 }
 
 /* ---- update rules ---- */

@@ -217,7 +217,7 @@ static ebb_status_t lane_task(void *user, int thread, int64_t index)
     ebb_grads_t *grads;
     if (pieces == 0 && lane % 2)
         return ebb_sync_lane_done(u->sync, lane, false, u->exec[thread]); /* without asking for buffers */
-    EBB_TRY(ebb_sync_lane_grads(u->sync, lane, pieces <= 1, &grads));
+    EBB_TRY(ebb_sync_lane_grads(u->sync, lane, pieces <= 1, u->exec[thread], &grads));
     for (int p = 0; p < pieces; p++) {
         make_piece(u->layout, u->step, lane, p, u->piece[thread]);
         fill(u, thread, u->piece[thread], grads);

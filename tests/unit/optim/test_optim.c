@@ -168,7 +168,7 @@ static void step_on_lanes(bool in_parts, ebb_weights_t *w, float *state)
     assert_ok(ebb_sync_begin(sync));
     for (int32_t lane = 0; lane < 3; lane++) {
         ebb_grads_t *grads;
-        assert_ok(ebb_sync_lane_grads(sync, lane, false, &grads));
+        assert_ok(ebb_sync_lane_grads(sync, lane, false, m.exec[0], &grads));
         for (int i = 0; i < DENSE_A + BIAS; i++)
             grads->dense[i] = ebb_rng_normal(4, EBB_RNG_TEST, (uint64_t)lane, (uint64_t)i);
         assert_ok(ebb_sync_lane_done(sync, lane, true, m.exec[0]));
