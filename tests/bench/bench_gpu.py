@@ -5,7 +5,8 @@
 
 products  CSR x dense and its transpose beside a copy's bandwidth, cuSPARSE and PyTorch (sparse.mm, EmbeddingBag)
 steps     training steps of a sparse MLP, a factorization machine and a dense MLP in bf16 beside PyTorch and the matmul peak
-end       the same runs from shards on disk: the GPU's utilisation, waiting for the loader, what copying ahead gains
+end       the same runs from shards on disk: how busy the GPU was (NVML, as the run records it), waiting for the loader, what copying
+          ahead gains, and what the host can decode
 sums      canonical sums on two ranks beside NCCL's all-reduce, and how much of a step they show
 
 PyTorch's figures are left out, visibly, where it cannot be imported; its batches lie on the GPU already, Ebb's come from disk. What
@@ -19,7 +20,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../support"))
@@ -124,33 +124,6 @@ def products(place, roofs, work):
 # ---- runs ----
 
 
-class Watch(threading.Thread):
-    """The first GPU's utilisation in percent while a run works, as nvidia-smi tells it."""
-
-    def __init__(self):
-        super().__init__()
-        self.values = []
-        self.process = None
-        if shutil.which("nvidia-smi"):
-            self.process = subprocess.Popen(["nvidia-smi", "-i", "0", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "200"],
-                                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        self.start()
-
-    def run(self):
-        for line in self.process.stdout if self.process else []:
-            if line.strip().isdigit():
-                self.values.append((time.time(), int(line)))
-
-    def busy(self, since):
-        """Of the time from `since` to now; None where nobody tells."""
-        if self.process:
-            self.process.terminate()
-            self.process.wait()
-        self.join()
-        values = [v for at, v in self.values if at >= since]
-        return statistics.mean(values) if values else None
-
-
 def make_data(place, work, kind, rows):
     folder = f"{work}/{kind}"
     if not os.path.exists(folder):
@@ -181,30 +154,76 @@ def runs_of(place, work):
             "dense MLP": (make_data(place, work, "dense", rows // 4), f"{{layers: [{layers}, linear]}}", 240 if quick else 32768, "bf16", flop)}
 
 
-def train(place, work, run, ranks=0, env=None, sync="canonical"):
-    """Steady state of a run: from a third of its steps on. A step's seconds, shares of waiting and exchange, utilisation."""
+def write_run(place, work, run, sync, max_steps):
     data, model, batch, precision, _ = run
     with open(f"{work}/run.yaml", "w") as f:
         f.write(f"data: {{train: {data}}}\nlanes: 4\nmodel: {model}\n"
-                f"train: {{epochs: 1000, max_steps: {30 if place.o.quick else 600}, batch: {batch}, backend: {place.o.backend}, precision: {precision}, "
+                f"train: {{epochs: 1000000, max_steps: {max_steps}, batch: {batch}, backend: {place.o.backend}, precision: {precision}, "
                 f"sync: {sync}, optimizer: {{adam: {{lr: 0.0001}}}}, threads: {place.o.threads}}}\n"
                 f"run: {{dir: {work}/runs, name: r}}\ncheckpoint: {{every_minutes: 0, every_steps: 0}}\n")
     shutil.rmtree(f"{work}/runs", ignore_errors=True)
-    watch, began = Watch(), time.time()
-    done = t.run(["train", f"{work}/run.yaml", "--ranks", str(ranks or 1), "--log-every", "10"], ok=False, env=env, timeout=240)
-    ended = time.time()
-    busy = watch.busy(began + (ended - began) / 3)
-    if done.returncode != 0:
-        said = [line for line in done.stderr.splitlines() if line.strip("- ")]
-        raise RuntimeError(f"ebb train: exit {done.returncode}: {' / '.join(said[-3:])}")
-    lines = [m for m in t.metrics(f"{work}/runs/r") if "rows_per_s" in m and "step" in m]
+
+
+def lines_of(work):
+    """Lines of steps; a last one that is being written is left out."""
+    try:
+        with open(f"{work}/runs/r/metrics.jsonl") as f:
+            return [m for m in (json.loads(line) for line in f if line.endswith("\n")) if m["kind"] == "step"]
+    except FileNotFoundError:
+        return []
+
+
+def between(first, last, member):
+    return last.get(member, 0) - first.get(member, 0)
+
+
+def steady(work, batch):
+    """From a third of a run's steps on: a step's seconds, shares of waiting and exchange, and of the time that a GPU was busy."""
+    lines = lines_of(work)
+    if len(lines) < 2:
+        raise RuntimeError("too few steps were recorded")
     first, last = lines[len(lines) // 3], lines[-1]
-    span, steps = last["seconds"] - first["seconds"], last["step"] - first["step"]
+    span, steps, told = (between(first, last, m) for m in ("seconds", "step", "gpu_seconds"))
     if steps < 1 or span <= 0:
         raise RuntimeError("too few steps were recorded")
-    return {"step_seconds": span / steps, "rows_per_s": batch * steps / span, "busy": busy,
-            "stall": (last["stall_seconds"] - first["stall_seconds"]) / span, "sync": (last["sync_seconds"] - first["sync_seconds"]) / span,
-            "energy": t.record(f"{work}/runs/r").get("energy")}
+    return {"step_seconds": span / steps, "rows_per_s": batch * steps / span, "stall": between(first, last, "stall_seconds") / span,
+            "sync": between(first, last, "sync_seconds") / span, "busy": between(first, last, "gpu_busy_seconds") / told if told > 0 else None,
+            "gpu_seconds": told, "energy": t.record(f"{work}/runs/r").get("energy")}
+
+
+def check_exit(done, wanted):
+    if done.returncode != wanted:
+        said = [line for line in done.stderr.splitlines() if line.strip("- ")]
+        raise RuntimeError(f"ebb train: exit {done.returncode}: {' / '.join(said[-3:])}")
+
+
+def train(place, work, run, ranks=0, env=None, sync="canonical"):
+    """Some hundreds of steps of a run."""
+    write_run(place, work, run, sync, 30 if place.o.quick else 600)
+    check_exit(t.run(["train", f"{work}/run.yaml", "--ranks", str(ranks or 1), "--log-every", "10"], ok=False, env=env, timeout=240), 0)
+    return steady(work, run[2])
+
+
+def train_for(place, work, run, seconds, env):
+    """As many steps as a run makes in so many seconds after its first ones, for a meter that reads about once a second."""
+    write_run(place, work, run, "canonical", 10 ** 9)
+    with open(f"{work}/said", "w+") as said:
+        process = subprocess.Popen([t.EBB, "train", f"{work}/run.yaml", "--ranks", "1", "--log-every", "10", "-q"], env={**os.environ, **env},
+                                   stdout=said, stderr=said)
+        limit = time.time() + 120
+        while not lines_of(work) and time.time() < limit and process.poll() is None:
+            time.sleep(0.1)
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.terminate()  # finishes its step and its record
+        try:
+            process.wait(60)
+        finally:
+            process.kill()
+        said.seek(0)
+        check_exit(subprocess.CompletedProcess("ebb", process.returncode, "", said.read()), 75)
+    return steady(work, run[2])
 
 
 def torch_step(torch, name, batch):
@@ -272,23 +291,41 @@ def steps(place, roofs, work):
     return results
 
 
-def decode_limit(data):
-    """Rows/s that the host decodes in memory with all its threads, by `ebb bench loader`."""
-    done = t.run(["bench", "loader", data, "--json"], ok=False, timeout=120)
-    return done.stdout.strip().splitlines()[-1][:300] if done.returncode == 0 and done.stdout.strip() else done.stderr.strip()[-200:]
+def host_limits(data):
+    """Rows/s that this host's cores decode in memory, and that its loader delivers where each epoch decodes all, or finds all decoded."""
+    done = t.run(["bench", "loader", data, "--json", "--order", "shuffled", "--cache", "warm", "-n", "3", "-t", str(len(os.sched_getaffinity(0)))],
+                 ok=False, timeout=120)
+    if done.returncode != 0:
+        raise RuntimeError(f"ebb bench loader: {done.stderr.strip()[-200:]}")
+    told = json.loads(done.stdout)
+    rates = {f"{'kept' if r['kept'] else 'decoding'} loader": r["rows_per_s"] for r in told["loader"] if not r["paced"]}
+    rates["decode"] = next(r["rows_per_s"] for r in told["limits"] if r["what"] == "decode")
+    return rates
+
+
+def judge(r, limits):
+    """Wanted: a GPU that is busy and a loader that keeps up, or a run as fast as the host decodes."""
+    if r["busy"] is not None and r["busy"] >= 0.95 and r["stall"] < 0.01:
+        return "met"
+    rate, limit = r["rows_per_s"], limits.get("decoding loader", limits["decode"])
+    if r["stall"] >= 0.01 and rate >= 0.9 * limit:
+        return f"the host's decode limit is reached: {rate / limit:.2f} of what the loader delivers alone"
+    return "not known without NVML" if r["busy"] is None and r["stall"] < 0.01 else "NOT MET"
 
 
 def end(place, roofs, work):
     results = {}
-    print("model         copies ahead    rows/s    GPU busy                        stall")
+    one_gpu = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]}  # a run is charged what it sees
+    print("model         copies ahead    rows/s   GPU busy (wanted >= 0.95)   loader stall (wanted < 0.01)")
     for name, run in runs_of(place, work).items():
+        limits = results[f"{name}, host"] = host_limits(run[0])
         for ahead in ("0", "2"):
-            r = results[f"{name}, {ahead} ahead"] = train(place, work, run, env={"EBB_CUDA_COPY_AHEAD": ahead})
-            busy = verdict(r["busy"] / 100, 0.95) if r["busy"] is not None else "not told"
-            print(f"{name:12} {ahead:>12} {r['rows_per_s']:>12.0f}    {busy:30}  {r['stall']:.4f} (wanted < 0.01)", flush=True)
-        if r["stall"] >= 0.01 and not place.o.quick:
-            print(f"  the host's limit: {decode_limit(run[0])}")
-        print(f"  energy of the run: {json.dumps(r['energy'])[:300]}")
+            r = results[f"{name}, {ahead} ahead"] = train_for(place, work, run, 3 if place.o.quick else 25, {**one_gpu, "EBB_CUDA_COPY_AHEAD": ahead})
+            busy = f"{r['busy']:.3f} over {r['gpu_seconds']:.0f} s" if r["busy"] is not None else "not told"
+            print(f"{name:12} {ahead:>12} {r['rows_per_s']:>12.0f}   {busy:25}   {r['stall']:.4f}   {judge(r, limits)}", flush=True)
+        print("  this host, rows/s: " + ", ".join(f"{what} {rate:.0f}" for what, rate in limits.items()))
+        for gpu in (r["energy"] or {}).get("gpus", []):
+            print(f"  the last run's GPU: {json.dumps(gpu)}")
     return results
 
 
