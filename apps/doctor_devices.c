@@ -2,12 +2,14 @@
  * does, so that one installation serves machines with and without them; the few signatures needed are declared here. */
 #include "doctor.h"
 #include "base/nvml.h"
+#include "base/plugin.h"
 
 #include <ebb/compute.h>
 
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -33,6 +35,21 @@ static bool load_cuda(void *library, cuda_t *cuda)
     return load(library, "cuInit", &cuda->init) && load(library, "cuDriverGetVersion", &cuda->version) &&
            load(library, "cuDeviceGetCount", &cuda->count) && load(library, "cuDeviceGetName", &cuda->name) &&
            load(library, "cuDeviceTotalMem_v2", &cuda->memory) && load(library, "cuGetErrorString", &cuda->error);
+}
+
+/* It is not there, or there and of no use with these libraries and this driver. */
+static void backend_failed(doctor_t *d)
+{
+    char path[PATH_MAX];
+    ebb_error_t why = *ebb_error();
+    ebb_error_clear();
+    if (ebb_plugin_find("backend", "cuda", path, sizeof path) == EBB_OK)
+        doctor_cure(doctor_add(d, "cuda backend", DOCTOR_UNUSABLE, "%.390s", why.message),
+                    "a library that is not found: set LD_LIBRARY_PATH; until then Ebb trains on the CPU");
+    else
+        doctor_cure(doctor_add(d, "cuda backend", DOCTOR_MISSING, "%.390s", why.message),
+                    "build Ebb with the CUDA toolkit (nvcc on PATH, EBB_CUDA=ON); until then it trains on the CPU");
+    ebb_error_clear();
 }
 
 static void describe_cuda(doctor_t *d, const cuda_t *cuda)
@@ -61,9 +78,7 @@ static void describe_cuda(doctor_t *d, const cuda_t *cuda)
         ebb_backend_close(backend);
         return;
     }
-    doctor_cure(doctor_add(d, "cuda backend", DOCTOR_MISSING, "%.390s", ebb_error()->message),
-                "build Ebb with the CUDA toolkit (nvcc on PATH, EBB_CUDA=ON); until then it trains on the CPU");
-    ebb_error_clear();
+    backend_failed(d);
 }
 
 static void check_cuda(doctor_t *d)
