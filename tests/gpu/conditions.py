@@ -32,10 +32,10 @@ class Runs:
         self.folder, self.n = folder, 0
         t.sparse_data(f"{folder}/data.svm", 500, 3001, 12, 3, 1)
         t.run(["pack", f"{folder}/data.svm", f"{folder}/data"])
-        self.dense = f"{folder}/dense"
+        self.wide = f"{folder}/wide"
         os.mkdir(f"{folder}/npy")
         t.dense_data(f"{folder}/npy", 500, 4000, 3, 1)
-        t.run(["pack", f"{folder}/npy/x.npy", self.dense, "--target", f"{folder}/npy/y.npy"])
+        t.run(["pack", f"{folder}/npy/x.npy", self.wide, "--target", f"{folder}/npy/y.npy"])
         with open(f"{folder}/run.yaml", "w") as f:
             f.write(RUN.format(folder=folder))
 
@@ -81,7 +81,7 @@ def too_little_memory(runs):
     """Passes or batches copied ahead may be too large: the batch that is named fits indeed, one twice as large does not."""
     wide = "model={layers: [{linear: {out: 16}}, relu, {linear: {out: 131072}}, linear]}"
     for mib, words, settings in ((200, r"need \d{3,} MiB.*; or raise train.accumulate", ["train.batch=480", wide]),
-                                 (113, r"ahead \d\d MiB.*; or use more ranks", ["train.batch=480", f"data.train={runs.dense}"])):
+                                 (113, r"ahead \d\d MiB.*; or use more ranks", ["train.batch=480", f"data.train={runs.wide}"])):
         env = {"EBB_DOUBLE_BYTES": str(mib << 20)}
         _, err = runs.go(0, 71, rf"out of GPU memory: .*{words}", env, settings)
         most = int(re.search(r"MiB are free on .*: the largest train\.batch that fits is about (\d+)", err).group(1))
