@@ -26,8 +26,8 @@ static const ebb_option_t options[] = {
     {"interval", 'i', EBB_OPT_F64, offsetof(meter_options_t, interval), "1", "s", 0.01, 3600, NULL,
      "time between readings of the counters"},
     {"gpus", 0, EBB_OPT_FLAG, offsetof(meter_options_t, gpus), NULL, NULL, 0, 0, NULL,
-     "the host's GPUs work for the command: their energy is the command's; where CUDA_VISIBLE_DEVICES is set, that of "
-     "those GPUs"},
+     "the host's GPUs work for the command: their energy is the command's, and how busy they were is told; where "
+     "CUDA_VISIBLE_DEVICES is set, of those GPUs"},
     {"intensity", 0, EBB_OPT_F64, offsetof(meter_options_t, intensity), NULL, "g/kWh", 0, 5000, NULL,
      "carbon intensity of the grid: tells the emissions too"},
     {"pue", 0, EBB_OPT_F64, offsetof(meter_options_t, pue), "1", NULL, 1, 10, NULL,

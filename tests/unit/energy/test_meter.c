@@ -6,6 +6,7 @@
 
 #include <ebb/energy.h>
 #include <math.h>
+#include <pthread.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -375,6 +376,43 @@ static void a_meter_adds_up_what_its_thread_reads_and_tells_its_source(void **st
     assert_non_null(strstr(e.source, "estimated: processor time of "));
 }
 
+/* A GPU that falls off may hold its driver's calls for long; here it is the job's processor time that is slow to tell.
+ */
+typedef struct slow {
+    pthread_mutex_t lock; /* held: telling lasts */
+    int asked;
+} slow_t;
+
+static double slow_cpu(void *user)
+{
+    slow_t *slow = user;
+    __atomic_fetch_add(&slow->asked, 1, __ATOMIC_RELAXED);
+    pthread_mutex_lock(&slow->lock);
+    pthread_mutex_unlock(&slow->lock);
+    return 0;
+}
+
+static void a_reading_that_lasts_keeps_nobody_waiting_for_the_gpus_of_the_last_one(void **state)
+{
+    slow_t slow = {.lock = PTHREAD_MUTEX_INITIALIZER};
+    ebb_gpu_use_t use[EBB_METER_GPUS];
+    ebb_meter_t *m;
+    ebb_meter_options_t o = {.interval = 0.01, .cpu = slow_cpu, .cpu_user = &slow, .root = root};
+    assert_ok(ebb_meter_start(&o, &m));
+    pthread_mutex_lock(&slow.lock);
+    int before = __atomic_load_n(&slow.asked, __ATOMIC_RELAXED), now = before;
+    for (int k = 0; k < 2000 && now == before; k++) {
+        sleep_ms(5);
+        now = __atomic_load_n(&slow.asked, __ATOMIC_RELAXED);
+    }
+    assert_true(now > before);
+    alarm(60); /* else it would wait for ever */
+    assert_int_equal(ebb_meter_gpus(m, use), 0);
+    alarm(0);
+    pthread_mutex_unlock(&slow.lock);
+    ebb_meter_stop(m);
+}
+
 static void descendants_are_counted_also_the_children_of_children(void **state)
 {
     double before = ebb_energy_descendants(NULL), after = before;
@@ -416,6 +454,7 @@ int main(void)
         TEST(only_the_jobs_gpus_are_asked_how_busy_they_are),
         TEST(a_job_is_never_charged_more_than_the_node_draws_beyond_idling),
         TEST(a_meter_adds_up_what_its_thread_reads_and_tells_its_source),
+        TEST(a_reading_that_lasts_keeps_nobody_waiting_for_the_gpus_of_the_last_one),
         TEST(descendants_are_counted_also_the_children_of_children),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
