@@ -68,7 +68,11 @@ def no_gpu(runs):
 
 
 def old_driver(runs):
-    runs.go(0, 69, r"the NVIDIA driver is missing or older than CUDA \d+\.\d+ needs", {"EBB_DOUBLE_GPUS": "-1"})
+    runs.go(0, 69, r"the NVIDIA driver is for CUDA \d+\.\d, older than this Ebb's CUDA \d+\.\d: install a newer one", {"EBB_DOUBLE_GPUS": "-1"})
+
+
+def no_driver(runs):
+    runs.go(0, 69, r"there is no NVIDIA driver .*: install one for CUDA \d+\.\d or newer", {"EBB_DOUBLE_GPUS": "-2"})
 
 
 def nonsense_in_visible_devices(runs):
@@ -269,7 +273,7 @@ def how_busy_gpus_were(runs):
         t.fail("a run on the CPU has no GPUs")
 
 
-CASES = [no_gpu, old_driver, nonsense_in_visible_devices, too_little_memory, which_gpu, one_rank_a_gpu, precision, copies_ahead, a_dense_step_waits_for_the_device_once,
+CASES = [no_gpu, old_driver, no_driver, nonsense_in_visible_devices, too_little_memory, which_gpu, one_rank_a_gpu, precision, copies_ahead, a_dense_step_waits_for_the_device_once,
          mixed_kinds, lost_gpu, nccl_fails,
          nccl_is_missing, how_busy_gpus_were]
 

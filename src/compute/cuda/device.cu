@@ -321,14 +321,26 @@ static ebb_status_t check_visible(int count)
 }
 
 /* Ranks of a node take its visible GPUs in turn; bound to one by Slurm, a rank sees that one alone. */
+/* CUDA says the same of one that is not there as of one that is too old; the former has no version. */
+static ebb_status_t no_driver(void)
+{
+    int version = 0;
+    if (cudaDriverGetVersion(&version) != cudaSuccess || version == 0)
+        return EBB_FAIL(EBB_EUNAVAILABLE,
+                        "there is no NVIDIA driver (libcuda.so.1), or none that works: install one for CUDA %d.%d or "
+                        "newer; a container must be started with its GPUs (--gpus all, --nv)",
+                        CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+    return EBB_FAIL(EBB_EUNAVAILABLE,
+                    "the NVIDIA driver is for CUDA %d.%d, older than this Ebb's CUDA %d.%d: install a newer one",
+                    version / 1000, version % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+}
+
 static ebb_status_t choose(int wanted, cuda_device_t *device)
 {
     int count = 0;
     cudaError_t code = cudaGetDeviceCount(&count);
     if (code == cudaErrorInsufficientDriver)
-        return EBB_FAIL(EBB_EUNAVAILABLE,
-                        "the NVIDIA driver is missing or older than CUDA %d.%d needs: install a newer one",
-                        CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+        return no_driver();
     if (code == cudaErrorNoDevice || (code == cudaSuccess && count == 0))
         return EBB_FAIL(EBB_EUNAVAILABLE, "there is no GPU that CUDA can use here (CUDA_VISIBLE_DEVICES is %s)",
                         getenv("CUDA_VISIBLE_DEVICES") ? getenv("CUDA_VISIBLE_DEVICES") : "not set");

@@ -1,6 +1,6 @@
 /* The double's runtime, sorting and running sums. Device memory is moved by loops of our own: the C library's
  * functions are the sanitiser's, which holds them to the poison. For tests of errors: EBB_DOUBLE_GPUS sets how many
- * GPUs there seem to be (1; -1: the driver is too old), EBB_DOUBLE_BYTES how much memory each has (1 GiB),
+ * GPUs there seem to be (1; -1: the driver is too old; -2: there is none), EBB_DOUBLE_BYTES how much memory each has (1 GiB),
  * EBB_DOUBLE_KIND their name; EBB_DOUBLE_LOST=N: the GPU falls off when a stream is waited for the N-th time. For tests
  * of how much the host waits: EBB_DOUBLE_COUNTS names a file to which a line with what was counted is added at the end.
  */
@@ -108,13 +108,15 @@ cudaError_t cudaSetDevice(int device)
 
 cudaError_t cudaRuntimeGetVersion(int *version)
 {
-    *version = CUDART_VERSION;
+    const char *gpus = getenv("EBB_DOUBLE_GPUS");
+    *version = gpus && strcmp(gpus, "-2") == 0 ? 0 : gpus && *gpus == '-' ? CUDART_VERSION - 1000 : CUDART_VERSION;
     return cudaSuccess;
 }
 
 cudaError_t cudaDriverGetVersion(int *version)
 {
-    *version = CUDART_VERSION;
+    const char *gpus = getenv("EBB_DOUBLE_GPUS");
+    *version = gpus && strcmp(gpus, "-2") == 0 ? 0 : gpus && *gpus == '-' ? CUDART_VERSION - 1000 : CUDART_VERSION;
     return cudaSuccess;
 }
 
