@@ -2,10 +2,13 @@
  * others, and blocks from every part of the data.
  *
  * The windows that the group's rows fill are known by arithmetic: a bin each, of so many rows. Blocks come in the
- * epoch's order (strata.h). Those that have far more or fewer entries a row than the data set are dealt to the bins
- * (base/deal.h), if possible to such as have none of their part of the data yet, small bins being left out while the
- * blocks are too uneven for them; the rest, a part of the rows at least, fill what the bins lack, one after another, so
- * that a window ends within a block that is like the mean. Where blocks are alike nothing is dealt.
+ * epoch's order (strata.h), which has slots for a block of each stratum in about every bin. Those that have far more or
+ * fewer entries a row than the data set are dealt to the bins: to the one of those with a slot in their stratum that
+ * lacks most, or of all bins where that has far too much already. Large ones come first, small bins being left out
+ * while the blocks are too uneven for them, then smaller ones by halves of their size, each time as they are stored: so
+ * what one has too many rows of the next makes up for, and bins have their share of every part not only of blocks but
+ * nearly of rows. The rest, a part of the rows at least, fill what the bins lack, one after another, so that a window
+ * ends within a block that is like the mean. Where blocks are alike nothing is dealt.
  *
  * A group is laid out when a position of it is first asked for: some 10 ns a block, 70 where blocks are dealt; at most
  * 8,192 blocks of unequal numbers of rows, 32,768 of equal ones.
@@ -14,19 +17,11 @@
 #include "base/rng.h"
 #include "loader/strata.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-    TABLE_BLOCKS = 32768,
-    LIKE_MEAN = 16,
-    FILL_PART = 200,
-    SMALL_BIN = 2,
-    SCALE = 16,
-    TRIES = 64,
-    FITTING = 8,
-    FEW_FITTING = 2
-};
+enum { TABLE_BLOCKS = 32768, LIKE_MEAN = 16, FILL_PART = 200, SMALL_BIN = 2, LARGE = 2, TOO_MUCH = 2 };
 
 bool ebb_order_has_table(const ebb_order_t *order)
 {
@@ -65,20 +60,24 @@ static int64_t most_bins(const ebb_order_t *o)
 static int64_t make_bins(const ebb_order_epoch_t *e, ebb_order_group_t *g)
 {
     int64_t n = 0;
+    g->most_rows = 0;
     for (int64_t at = 0, end; at < g->rows; at = end, n++) {
         end = window_end(e->order, g->begin + at) - g->begin;
         end = end < g->rows ? end : g->rows;
-        g->bin[n] = (ebb_order_bin_t){.rows = end - at, .end = end};
+        g->bin[n] = (ebb_order_bin_t){.rows = end - at, .end = end, .room = end - at};
+        g->bin[n].share = (double)(end - at) / (double)g->rows;
+        g->most_rows = end - at > g->most_rows ? end - at : g->most_rows;
     }
     return n;
 }
 
 /* ---- memory ---- */
 
+/* Strata of a group and the shorter one: not twice as many as a window has blocks; see windows_of in strata.c. */
 static int64_t most_parts(const ebb_order_t *o, int64_t n)
 {
-    int64_t most = 3 * ebb_order_largest_window(o); /* a window may have nearly half of all blocks */
-    return n < most ? n : most;
+    int64_t most = 2 * ebb_order_largest_window(o);
+    return (n < most ? n : most) + 1;
 }
 
 static int32_t narrow(int64_t n)
@@ -115,13 +114,13 @@ static void fill_excess(const ebb_order_t *o, int32_t *excess)
 
 ebb_status_t ebb_order_group_init(const ebb_order_t *o, ebb_order_group_t *g)
 {
-    *g = (ebb_order_group_t){.fitting = o->blocks && o->blocks->groups > 1 ? FEW_FITTING : FITTING};
+    *g = (ebb_order_group_t){0};
     if (!ebb_order_has_table(o))
         return EBB_OK;
     int64_t n = most_blocks(o), bins = most_bins(o);
     EBB_TRY(EBB_NEW_ARRAY("order of blocks", n, &g->block));
     EBB_TRY(EBB_NEW_ARRAY("order of blocks", n + 1, &g->start));
-    EBB_TRY(EBB_NEW_ARRAY("order of blocks", 2 * n + 1, &g->room));
+    EBB_TRY(EBB_NEW_ARRAY("order of blocks", n + 3 * most_parts(o, n), &g->room));
     if (!o->profile || !o->profile->entry)
         return EBB_OK;
     EBB_TRY(EBB_NEW_ARRAY("order of blocks", n, &g->member));
@@ -132,9 +131,8 @@ ebb_status_t ebb_order_group_init(const ebb_order_t *o, ebb_order_group_t *g)
     EBB_TRY(EBB_NEW_ARRAY("order of blocks", n + bins, &g->size));
     EBB_TRY(EBB_NEW_ARRAY("order of blocks", n, &g->dealt));
     EBB_TRY(EBB_NEW_ARRAY("windows of a group", bins, &g->bin));
-    EBB_TRY(EBB_NEW_ARRAY("windows of a group", bins, &g->deal_bin));
-    EBB_TRY(EBB_NEW_ARRAY("windows of a group", bins, &g->largest));
-    EBB_TRY(EBB_NEW_ARRAY("windows of a group", bins * most_parts(o, n), &g->has));
+    EBB_TRY(EBB_NEW_ARRAY("order of blocks", n, &g->slot));
+    EBB_TRY(EBB_NEW_ARRAY("order of blocks", most_parts(o, n), &g->stratum));
     EBB_TRY(EBB_NEW("order of blocks", &g->deal));
     g->usual = entries_a_row(o->profile);
     if (o->blocks)
@@ -157,9 +155,8 @@ void ebb_order_group_free(ebb_order_group_t *g)
     ebb_free(g->size);
     ebb_free(g->dealt);
     ebb_free(g->bin);
-    ebb_free(g->deal_bin);
-    ebb_free(g->largest);
-    ebb_free(g->has);
+    ebb_free(g->slot);
+    ebb_free(g->stratum);
     ebb_free(g->deal);
     ebb_free(g->excess);
 }
@@ -183,60 +180,53 @@ static int64_t fill_sizes(const ebb_order_t *o, ebb_order_group_t *g, int64_t bl
     return uneven;
 }
 
-static void set_room(ebb_order_group_t *g, int32_t k, int64_t room)
-{
-    g->deal_bin[k].room = room;
-    g->bin[k].left = (double)room / (double)g->bin[k].rows;
-}
-
-/* Bins by falling size, those of about the same size in an order of the group's own. */
-static void sort_bins(const ebb_order_epoch_t *e, ebb_order_group_t *g, int64_t bins)
-{
-    ebb_order_mix_t mix;
-    ebb_order_mix_init(&mix, e, EBB_RNG_BLOCKS, (uint64_t)g->first << 8 | 1ull << 63, bins);
-    for (int64_t i = 0; i < bins; i++)
-        g->size[g->n + i] = narrow(g->bin[ebb_order_mix(&mix, (uint32_t)i)].rows);
-    ebb_deal_sort(g->deal, g->size + g->n, bins, g->largest);
-    for (int64_t i = 0; i < bins; i++) {
-        g->largest[i] = ebb_order_mix(&mix, g->largest[i]);
-        g->deal_bin[i] = (ebb_deal_bin_t){0};
-        set_room(g, (int32_t)i, g->bin[i].rows);
-    }
-}
-
 /* May bins of so many rows have blocks of this size? The largest always. */
-static bool admits(const ebb_order_group_t *g, uint32_t bin, int32_t size)
+static bool admits(const ebb_order_group_t *g, const ebb_order_bin_t *bin, int32_t size)
 {
-    int64_t rows = g->bin[bin].rows, most = g->bin[g->largest[0]].rows;
-    return rows >= most - most / 4 || (int64_t)abs(size) * SMALL_BIN <= (int64_t)(g->usual * (double)rows);
+    return bin->rows >= g->most_rows - g->most_rows / 4 ||
+           (int64_t)abs(size) * SMALL_BIN <= (int64_t)(g->usual * (double)bin->rows);
 }
 
-static bool *has(const ebb_order_group_t *g, int32_t bin, uint32_t part)
+/* How ill a block of this sign suits a bin, in entries of the largest bin: by how much it has more above the mean than
+ * its part of what all bins have, or less if the block is below it; and, as rows are to come out even too, how little
+ * room it has left beside the others, at a quarter of that. */
+static double surplus(const ebb_order_group_t *g, const ebb_order_bin_t *bin, int32_t size)
 {
-    return &g->has[bin * g->parts + part];
+    double above = (double)bin->sum - (double)g->sum * bin->share;
+    double room = (double)bin->room - (double)(g->left + g->rows / FILL_PART) * bin->share;
+    double here = (size > 0 ? above : -above) - room * g->usual / 4;
+    return here * (double)g->most_rows / (double)bin->rows;
 }
 
-/* Takes a bin for a block of so many rows: of those with the lowest (highest) sums the one that has most room left for
- * its size, so that rows come out even too; one that has a block of the same part only if there is no other. -1:
- * none has room. A group that is one of many has so few bins that of two: with more, sums would hardly count. */
-static int32_t roomy_bin(ebb_order_group_t *g, bool lowest, int64_t rows, uint32_t part)
+/* Of n bins with room for an item (k: numbers of bins, NULL: all) the one that it suits best; -1: there is none. */
+static int32_t choose(const ebb_order_group_t *g, uint32_t item, const uint32_t *k, int64_t n)
 {
-    ebb_deal_t *d = g->deal;
-    int32_t *best = NULL, best_bucket = -1, fitting = 0, tries = 0;
-    double most = 0;
-    for (int32_t b = -1; tries < TRIES && fitting < g->fitting && (b = ebb_deal_next(d, b, lowest)) >= 0;)
-        for (int32_t *link = &d->head[b]; *link >= 0 && tries < TRIES && fitting < g->fitting; tries++) {
-            ebb_deal_bin_t *bin = &d->bin[*link];
-            bool fits = bin->room >= rows, lacks = !*has(g, *link, part);
-            double left = g->bin[*link].left + lacks;
-            bool better = fits & (left > most);
-            fitting += fits;
-            most = better ? left : most;
-            best = better ? link : best;
-            best_bucket = better ? b : best_bucket;
-            link = &bin->next;
+    const int32_t size = g->size[item];
+    int64_t best = -1;
+    double least = INFINITY;
+    for (int64_t i = 0; i < n; i++) {
+        const ebb_order_bin_t *bin = &g->bin[k ? k[i] : i];
+        double here = surplus(g, bin, size);
+        if (here < least && bin->room >= g->rows_of[item] && admits(g, bin, size)) {
+            least = here;
+            best = i;
         }
-    return best ? ebb_deal_unlink(d, best_bucket, best) : -1;
+    }
+    return (int32_t)best;
+}
+
+/* The bin for an item: one that has a place left for a block of its stratum, unless it would get too much for blocks to
+ * come to make up for. */
+static int32_t bin_for(ebb_order_group_t *g, uint32_t item, int64_t bins)
+{
+    ebb_order_stratum_t *s = &g->stratum[g->part[item]];
+    uint32_t *slot = g->slot + s->first;
+    int32_t i = choose(g, item, slot, s->left), size = g->size[item];
+    if (i < 0 || surplus(g, &g->bin[slot[i]], size) > TOO_MUCH * (double)abs(size))
+        return choose(g, item, NULL, bins);
+    int32_t k = (int32_t)slot[i];
+    slot[i] = slot[--s->left];
+    return k;
 }
 
 /* The largest first: a window may end within the last. */
@@ -251,34 +241,55 @@ static void append(ebb_order_group_t *g, int32_t bin, uint32_t item)
     b->last = item + 1;
 }
 
-/* Deals the blocks that are unlike the mean to the bins; sums are those that the largest bin would have. */
-static void deal_blocks(const ebb_order_epoch_t *e, ebb_order_group_t *g, int64_t bins, int64_t usual)
+/* What the order gives each bin: a slot in each stratum for every block of it that lies there. Items by stratum. */
+static void fill_slots(ebb_order_group_t *g)
 {
-    int64_t joined = 0, left = g->rows;
-    sort_bins(e, g, bins);
-    memset(g->has, 0, (size_t)(bins * g->parts) * sizeof *g->has);
-    ebb_deal_sort(g->deal, g->size, g->n, g->sorted);
-    ebb_deal_begin(g->deal, g->deal_bin, usual * SCALE / 8);
-    for (int64_t i = 0; i < g->n && left > g->rows / FILL_PART; i++) {
-        uint32_t item = g->sorted[i];
-        int32_t size = g->size[item];
-        if ((int64_t)abs(size) * LIKE_MEAN <= usual)
-            return;
-        while (joined < bins && admits(g, g->largest[joined], size))
-            ebb_deal_add(g->deal, (int32_t)g->largest[joined++]);
-        int64_t rows = g->rows_of[item];
-        int32_t k = roomy_bin(g, size > 0, rows, g->part[item]);
-        if (k < 0)
-            continue;
-        *has(g, k, g->part[item]) = true;
-        g->deal_bin[k].sum += (int64_t)size * SCALE * g->bin[g->largest[0]].rows / g->bin[k].rows;
-        set_room(g, k, g->deal_bin[k].room - rows);
-        append(g, k, item);
-        g->dealt[item] = true;
-        left -= rows;
-        if (g->deal_bin[k].room > 0)
-            ebb_deal_add(g->deal, k);
+    uint32_t at = 0, k = 0, *order = g->room;
+    memset(g->stratum, 0, (size_t)g->parts * sizeof *g->stratum);
+    for (int64_t i = 0; i < g->n; i++)
+        g->stratum[g->part[i]].left++;
+    for (int64_t s = 0; s < g->parts; at += g->stratum[s++].left)
+        g->stratum[s].first = g->stratum[s].end = at;
+    for (int64_t i = 0; i < g->n; i++) {
+        while (ebb_part(g->rows, 2 * i + 1, 2 * g->n) >= g->bin[k].end)
+            k++;
+        g->slot[g->stratum[g->part[i]].end++] = k;
     }
+    for (int64_t s = 0; s < g->parts; s++)
+        g->stratum[s].end = g->stratum[s].first;
+    for (int64_t i = 0; i < g->n; i++)
+        order[g->stratum[g->part[g->sorted[i]]].end++] = g->sorted[i];
+}
+
+static void deal_item(ebb_order_group_t *g, uint32_t item, int64_t bins)
+{
+    int32_t k = bin_for(g, item, bins);
+    if (k < 0)
+        return;
+    g->bin[k].sum += g->size[item];
+    g->bin[k].room -= g->rows_of[item];
+    g->sum += g->size[item];
+    g->left -= g->rows_of[item];
+    append(g, k, item);
+    g->dealt[item] = true;
+}
+
+/* Deals the blocks that are unlike the mean to the bins. Large ones come first, by falling size; then those above half
+ * of that and so on, each time as they are stored, so that what a bin has too much of is made up for nearby. */
+static void deal_blocks(ebb_order_group_t *g, int64_t bins, int64_t usual)
+{
+    const uint32_t *order = g->room;
+    int64_t least = LARGE * usual;
+    g->sum = 0;
+    g->left = g->rows - g->rows / FILL_PART;
+    ebb_deal_sort(g->deal, g->size, g->n, g->sorted);
+    fill_slots(g);
+    for (int64_t i = 0; i < g->n && abs(g->size[g->sorted[i]]) > least && g->left > 0; i++)
+        deal_item(g, g->sorted[i], bins);
+    for (; least > usual / LIKE_MEAN; least /= 2)
+        for (int64_t i = 0; i < g->n && g->left > 0; i++)
+            if (!g->dealt[order[i]] && abs(g->size[order[i]]) > least / 2)
+                deal_item(g, order[i], bins);
 }
 
 /* Puts the block of an item at the next place. */
@@ -306,23 +317,23 @@ static void fill_bins(ebb_order_group_t *g, int64_t bins)
             place_item(g, place++, next);
 }
 
-/* Which part of the data each block is of, where a bin should have one block of each part at most: half as many again
- * as the largest bin has blocks, for what went elsewhere to be made up for. */
+/* Which stratum each block is of. */
 static void note_parts(ebb_order_group_t *g, const ebb_strata_t *strata)
 {
-    int64_t parts = strata->each * 3 / 2;
-    g->parts = parts < g->n ? parts : g->n;
-    uint64_t scale = ((uint64_t)g->parts << 32) / (uint64_t)g->n;
+    g->parts = strata->each + 1;
     for (int64_t i = 0; i < g->n; i++)
-        g->part[i] = (uint32_t)(g->block[i] * scale >> 32);
+        g->part[i] = g->block[i] / (uint32_t)strata->rounds;
 }
 
 /* The blocks in the epoch's random order. Where they are many, what is known of each has to come from memory. */
-static void draw_blocks(const ebb_order_epoch_t *e, ebb_order_group_t *g, uint64_t number)
+static void draw_blocks(const ebb_order_epoch_t *e, ebb_order_group_t *g)
 {
     const ebb_row_blocks_t *blocks = e->order->blocks;
     ebb_strata_t strata;
-    ebb_strata_init(&strata, e, number, g->n);
+    if (g->n == e->blocks)
+        ebb_strata_init(&strata, e, g->n);
+    else
+        ebb_strata_init_part(&strata, e, g->n, g->begin, g->rows);
     ebb_strata_table(&strata, g->room, g->block);
     if (g->part)
         note_parts(g, &strata);
@@ -336,10 +347,10 @@ static void draw_blocks(const ebb_order_epoch_t *e, ebb_order_group_t *g, uint64
         g->start[i + 1] = g->start[i] + (uint32_t)ebb_order_block_rows(e->order, g->block[i]);
 }
 
-static void lay_out(const ebb_order_epoch_t *e, ebb_order_group_t *g, uint64_t number)
+static void lay_out(const ebb_order_epoch_t *e, ebb_order_group_t *g)
 {
     const ebb_order_t *o = e->order;
-    draw_blocks(e, g, number);
+    draw_blocks(e, g);
     if (!g->deal)
         return;
     int64_t usual = o->profile->entry[o->profile->n] / ebb_order_blocks(o);
@@ -348,7 +359,7 @@ static void lay_out(const ebb_order_epoch_t *e, ebb_order_group_t *g, uint64_t n
     memcpy(g->member, g->block, (size_t)g->n * sizeof *g->block);
     memset(g->dealt, 0, (size_t)g->n * sizeof *g->dealt);
     int64_t bins = make_bins(e, g);
-    deal_blocks(e, g, bins, usual);
+    deal_blocks(g, bins, usual);
     fill_bins(g, bins);
 }
 
@@ -398,5 +409,5 @@ void ebb_order_group_at(const ebb_order_epoch_t *e, int64_t position, ebb_order_
         g->n = ebb_group_first(blocks, number + 1) - g->first;
     }
     g->work += g->n;
-    lay_out(e, g, (uint64_t)number);
+    lay_out(e, g);
 }

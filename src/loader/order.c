@@ -191,27 +191,27 @@ void ebb_order_epoch_init(const ebb_order_t *order, int64_t epoch, ebb_order_epo
     e->short_place = e->blocks - 1;
     if (!order->shuffle)
         return;
-    ebb_strata_init(&e->strata, e, 0, e->blocks);
+    ebb_strata_init(&e->strata, e, e->blocks);
     e->short_place = ebb_strata_place(&e->strata, e->blocks - 1);
 }
 
 /* ---- teams ---- */
 
-static int32_t teams(const ebb_order_t *order)
+int32_t ebb_order_teams(const ebb_order_t *order)
 {
     return order->lanes < TEAMS ? order->lanes : TEAMS;
 }
 
-static int32_t team_of(const ebb_order_t *order, int32_t lane)
+int32_t ebb_order_team_of(const ebb_order_t *order, int32_t lane)
 {
-    return (int32_t)((((int64_t)lane + 1) * teams(order) - 1) / order->lanes);
+    return (int32_t)((((int64_t)lane + 1) * ebb_order_teams(order) - 1) / order->lanes);
 }
 
 void ebb_order_team(const ebb_order_t *order, int32_t lane, int32_t *first, int32_t *end)
 {
-    int32_t team = team_of(order, lane);
-    *first = (int32_t)ebb_part(order->lanes, team, teams(order));
-    *end = (int32_t)ebb_part(order->lanes, team + 1, teams(order));
+    int32_t team = ebb_order_team_of(order, lane);
+    *first = (int32_t)ebb_part(order->lanes, team, ebb_order_teams(order));
+    *end = (int32_t)ebb_part(order->lanes, team + 1, ebb_order_teams(order));
 }
 
 int64_t ebb_order_window_steps(const ebb_order_t *order)
@@ -225,7 +225,7 @@ void ebb_order_team_windows(const ebb_order_t *order, int32_t lane, int64_t *fir
 {
     int64_t steps = ebb_order_window_steps(order), share = order->batch / order->lanes;
     int64_t longest = ((order->rows + order->lanes - 1) / order->lanes + share - 1) / share;
-    *first = clamp(ebb_part(steps, team_of(order, lane) + 3, teams(order) + 2), 1, steps);
+    *first = clamp(ebb_part(steps, ebb_order_team_of(order, lane) + 3, ebb_order_teams(order) + 2), 1, steps);
     if (longest - *first < steps / 3) /* little is left for a second one: none, or two halves */
         *first = longest <= steps ? longest : (longest + 1) / 2;
     int64_t left = longest - *first, windows = (left + steps - 1) / steps;
@@ -235,8 +235,8 @@ void ebb_order_team_windows(const ebb_order_t *order, int32_t lane, int64_t *fir
 int64_t ebb_order_largest_window(const ebb_order_t *order)
 {
     int64_t steps = ebb_order_window_steps(order), longest = ebb_order_steps(order);
-    int64_t share = order->batch / order->lanes, usual = ebb_order_usual_rows(order);
-    int64_t blocks = ((steps < longest ? steps : longest) * share + usual / 2) / usual;
+    int64_t rows = (steps < longest ? steps : longest) * order->batch / order->lanes;
+    int64_t usual = ebb_order_usual_rows(order), blocks = (rows + usual / 2) / usual;
     return blocks > 1 ? blocks : 1;
 }
 

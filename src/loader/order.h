@@ -18,10 +18,14 @@ typedef struct ebb_order_mix {
 
 /* How n blocks are ordered: see strata.h. */
 typedef struct ebb_strata {
-    int64_t n, rounds;
+    const ebb_order_t *order;
+    int64_t epoch, n;
+    int64_t rounds, turns; /* turns: of them, that a lane has */
     int64_t each, more;    /* strata of `rounds` blocks; blocks of the shorter one, which comes last */
     int64_t stride, start; /* of the sequence of strata in a round */
-    uint64_t seed, epoch, number, key;
+    int64_t time, turn;    /* of a group: blocks of its lane before it, and turns in which others have been more */
+    int64_t shift;         /* of a group: how far blocks lie from those of lane 0 in each stratum */
+    uint64_t key;
 } ebb_strata_t;
 
 /* How the blocks lie in one epoch. */
@@ -37,9 +41,15 @@ typedef struct ebb_order_epoch {
 /* The part of a lane's window that one group of blocks has to fill. */
 typedef struct ebb_order_bin {
     int64_t rows, end;    /* end: in the group */
-    double left;          /* rows for which there is room, as a share */
+    int64_t room, sum;    /* rows that it has room for; entries above the mean, so far */
+    double share;         /* of the rows of all bins */
     uint32_t first, last; /* of the blocks dealt to it, plus one; 0: none */
 } ebb_order_bin_t;
+
+/* Blocks of a group that are neighbours in the data, of which every window should have one. */
+typedef struct ebb_order_stratum {
+    uint32_t first, end, left; /* slots, and how many of them are left */
+} ebb_order_stratum_t;
 
 /* One group of blocks, as it lies in an epoch, and what laying it out takes. */
 typedef struct ebb_order_group {
@@ -50,20 +60,20 @@ typedef struct ebb_order_group {
     uint32_t *block;     /* (n) at each of its places */
     uint32_t *start;     /* (n + 1) rows before each of its places */
     int64_t parts;
-    uint32_t *room; /* (2 n + 1) for ebb_strata_table */
+    uint32_t *room; /* (n + 3 parts) for ebb_strata_table, and items by stratum */
     uint32_t *member, *rows_of, *sorted, *link;
     uint32_t *part;  /* (n) of the data, of the block at each place */
-    bool *has;       /* (bins, parts) does a bin have a block of a part? */
     int32_t *size;   /* (n, then one for each bin) entries above those that as many rows have on the average */
     int32_t *excess; /* the same by block, of all blocks; NULL: from order->blocks */
     bool *dealt;
     ebb_order_bin_t *bin;
-    ebb_deal_bin_t *deal_bin;
-    uint32_t *largest; /* bins by size */
-    ebb_deal_t *deal;  /* NULL: nothing is known of entries */
-    double usual;      /* entries a row */
-    int32_t fitting;   /* bins to choose from for a block */
-    int64_t work;      /* blocks laid out and sections' parts passed so far, for tests */
+    ebb_order_stratum_t *stratum; /* (parts) */
+    uint32_t *slot;               /* (n) bins that have places for a block of a stratum */
+    int64_t most_rows, left;      /* of a bin; rows that are still to be dealt */
+    int64_t sum;                  /* of all bins */
+    ebb_deal_t *deal;             /* NULL: nothing is known of entries */
+    double usual;                 /* entries a row */
+    int64_t work;                 /* blocks laid out and sections' parts passed so far, for tests */
 } ebb_order_group_t;
 
 /* A window: positions [begin, begin + rows) of a lane, those of steps [step, step + steps). */
@@ -114,6 +124,8 @@ int64_t ebb_order_window_steps(const ebb_order_t *order);
 /* Steps of the first window of a lane's team, which are fewer, so that teams begin windows at different steps, and of
  * the others, which are equal, so that none is so small that its blocks cannot be like the mean. */
 void ebb_order_team_windows(const ebb_order_t *order, int32_t lane, int64_t *first, int64_t *others);
+int32_t ebb_order_teams(const ebb_order_t *order);
+int32_t ebb_order_team_of(const ebb_order_t *order, int32_t lane);
 /* The team of a lane: lanes [*first, *end). Their windows begin and end at the same steps. */
 void ebb_order_team(const ebb_order_t *order, int32_t lane, int32_t *first, int32_t *end);
 /* The window of a lane that holds a step. group remembers where the last call was; w keeps its memory, which grows

@@ -373,10 +373,10 @@ static void order_never_changes(void **state)
         int64_t epoch;
         const char *hash;
     } frozen[] = {
-        {10007, 24, 100, 37, 8, true, 0, "6dda56cfbf5c88f19a6fa9d9eed32d6c"},
-        {10007, 24, 100, 37, 8, true, 1, "4066ee4c4d9a6149aa711da85b4b2be0"},
+        {10007, 24, 100, 37, 8, true, 0, "e0ba8f932bba53f1e14695d151fc7f9b"},
+        {10007, 24, 100, 37, 8, true, 1, "523bb7436edf6546e2f6e5cb8a269159"},
         {10007, 24, 100, 37, 8, false, 0, "563ad5a2052feede8e3087373633ebd1"},
-        {50000, 3, 64, 512, 4, true, 12, "d6412604d6da97ed8551d774e1574451"},
+        {50000, 3, 64, 512, 4, true, 12, "ec2832c24246814d28d5949145129f97"},
         {1, 1, 1, 1, 1, true, 0, "2c0a8a99dc147d5445c3b49d035665b2"},
     };
     for (size_t i = 0; i < sizeof frozen / sizeof *frozen; i++) {
@@ -394,7 +394,7 @@ static void order_of_unequal_blocks_never_changes(void **state)
     static const struct {
         int64_t groups;
         const char *hash;
-    } frozen[] = {{1, "b1798aacfae238f396fac23f26413de2"}, {35, "3eae4ded32445f40e993528718ac1111"}};
+    } frozen[] = {{1, "88d70a2ea03fd842457ec8963a9f5f32"}, {35, "a714879f7b7577b9a63448e11976e3ae"}};
     for (size_t i = 0; i < sizeof frozen / sizeof *frozen; i++) {
         char hex[33];
         ebb_row_blocks_t *blocks = unequal_blocks(9000, frozen[i].groups);
@@ -487,25 +487,33 @@ static double distance_from_uniform(int64_t *row, int64_t n, int64_t rows)
     return worst;
 }
 
-/* Blocks at random, without strata, would leave them 17 % farther. */
-static void batches_are_nearly_as_close_to_uniform_as_those_of_a_true_shuffle(void **state)
+/* The mean of it over batches of 2 million rows, blocks log-normal in rows; that of true shuffles is known. */
+static double mean_distance(double sigma)
 {
-    enum { BATCH = 1024, STEPS = 1500 };
+    enum { BATCH = 1024, STEPS = 1900 };
+    const double root = sqrt(BATCH), random = 0.868731 / (root + 0.12 + 0.11 / root); /* Stephens, JASA 69 (1974) */
     made_blocks_t m;
     int64_t row[BATCH];
-    double ours = 0, random = 0;
-    make_packed_blocks(2000000, 370, 0, &m);
+    double ours = 0;
+    make_packed_blocks(2000000, 370, sigma, &m);
     ebb_order_t o = {.lanes = 24, .batch = BATCH, .seed = 3, .shuffle = true};
     assert_ok(ebb_order_init(&o, &m.info));
-    for (int64_t s = 0; s < STEPS; s++) {
-        ours += distance_from_uniform(row, ebb_order_step_rows(&o, 2, s, row), o.rows);
-        for (int64_t i = 0; i < BATCH; i++)
-            row[i] = (int64_t)ebb_permute(99, (uint64_t)o.rows, (uint64_t)(s * BATCH + i));
-        random += distance_from_uniform(row, BATCH, o.rows);
-    }
-    print_message("distance of a batch from uniform: %.4f, true shuffle %.4f\n", ours / STEPS, random / STEPS);
-    assert_true(ours < 1.05 * random);
+    for (int64_t s = 0; s < STEPS; s++)
+        ours += distance_from_uniform(row, ebb_order_step_rows(&o, 2, s, row), o.rows) / STEPS;
+    print_message("distance of a batch from uniform: %.4f, true shuffle %.4f\n", ours, random);
     free_packed_blocks(&m);
+    return ours / random;
+}
+
+/* Blocks at random, without strata, would leave them 17 % farther. */
+static void batches_are_as_close_to_uniform_as_those_of_a_true_shuffle(void **state)
+{
+    assert_true(mean_distance(0) < 1.025); /* 1.004, measured in many steps; in so few it is known to 0.7 % */
+}
+
+static void batches_of_blocks_that_differ_in_rows_are_nearly_as_close(void **state)
+{
+    assert_true(mean_distance(0.3) < 1.07); /* 1.03 of more rows; 1.10 before blocks were dealt as they are stored */
 }
 
 /* Of a uniform shuffle the mean distance between a row's number and its turn is a third of the rows. */
@@ -627,7 +635,8 @@ int main(void)
         cmocka_unit_test(seed_and_epoch_change_the_order),
         cmocka_unit_test(a_row_of_a_thousand_million_is_found_at_once),
         cmocka_unit_test(batches_of_label_sorted_data_mix_the_labels_at_the_default_window),
-        cmocka_unit_test(batches_are_nearly_as_close_to_uniform_as_those_of_a_true_shuffle),
+        cmocka_unit_test(batches_are_as_close_to_uniform_as_those_of_a_true_shuffle),
+        cmocka_unit_test(batches_of_blocks_that_differ_in_rows_are_nearly_as_close),
         cmocka_unit_test(rows_move_as_far_as_in_a_true_shuffle),
         cmocka_unit_test(windows_are_shuffled_evenly),
         cmocka_unit_test(defaults_suit_the_data),
