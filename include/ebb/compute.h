@@ -20,7 +20,7 @@
 extern "C" {
 #endif
 
-#define EBB_BACKEND_VERSION 3u
+#define EBB_BACKEND_VERSION 4u
 #define EBB_MARKS           4
 #define EBB_MARK_JOIN       3 /* ebb_exec_join's own */
 
@@ -267,6 +267,12 @@ typedef struct ebb_backend_ops {
     ebb_status_t (*exec_await)(ebb_exec_t *x, const ebb_exec_t *other, int mark);
     /* Of gemm from now on, in all contexts; fp32 at first. */
     ebb_status_t (*set_precision)(void *dev, ebb_precision_t precision);
+    /* Nothing will write to these weights (n floats) until the next call, with n = 0 if need be: gemm of any context
+     * may then round them once instead of each time, to the same bits. It is done on x, after whatever is there:
+     * contexts that multiply by them begin after it, and those that did so with others have come to an end before it
+     * (both by ebb_exec_join). Until then operations that would write to them are refused with EBB_EINVAL. No thread
+     * may use a context of the device during the call. */
+    ebb_status_t (*hold_weights)(ebb_exec_t *x, int64_t n, const float *w);
     /* Rows idx[k] of a table into rows k of val (n, width). */
     ebb_status_t (*get_rows)(ebb_exec_t *x, int64_t n, int64_t width, const int32_t *idx, const float *table,
                              float *val);

@@ -68,8 +68,8 @@ static const needed_t required[] = {
 };
 
 static const needed_t required_of_devices[] = {
-    ENTRY(device_info),   ENTRY(host_alloc), ENTRY(host_free), ENTRY(exec_mark), ENTRY(exec_await),
-    ENTRY(set_precision), ENTRY(get_rows),   ENTRY(rows_find), ENTRY(rows_add),
+    ENTRY(device_info),   ENTRY(host_alloc),   ENTRY(host_free), ENTRY(exec_mark), ENTRY(exec_await),
+    ENTRY(set_precision), ENTRY(hold_weights), ENTRY(get_rows),  ENTRY(rows_find), ENTRY(rows_add),
 };
 
 static ebb_status_t check_entries(const ebb_backend_ops_t *ops, const needed_t *wanted, size_t n)

@@ -37,7 +37,10 @@ static ebb_status_t build_model(ebb_run_t *run)
     run->layout = ebb_model_layout(run->model);
     EBB_TRY(ebb_weights_create(run->workers.backend, run->layout, &run->weights));
     run->have_weights = true;
-    return ebb_weights_init(run->workers.backend, run->layout, (uint64_t)run->config->seed, &run->weights);
+    EBB_TRY(ebb_weights_init(run->workers.backend, run->layout, (uint64_t)run->config->seed, &run->weights));
+    EBB_TRY(ebb_workers_hold(&run->workers, run->layout, &run->weights)); /* takes its room before batches get theirs */
+    ebb_workers_release(&run->workers);
+    return EBB_OK;
 }
 
 /* Early stopping's metric must be among those evaluated: better told now than after the first epoch. */

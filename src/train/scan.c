@@ -147,7 +147,10 @@ static ebb_status_t run(const ebb_scan_t *scan, int64_t row0, int64_t row1, ebb_
         return EBB_OK;
     EBB_TRY(ebb_workers_fit(w, scan->model, EBB_SCAN_BLOCK));
     EBB_TRY(EBB_NEW_ARRAY("scan buffers", w->threads, &job.buf));
-    ebb_status_t status = ebb_pool_run(w->pool, (row1 - row0 + job.span - 1) / job.span, scan_span, &job);
+    ebb_status_t status = ebb_workers_hold(w, ebb_model_layout(scan->model), scan->weights);
+    if (status == EBB_OK)
+        status = ebb_pool_run(w->pool, (row1 - row0 + job.span - 1) / job.span, scan_span, &job);
+    ebb_workers_release(w);
     for (int t = 0; t < w->threads; t++)
         buffers_cleanup(&job.buf[t]);
     ebb_free(job.buf);

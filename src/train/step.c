@@ -173,6 +173,15 @@ static ebb_status_t compute_lane(void *user, int thread, int64_t turn)
     return status;
 }
 
+static ebb_status_t compute_lanes(ebb_run_t *run)
+{
+    ebb_status_t status = ebb_workers_hold(&run->workers, run->layout, &run->weights);
+    if (status == EBB_OK)
+        status = ebb_pool_run(run->workers.pool, run->batch->n_lanes, compute_lane, run);
+    ebb_workers_release(&run->workers);
+    return status;
+}
+
 static ebb_status_t add_lane(void *user, int thread, int64_t index)
 {
     ebb_run_t *run = user;
@@ -309,7 +318,7 @@ ebb_status_t ebb_run_step(ebb_run_t *run, bool want_save, const ebb_step_words_t
     if (status == EBB_OK)
         status = carry_batch(run);
     if (status == EBB_OK)
-        status = ebb_pool_run(run->workers.pool, run->batch->n_lanes, compute_lane, run);
+        status = compute_lanes(run);
     if (status == EBB_OK)
         status = await_lanes(run);
     if (status == EBB_OK)

@@ -98,6 +98,23 @@ ebb_status_t ebb_workers_fit(ebb_workers_t *w, const ebb_model_t *model, int64_t
     return status;
 }
 
+ebb_status_t ebb_workers_hold(ebb_workers_t *w, const ebb_layout_t *layout, const ebb_weights_t *weights)
+{
+    const ebb_backend_ops_t *ops = w->backend->ops;
+    if (ops->caps & EBB_CAP_HOST_MEMORY)
+        return EBB_OK;
+    EBB_TRY(ebb_exec_join(ops, w->threads, w->exec));
+    EBB_TRY(ops->hold_weights(w->exec[0], layout->dense_floats, weights->dense));
+    return ebb_exec_join(ops, w->threads, w->exec);
+}
+
+void ebb_workers_release(ebb_workers_t *w)
+{
+    const ebb_backend_ops_t *ops = w->backend->ops;
+    if (!(ops->caps & EBB_CAP_HOST_MEMORY))
+        (void)ops->hold_weights(w->exec[0], 0, NULL); /* nothing that can fail */
+}
+
 void ebb_workers_cleanup(ebb_workers_t *w)
 {
     if (w->backend)

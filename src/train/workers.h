@@ -38,6 +38,10 @@ ebb_status_t ebb_workers_init(ebb_workers_t *w, const ebb_comm_t *comm, const ch
                               int threads);
 /* Make room for passes of the model over up to `rows` rows. */
 ebb_status_t ebb_workers_fit(ebb_workers_t *w, const ebb_model_t *model, int64_t rows);
+/* What passes read until ebb_workers_release, and nobody writes: a device prepares it once for all of them. Between the
+ * two only the pool's threads use the contexts. */
+ebb_status_t ebb_workers_hold(ebb_workers_t *w, const ebb_layout_t *layout, const ebb_weights_t *weights);
+void ebb_workers_release(ebb_workers_t *w);
 void ebb_workers_cleanup(ebb_workers_t *w);
 
 ebb_status_t ebb_pinned_make(const ebb_backend_t *backend, const char *what, size_t bytes, ebb_pinned_t *room);

@@ -4,7 +4,7 @@
 Trains logistic regressions and MLPs, sparse and dense, on data whose row counts divide nothing evenly, and compares
 SHA-256 of weights and of optimiser state and the order hash of every epoch. Prints a table; exits 1 at the first difference.
 --backend NAME does so on another backend (several ranks share its device), whose losses and evaluation must then be close to the
-CPU's; where it cannot be opened the test is skipped.
+CPU's; where it cannot be opened the test is skipped. --precision is that of its products.
 """
 import argparse
 import json
@@ -91,14 +91,15 @@ def compare(what, got, want):
         t.fail(f"{what}: differs\n  got  {got}\n  want {want}")
 
 
-def compare_with_cpu(folder, args, model, ours):
-    """The same rows in the same order, and nearly the same losses and predictions, as on the CPU."""
+def compare_with_cpu(folder, args, model, ours, precision):
+    """The same rows in the same order, and nearly the same losses and predictions, as on the CPU, which knows fp32 alone."""
     run_dir = f"{folder}/runs/{model}-cpu"
-    t.run(args + ["--set", f"run.name={model}-cpu", "--set", "train.backend=cpu"])
+    near = 1e-3 if precision == "fp32" else 1e-2
+    t.run(args + ["--set", f"run.name={model}-cpu", "--set", "train.backend=cpu", "--set", "train.precision=fp32"])
     epochs = ([m for m in t.metrics(d) if "train_loss" in m] for d in (ours, run_dir))  # lines of steps come by the clock
     pairs = list(zip(*epochs))
     for mine, cpu in pairs:
-        if mine["order_hash"] != cpu["order_hash"] or abs(mine["train_loss"] - cpu["train_loss"]) > 1e-3 * (1 + cpu["train_loss"]):
+        if mine["order_hash"] != cpu["order_hash"] or abs(mine["train_loss"] - cpu["train_loss"]) > near * (1 + cpu["train_loss"]):
             t.fail(f"{model}: epoch {mine['epoch']} has loss {mine['train_loss']} and order {mine['order_hash']}, "
                    f"on the CPU {cpu['train_loss']} and {cpu['order_hash']}")
     data = f"{folder}/{model.split('-')[0]}"
@@ -143,6 +144,7 @@ def main():
     parser.add_argument("--threads", default="1,2,3")
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--backend", default="cpu")
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "tf32", "bf16"))
     options = parser.parse_args()
     ranks, threads = ([int(n) for n in s.split(",")] for s in (options.ranks, options.threads))
     with tempfile.TemporaryDirectory(prefix="ebb-bits-") as folder:
@@ -150,6 +152,8 @@ def main():
         make_data(folder, models)
         for model in models:
             args = write_run(folder, model, options.steps, options.backend)
+            if options.precision != "fp32":
+                args += ["--set", f"train.precision={options.precision}"]
             if options.backend != "cpu":
                 can_open(folder, args, options.backend)
             want = None
@@ -168,7 +172,7 @@ def main():
                 print(f"{model:16} stopped on {first} ranks, resumed on {then}: weights {got['weights'][:16]}", flush=True)
                 compare(f"{model} stopped and resumed", got, want)
             if options.backend != "cpu":
-                compare_with_cpu(folder, args, model, f"{folder}/runs/{model}-{ranks[0]}x{threads[0]}")
+                compare_with_cpu(folder, args, model, f"{folder}/runs/{model}-{ranks[0]}x{threads[0]}", options.precision)
     print("1 passed, 0 failed")
 
 

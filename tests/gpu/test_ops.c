@@ -304,6 +304,150 @@ static void bias_and_relu_are_part_of_the_product_and_a_shape_is_prepared_once(v
     clear();
 }
 
+/* Weights with what multiplies them from either side, as layers of a model lie one after another. */
+enum { HELD_ROWS = 24, HELD = 4096 };
+typedef struct layers {
+    float *w, *x, *out;
+} layers_t;
+
+/* Forward and backward products of each layer's weights, one after another in out. */
+static int64_t multiply_layers(ebb_exec_t *x, const layers_t *l)
+{
+    static const struct {
+        int64_t at, in, out;
+    } layer[] = {{0, 40, 32}, {1280, 32, 16}, {1792, 48, 10}, {2272, 7, 8}, {2336, 16, 1}, {2352, 8, 24}};
+    const ebb_backend_ops_t *ops = side[DEV].ops;
+    float *to = l->out;
+    for (size_t k = 0; k < sizeof layer / sizeof *layer; k++) {
+        const float *w = l->w + layer[k].at;
+        int64_t in = layer[k].in, out = layer[k].out;
+        assert_ok(ops->gemm(x, false, false, HELD_ROWS, out, in, l->x, in, w, out, 0.0f, to, out, NULL, EBB_ACT_RELU));
+        to += (HELD_ROWS * out + 15) / 16 * 16;
+        assert_ok(ops->gemm(x, false, true, HELD_ROWS, in, out, l->x, out, w, out, 0.0f, to, in, NULL, EBB_ACT_NONE));
+        to += (HELD_ROWS * in + 15) / 16 * 16;
+    }
+    return to - l->out;
+}
+
+static layers_t make_layers(const float *w)
+{
+    float *x = numbers((int64_t)HELD_ROWS * 48, 1);
+    layers_t l = {.w = put_floats(&side[DEV], w, HELD), .x = put_floats(&side[DEV], x, (int64_t)HELD_ROWS * 48)};
+    float *zeros = calloc(HELD_ROWS * 600, sizeof *zeros);
+    l.out = put_floats(&side[DEV], zeros, (int64_t)HELD_ROWS * 600);
+    free(zeros);
+    free(x);
+    return l;
+}
+
+/* Their products on a context of its own, the first weights being held or none. */
+static const float *products_of(const layers_t *l, int64_t held, int64_t *n)
+{
+    side_t *s = &side[DEV];
+    ebb_exec_t *x;
+    assert_ok(s->ops->exec_create(s->backend->dev, &x));
+    if (held > 0) {
+        assert_ok(s->ops->hold_weights(s->x, held, l->w));
+        assert_ok(s->ops->exec_mark(s->x, 0));
+        assert_ok(s->ops->exec_await(x, s->x, 0));
+    }
+    *n = multiply_layers(x, l);
+    assert_ok(s->ops->exec_sync(x));
+    if (held > 0)
+        assert_ok(s->ops->hold_weights(s->x, 0, NULL));
+    s->ops->exec_destroy(x);
+    return get_floats(s, l->out, *n);
+}
+
+static void held_weights_give_the_bits_of_others_and_are_rounded_once(void **state)
+{
+    static const struct {
+        int64_t held, layers; /* those that are read as they were rounded: on full words and held to their end */
+    } cases[] = {{HELD, 4}, {2272 + 56, 3}, {1280 + 511, 1}};
+    side_t *s = &side[DEV];
+    bool counts = strcmp(s->ops->name, "cuda") != 0;
+    float *w = numbers(HELD, 1);
+    layers_t l = make_layers(w);
+    int64_t n;
+    for (ebb_precision_t p = EBB_PRECISION_FP32; p <= EBB_PRECISION_BF16; p++)
+        for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+            assert_ok(s->ops->set_precision(s->backend->dev, p));
+            int64_t before = counts ? counted().enqueued : 0;
+            const float *others = products_of(&l, 0, &n);
+            int64_t between = counts ? counted().enqueued : 0;
+            const float *held = products_of(&l, cases[k].held, &n);
+            int64_t after = counts ? counted().enqueued : 0;
+            assert_memory_equal(others, held, (size_t)n * sizeof *others);
+            if (counts && p == EBB_PRECISION_BF16) /* two products a layer; a kernel and an order are more */
+                assert_int_equal(after - between, between - before - 2 * cases[k].layers + 2);
+        }
+    assert_ok(s->ops->set_precision(s->backend->dev, EBB_PRECISION_FP32));
+    free(w);
+    clear();
+}
+
+/* Whatever wrote to them: uploads of a resumed run, updates, or a wire, which no operation is. */
+static void weights_that_were_written_are_seen_by_the_next_product(void **state)
+{
+    side_t *s = &side[DEV];
+    float *w = numbers(HELD, 1), *g = numbers(HELD, 1);
+    layers_t l = make_layers(w);
+    const float *dg = put_floats(s, g, HELD);
+    ebb_optim_hyper_t h = {.kind = EBB_OPTIM_SGD, .lr = 0.1f, .scale = 1, .t = 1};
+    int64_t n;
+    assert_ok(s->ops->set_precision(s->backend->dev, EBB_PRECISION_BF16));
+    const float *last = products_of(&l, HELD, &n);
+    for (int way = 0; way < 4; way++) {
+        if (way == 0)
+            assert_ok(s->ops->update(s->x, &h, HELD, l.w, dg, NULL, NULL));
+        else if (way == 1)
+            assert_ok(s->ops->upload(s->x, l.w, g, HELD * sizeof *g));
+        else if (way == 2)
+            assert_ok(s->ops->add(s->x, HELD, l.w, dg, l.w));
+        else
+            assert_ok(s->ops->copy(s->x, l.w + 64, dg, (HELD - 64) * sizeof *g));
+        assert_ok(s->ops->exec_sync(s->x));
+        const float *held = products_of(&l, HELD, &n), *others = products_of(&l, 0, &n);
+        assert_memory_equal(others, held, (size_t)n * sizeof *others);
+        assert_memory_not_equal(last, held, (size_t)n * sizeof *last);
+        last = held;
+    }
+    assert_ok(s->ops->set_precision(s->backend->dev, EBB_PRECISION_FP32));
+    free(w), free(g);
+    clear();
+}
+
+static void weights_that_are_held_cannot_be_written(void **state)
+{
+    side_t *s = &side[DEV];
+    float *w = numbers(HELD, 1);
+    layers_t l = make_layers(w);
+    int32_t *row = put(s, &(int32_t){0}, sizeof *row);
+    float *end = l.w + HELD - 1, *last_but = l.w - 16 + HELD;
+    ebb_optim_hyper_t h = {.kind = EBB_OPTIM_SGD, .lr = 0.1f, .scale = 1, .t = 1};
+    assert_ok(s->ops->hold_weights(s->x, HELD, l.w));
+    ebb_status_t refused[] = {
+        s->ops->upload(s->x, end, w, 4),
+        s->ops->copy(s->x, l.w, l.x, 4),
+        s->ops->zero(s->x, l.w + 5, 4),
+        s->ops->add(s->x, 4, l.x, l.x, l.w),
+        s->ops->update(s->x, &h, 1, end, l.x, NULL, NULL),
+        s->ops->update_rows(s->x, &h, 1, 4, row, row, l.w, l.x, NULL, NULL),
+        s->ops->set_rows(s->x, 1, 4, row, l.x, l.w),
+        s->ops->gemm(s->x, false, false, 4, 4, 4, l.x, 4, l.x, 4, 0, last_but, 4, NULL, EBB_ACT_NONE)};
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
+        assert_int_equal(refused[i], EBB_EINVAL);
+    assert_non_null(strstr(ebb_error()->message, "held"));
+    ebb_error_clear();
+    assert_memory_equal(get_floats(s, l.w, HELD), w, HELD * sizeof *w);
+    assert_ok(s->ops->zero(s->x, l.out, 4)); /* others can */
+    assert_ok(s->ops->hold_weights(s->x, 0, NULL));
+    assert_ok(s->ops->zero(s->x, l.w, HELD * sizeof *w));
+    assert_ok(s->ops->exec_sync(s->x));
+    free(w);
+    clear();
+}
+
 static void bias_gradients_are_written_or_added(void **state)
 {
     static const int64_t shapes[][2] = {{1, 1}, {33, 5}, {64, 64}, {1000, 17}, {5, 300}};
@@ -1036,6 +1180,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(products_have_the_same_bits_wherever_their_operands_lie_on_any_context_at_any_time),
         cmocka_unit_test(products_of_more_shapes_than_are_kept_have_the_same_bits_again),
         cmocka_unit_test(bias_and_relu_are_part_of_the_product_and_a_shape_is_prepared_once),
+        cmocka_unit_test(held_weights_give_the_bits_of_others_and_are_rounded_once),
+        cmocka_unit_test(weights_that_were_written_are_seen_by_the_next_product),
+        cmocka_unit_test(weights_that_are_held_cannot_be_written),
         cmocka_unit_test(bias_gradients_are_written_or_added),
         cmocka_unit_test(activations_and_their_gradients_equal_the_cpus_also_at_the_ends),
         cmocka_unit_test(layer_normalisation_and_its_gradients_equal_the_cpus),

@@ -78,6 +78,18 @@ foreach(model sparse-mlp sparse-unclipped dense-mlp)
   endif()
 endforeach()
 
+set(bits ${Python3_EXECUTABLE} ${PROJECT_SOURCE_DIR}/tests/determinism/bits.py --models dense-wide-mlp --precision bf16)
+if(TARGET ebb_cuda_double)
+  add_test(NAME gpu.double.bits.bf16 COMMAND ${bits} --backend cuda_double --steps 40 --ranks 3 --threads 2)
+  set_tests_properties(gpu.double.bits.bf16 PROPERTIES LABELS gpu TIMEOUT 600 PROCESSORS 2
+    ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>;EBB_BACKEND_PATH=${CMAKE_CURRENT_BINARY_DIR}/doubles")
+endif()
+if(TARGET ebb_cuda)
+  add_test(NAME gpu.bits.bf16 COMMAND ${bits} --backend cuda --ranks 1,2,4 --threads 1,2)
+  set_tests_properties(gpu.bits.bf16 PROPERTIES LABELS gpu TIMEOUT 900 PROCESSORS 2 SKIP_RETURN_CODE 77
+    ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>;EBB_BACKEND_PATH=$<TARGET_FILE_DIR:ebb_cuda>")
+endif()
+
 # Models of every kind of first layer, as `ebb check-model` looks at them.
 if(TARGET ebb_cuda_double)
   add_test(NAME gpu.double.models COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/check_models.py cuda_double)

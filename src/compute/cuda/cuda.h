@@ -20,9 +20,18 @@ typedef struct slot {
     room_t idx, val;
 } slot_t;
 
+/* Weights that stay as they are. */
+typedef struct held {
+    const float *w; /* NULL: none */
+    int64_t n;
+    bool rounded; /* room has them in bf16, one by one */
+    room_t room;
+} held_t;
+
 typedef struct cuda_device {
     int number, count;
     ebb_precision_t precision;
+    held_t held;
     cudaDeviceProp properties;
 } cuda_device_t;
 
@@ -103,6 +112,8 @@ ebb_status_t ebb_cuda_exec_sync(ebb_exec_t *x);
 void ebb_cuda_exec_destroy(ebb_exec_t *x);
 ebb_status_t ebb_cuda_exec_mark(ebb_exec_t *x, int mark);
 ebb_status_t ebb_cuda_exec_await(ebb_exec_t *x, const ebb_exec_t *other, int mark);
+/* Refuse to write to weights that are held. */
+ebb_status_t ebb_cuda_check_written(const ebb_exec_t *x, const void *dst, size_t bytes);
 /* What dense products keep with a context. */
 ebb_status_t ebb_cuda_blas_start(ebb_exec_t *x);
 void ebb_cuda_blas_end(ebb_exec_t *x);
@@ -167,6 +178,7 @@ ebb_status_t ebb_cuda_device_info(void *dev, ebb_device_info_t *info);
 void *ebb_cuda_host_alloc(void *dev, size_t bytes);
 void ebb_cuda_host_free(void *dev, void *ptr);
 ebb_status_t ebb_cuda_set_precision(void *dev, ebb_precision_t precision);
+ebb_status_t ebb_cuda_hold_weights(ebb_exec_t *x, int64_t n, const float *w);
 ebb_status_t ebb_cuda_get_rows(ebb_exec_t *x, int64_t n, int64_t width, const int32_t *idx, const float *table,
                                float *val);
 ebb_status_t ebb_cuda_rows_find(ebb_exec_t *x, const ebb_rows_merge_t *merge, int64_t *n);

@@ -112,9 +112,20 @@ void ebb_cuda_host_free(void *dev, void *ptr)
         (void)cudaFreeHost(ptr);
 }
 
+ebb_status_t ebb_cuda_check_written(const ebb_exec_t *x, const void *dst, size_t bytes)
+{
+    const held_t *held = &x->device->held;
+    uintptr_t begin = (uintptr_t)dst, first = (uintptr_t)held->w;
+    if (held->w && begin < first + (size_t)held->n * sizeof *held->w && first < begin + bytes)
+        return EBB_FAIL(EBB_EINVAL, "these weights are held: nothing writes to them before hold_weights lets them go");
+    return EBB_OK;
+}
+
 static ebb_status_t move(ebb_exec_t *x, void *dst, const void *src, size_t bytes, cudaMemcpyKind kind, const char *what)
 {
     EBB_TRY(ebb_cuda_use(x));
+    if (kind != cudaMemcpyDeviceToHost)
+        EBB_TRY(ebb_cuda_check_written(x, dst, bytes));
     if (bytes > 0 && dst != src)
         CUDA_TRY(cudaMemcpyAsync(dst, src, bytes, kind, x->stream), what);
     return EBB_OK;
@@ -138,6 +149,7 @@ ebb_status_t ebb_cuda_copy(ebb_exec_t *x, void *dst, const void *src, size_t byt
 ebb_status_t ebb_cuda_zero(ebb_exec_t *x, void *dst, size_t bytes)
 {
     EBB_TRY(ebb_cuda_use(x));
+    EBB_TRY(ebb_cuda_check_written(x, dst, bytes));
     if (bytes > 0)
         CUDA_TRY(cudaMemsetAsync(dst, 0, bytes, x->stream), "clearing GPU memory");
     return EBB_OK;
@@ -299,6 +311,7 @@ static ebb_backend_ops_t make_table(void)
     t.exec_mark = ebb_cuda_exec_mark;
     t.exec_await = ebb_cuda_exec_await;
     t.set_precision = ebb_cuda_set_precision;
+    t.hold_weights = ebb_cuda_hold_weights;
     t.get_rows = ebb_cuda_get_rows;
     t.rows_find = ebb_cuda_rows_find;
     t.rows_add = ebb_cuda_rows_add;
@@ -356,6 +369,7 @@ static ebb_status_t choose(int wanted, cuda_device_t *device)
 
 static void close_device(ebb_backend_t *backend)
 {
+    ebb_cuda_free(backend->dev, ((cuda_device_t *)backend->dev)->held.room.ptr);
     free(backend->dev);
     backend->dev = NULL;
 }

@@ -224,25 +224,68 @@ static bool lies_as_promised(const float *p, int64_t ld)
     return (uintptr_t)p % alignment_of(ld) == 0;
 }
 
-/* A factor as the product takes it: in bf16 rounded, its rows on full words; else as it is. */
+/* Rows of floats to bf16, new ones ld_out apart. */
+static void round_rows(ebb_exec_t *x, int64_t rows, int64_t cols, const float *in, int64_t ld, uint16_t *out,
+                       int64_t ld_out)
+{
+    if (ld == cols && cols == ld_out && rows * cols % 4 == 0 && are_aligned(in))
+        LAUNCH(to_bf16_fours_kernel, rows * cols / 4, x, in, out);
+    else
+        LAUNCH(to_bf16_kernel, rows * cols, x, cols, in, ld, out, ld_out);
+}
+
+/* Held weights as place_factor would lay them out, or NULL. */
+static const uint16_t *rounded_before(const held_t *held, int64_t rows, int64_t cols, const float *p, int64_t ld)
+{
+    uintptr_t begin = (uintptr_t)held->w, at = (uintptr_t)p;
+    int64_t skip = (int64_t)((at - begin) / sizeof *p);
+    if (!held->w || !held->rounded || at < begin || skip + rows * cols > held->n)
+        return NULL;
+    return ld == cols && cols % HALVES == 0 && skip % HALVES == 0 ? (const uint16_t *)held->room.ptr + skip : NULL;
+}
+
+/* A factor in bf16, its rows on full words. */
+static ebb_status_t place_halves(ebb_exec_t *x, room_t *room, int64_t rows, int64_t cols, const void **p, int64_t *ld)
+{
+    const float *in = (const float *)*p;
+    int64_t wide = (cols + HALVES - 1) / HALVES * HALVES;
+    *p = rounded_before(&x->device->held, rows, cols, in, *ld);
+    if (*p)
+        return EBB_OK;
+    EBB_TRY(ebb_cuda_room(x, room, rows * wide, sizeof(uint16_t), "factors in bf16"));
+    round_rows(x, rows, cols, in, *ld, (uint16_t *)room->ptr, wide);
+    *p = room->ptr;
+    *ld = wide;
+    return EBB_OK;
+}
+
 static ebb_status_t place_factor(ebb_exec_t *x, room_t *room, int64_t rows, int64_t cols, const void **p, int64_t *ld)
 {
     const float *in = (const float *)*p;
-    if (x->device->precision != EBB_PRECISION_BF16) {
-        if (lies_as_promised(in, *ld))
-            return EBB_OK;
-        EBB_TRY(copy_rows(x, room, rows, cols, *ld, in));
-        *p = room->ptr;
+    if (x->device->precision == EBB_PRECISION_BF16)
+        return place_halves(x, room, rows, cols, p, ld);
+    if (lies_as_promised(in, *ld))
         return EBB_OK;
-    }
-    int64_t wide = (cols + HALVES - 1) / HALVES * HALVES;
-    EBB_TRY(ebb_cuda_room(x, room, rows * wide, sizeof(uint16_t), "factors in bf16"));
-    if (*ld == cols && cols == wide && are_aligned(in))
-        LAUNCH(to_bf16_fours_kernel, rows * cols / 4, x, in, (uint16_t *)room->ptr);
-    else
-        LAUNCH(to_bf16_kernel, rows * cols, x, cols, in, *ld, (uint16_t *)room->ptr, wide);
+    EBB_TRY(copy_rows(x, room, rows, cols, *ld, in));
     *p = room->ptr;
-    *ld = wide;
+    return EBB_OK;
+}
+
+/* A graph that took up a product of held weights reads their room again when it is replayed: it stays where it is
+ * unless more are held than ever before. */
+ebb_status_t ebb_cuda_hold_weights(ebb_exec_t *x, int64_t n, const float *w)
+{
+    held_t *held = &x->device->held;
+    held->w = NULL;
+    EBB_TRY(ebb_cuda_use(x));
+    held->rounded = n > 0 && x->device->precision == EBB_PRECISION_BF16;
+    if (held->rounded) {
+        EBB_TRY(ebb_cuda_room(x, &held->room, n, sizeof(uint16_t), "weights in bf16"));
+        round_rows(x, 1, n, w, n, (uint16_t *)held->room.ptr, n);
+        LAUNCHED("weights in bf16");
+    }
+    held->n = n;
+    held->w = n > 0 ? w : NULL;
     return EBB_OK;
 }
 
@@ -349,6 +392,7 @@ ebb_status_t ebb_cuda_gemm(ebb_exec_t *x, bool ta, bool tb, int64_t M, int64_t N
     if (M == 0 || N == 0)
         return EBB_OK;
     EBB_TRY(ebb_cuda_use(x));
+    EBB_TRY(ebb_cuda_check_written(x, C, (size_t)(M * ldc) * sizeof *C));
     if (K > 0) {
         EBB_TRY(product(x, ta, tb, M, N, K, A, lda, B, ldb, beta, C, ldc, &bias, &act));
     } else if (beta == 0.0f) {

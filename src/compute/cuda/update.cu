@@ -17,6 +17,7 @@ KERNEL add_kernel(int64_t n, const float *a, const float *b, float *out)
 ebb_status_t ebb_cuda_add(ebb_exec_t *x, int64_t n, const float *a, const float *b, float *out)
 {
     EBB_TRY(ebb_cuda_use(x));
+    EBB_TRY(ebb_cuda_check_written(x, out, (size_t)n * sizeof *out));
     LAUNCH(add_kernel, n, x, a, b, out);
     LAUNCHED("sum");
     return EBB_OK;
@@ -200,6 +201,7 @@ ebb_status_t ebb_cuda_update(ebb_exec_t *x, const ebb_optim_hyper_t *h, int64_t 
     int states = ebb_optim_states(h->kind, h->momentum);
     EBB_TRY(check_states(h, s0, s1));
     EBB_TRY(ebb_cuda_use(x));
+    EBB_TRY(ebb_cuda_check_written(x, w, (size_t)n * sizeof *w));
     LAUNCH(update_kernel, n, x, rule_of(h), w, g, states > 0 ? s0 : NULL, states > 1 ? s1 : NULL);
     LAUNCHED("update of weights");
     return EBB_OK;
@@ -214,6 +216,7 @@ ebb_status_t ebb_cuda_update_rows(ebb_exec_t *x, const ebb_optim_hyper_t *h, int
     int states = ebb_optim_states(h->kind, h->momentum);
     EBB_TRY(check_states(h, s0, s1));
     EBB_TRY(ebb_cuda_use(x));
+    EBB_TRY(ebb_cuda_check_written(x, w, sizeof *w)); /* of a table that is held all are */
     LAUNCH(update_rows_kernel, n * width, x, rule_of(h), width, idx_w, idx_s, w, g, states > 0 ? s0 : NULL,
            states > 1 ? s1 : NULL);
     LAUNCHED("update of rows");
@@ -224,6 +227,7 @@ ebb_status_t ebb_cuda_set_rows(ebb_exec_t *x, int64_t n, int64_t width, const in
                                float *table)
 {
     EBB_TRY(ebb_cuda_use(x));
+    EBB_TRY(ebb_cuda_check_written(x, table, sizeof *table));
     LAUNCH(set_rows_kernel, n * width, x, width, idx, val, table);
     LAUNCHED("rows of a table");
     return EBB_OK;

@@ -1,8 +1,9 @@
 /* The double's runtime, sorting and running sums. Device memory is moved by loops of our own: the C library's
  * functions are the sanitiser's, which holds them to the poison. For tests of errors: EBB_DOUBLE_GPUS sets how many
- * GPUs there seem to be (1; -1: the driver is too old; -2: there is none), EBB_DOUBLE_BYTES how much memory each has (1 GiB),
- * EBB_DOUBLE_KIND their name; EBB_DOUBLE_LOST=N: the GPU falls off when a stream is waited for the N-th time. For tests
- * of how much the host waits: EBB_DOUBLE_COUNTS names a file to which a line with what was counted is added at the end.
+ * GPUs there seem to be (1; -1: the driver is too old; -2: there is none), EBB_DOUBLE_BYTES how much memory each has (1
+ * GiB), EBB_DOUBLE_KIND their name; EBB_DOUBLE_LOST=N: the GPU falls off when a stream is waited for the N-th time. For
+ * tests of how much the host waits and asks for: EBB_DOUBLE_COUNTS names a file to which a line with what was counted
+ * is added at the end.
  */
 #include "compute/cuda/cuda.h"
 #include "counts.h"
@@ -53,7 +54,7 @@ __attribute__((destructor)) static void tell_counts(void)
     FILE *f = path ? fopen(path, "a") : NULL;
     if (!f)
         return;
-    fprintf(f, "{\"waits\": %zu}\n", host_waits.load());
+    fprintf(f, "{\"waits\": %zu, \"enqueued\": %lld}\n", host_waits.load(), (long long)enqueued.load());
     fclose(f);
 }
 

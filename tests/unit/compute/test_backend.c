@@ -59,8 +59,10 @@ static void names_that_are_paths_are_refused(void **state)
 static void stale_incomplete_and_foreign_objects_are_named(void **state)
 {
     ebb_backend_t *b;
+    char stale[64];
+    snprintf(stale, sizeof stale, "libebb_fake1.so: its table has version %u", EBB_BACKEND_VERSION + 1);
     setenv("EBB_BACKEND_PATH", EBB_TEST_FAKES, 1);
-    assert_fails(ebb_backend_open("fake1", 0, &b), EBB_EUNAVAILABLE, "libebb_fake1.so: its table has version 4");
+    assert_fails(ebb_backend_open("fake1", 0, &b), EBB_EUNAVAILABLE, stale);
     assert_fails(ebb_backend_open("fake2", 0, &b), EBB_EUNAVAILABLE, "lacks the operation update_rows");
     assert_fails(ebb_backend_open("fake3", 0, &b), EBB_EUNAVAILABLE, "refused");
     assert_fails(ebb_backend_open("fake5", 0, &b), EBB_EUNAVAILABLE, "lacks the operation device_info");
