@@ -2,14 +2,14 @@
  *
  * Order. order(seed, epoch, position) -> row is a pure function (see ebb_order_row): blocks of rows are permuted over
  * the data set, such that every window takes its share of every part of it, and the windows of all lanes together still
- * more evenly (stratified sampling: batches of data sorted by label are as far from uniform as a true permutation's,
- * within 1 % where blocks have about as many rows, 3 % where those differ by 30 %), the permuted sequence is cut into
+ * more evenly (stratified sampling: batches of data sorted by label are about 1 % farther from uniform than a true
+ * permutation's with windows of 96 blocks, 3 % where blocks differ in rows by 30 %), the permuted sequence is cut into
  * `lanes` spans whose lengths differ by at most one row, and within a lane rows are permuted inside windows of about
  * `window_blocks` blocks, which last a whole number of steps. A block is what the data set says is cheapest to read
  * together (the rows that begin in one chunk; of unequal numbers of rows), or `block_rows` rows where it cannot say, or
- * is so small that chunks would mix badly, or where block_rows is given. No row is dropped
- * or repeated in an epoch. Step s takes share(l) rows of lane l, where share(l) = batch*(l+1)/lanes - batch*l/lanes;
- * the tail step is shorter. Nothing depends on ranks or threads.
+ * is so small that chunks would mix badly, or where block_rows is given. No row is dropped or repeated in an epoch.
+ * Step s takes share(l) rows of lane l, where share(l) = batch*(l+1)/lanes - batch*l/lanes; the tail step is shorter.
+ * Nothing depends on ranks or threads.
  *
  * Balance. Rows of sparse data differ in their non-zeros, by a factor of thousands in some data, and a step lasts as
  * long as the rank that has the most. So that every lane, and every rank whatever lanes it has, gets as many in each

@@ -7,17 +7,18 @@ enum { GOLDEN = 40503, SILVER = 27146, STRIDES = 8 };
 enum { START, KEY, STRATUM }; /* draws of an epoch: STRATUM + number of the stratum */
 
 /* How evenly runs of multiples of a stride are spread over 0 .. n - 1: the sum of the partial quotients of stride / n,
- * which bounds their discrepancy; the lower, the better. Beyond n: they do not even come to every number. */
-static int64_t unevenness(int64_t n, int64_t stride)
+ * which bounds their discrepancy; the lower, the better. `most` where it is no lower, or not every number is come to.
+ */
+static int64_t unevenness(int64_t n, int64_t stride, int64_t most)
 {
     int64_t sum = 0;
-    while (stride > 0) {
+    while (stride > 0 && sum < most) {
         int64_t rest = n % stride;
         sum += n / stride;
         n = stride;
         stride = rest;
     }
-    return n == 1 ? sum : INT64_MAX;
+    return n == 1 && sum < most ? sum : most;
 }
 
 /* The best one near the golden section. */
@@ -25,7 +26,7 @@ static int64_t best_stride(int64_t n)
 {
     int64_t first = ebb_part(n, GOLDEN, 65536), best = 1, least = INT64_MAX;
     for (int64_t stride = first > 1 ? first : 1; stride < first + STRIDES; stride++) {
-        int64_t uneven = unevenness(n, stride);
+        int64_t uneven = unevenness(n, stride, least);
         best = uneven < least ? stride : best;
         least = uneven < least ? uneven : least;
     }
