@@ -150,7 +150,9 @@ static ebb_status_t write_main_page(const char *folder)
                  "debug, trace or data.\n.TP\n.B EBB_LOG_RANKS\nIf \"all\", every rank logs, not the first alone.\n"
                  ".TP\n.B EBB_BACKEND_PATH\nFolders in which compute backends are looked for first.\n"
                  ".TP\n.B EBB_CUDA_COPY_AHEAD\nBatches copied to a GPU ahead of the passes over them, 0 to 2 (2); it "
-                 "changes no bit. 0: each lane's rows when their turn comes.\n");
+                 "changes no bit. 0: each lane's rows when their turn comes.\n"
+                 ".TP\n.B EBB_CUDA_GRAPHS\n0: passes on a GPU are launched kernel by kernel, not as CUDA graphs. "
+                 "Graphs change no bit; only models over dense rows without dropout have them.\n");
     add_exit_codes(&out);
     return write_text(folder, "ebb.1", &out);
 }

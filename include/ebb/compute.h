@@ -20,17 +20,19 @@
 extern "C" {
 #endif
 
-#define EBB_BACKEND_VERSION 4u
+#define EBB_BACKEND_VERSION 5u
 #define EBB_MARKS           4
 #define EBB_MARK_JOIN       3 /* ebb_exec_join's own */
 
 typedef struct ebb_exec ebb_exec_t;
+typedef struct ebb_graph ebb_graph_t; /* work noted, to be carried out many times */
 
 /* Capability flags. */
 enum {
     EBB_CAP_HOST_MEMORY = 1u << 0, /* device pointers can be read by the host */
     EBB_CAP_BF16 = 1u << 1,
     EBB_CAP_INT8 = 1u << 2,
+    EBB_CAP_GRAPHS = 1u << 3, /* has the operations from capture_begin on */
 };
 
 typedef enum ebb_act {
@@ -281,6 +283,23 @@ typedef struct ebb_backend_ops {
      * row numbers, local ones (row / 64 / owners * 64 + row % 64) and sums. idx or local may be NULL. */
     ebb_status_t (*rows_find)(ebb_exec_t *x, const ebb_rows_merge_t *merge, int64_t *n);
     ebb_status_t (*rows_add)(ebb_exec_t *x, const ebb_rows_merge_t *merge, int32_t *idx, int32_t *local, float *val);
+
+    /* ---- only of backends with EBB_CAP_GRAPHS ---- */
+    /* What a thread gives to x from now on is noted and not carried out, until that thread ends it. Only work that is
+     * the same each time can be noted: pointers and numbers are kept as they are now, what they point at is read when
+     * it is carried out. Host memory in it is to be host_alloc's. Refused, by the operation itself or at the end: what
+     * the host must wait for (row-sparse gradients, exec_sync), dropout, whose key is another in each step, and work
+     * for which the context's scratch memory has to grow, so it is to be given once before it is noted. After a refusal
+     * the context goes on as if nothing had been given to it. Marks are for before and after. */
+    ebb_status_t (*capture_begin)(ebb_exec_t *x);
+    /* Also after an operation was refused. *graph_p is NULL on failure. */
+    ebb_status_t (*capture_end)(ebb_exec_t *x, ebb_graph_t **graph_p);
+    /* Give x what was noted, on x itself, once more. *done_p is false, and nothing was given, where x's scratch memory
+     * has moved since, as it does where larger work needs more, or other weights are held (hold_weights): the graph is
+     * of no use any more. */
+    ebb_status_t (*graph_launch)(ebb_exec_t *x, const ebb_graph_t *graph, bool *done_p);
+    /* NULL: nothing. Before the context is destroyed; what was launched goes on. */
+    void (*graph_free)(void *dev, ebb_graph_t *graph);
 } ebb_backend_ops_t;
 
 /* What is given to any of n contexts from now on begins after all that was given to any of them until now. On a device

@@ -141,6 +141,11 @@ EBB_API ebb_status_t ebb_model_describe(const ebb_model_t *model, char *text, si
 EBB_API ebb_status_t ebb_model_help(char **text_p) EBB_MUST_CHECK;
 EBB_API const char *ebb_loss_name(ebb_loss_kind_t kind); /* "softmax_cross_entropy" */
 
+/* Whether passes over dense rows give a context the same operations with the same arguments in every step, so that they
+ * can be noted and carried out again (ops->capture_begin): layer lists without dropout. Plug-ins are not asked, and may
+ * not. */
+EBB_API bool ebb_model_is_steady(const ebb_model_t *model);
+
 /* Check a plug-in's table; for ebb_model_create and tests. */
 EBB_API ebb_status_t ebb_model_ops_check(const ebb_model_ops_t *ops);
 

@@ -72,6 +72,13 @@ static const needed_t required_of_devices[] = {
     ENTRY(set_precision), ENTRY(hold_weights), ENTRY(get_rows),  ENTRY(rows_find), ENTRY(rows_add),
 };
 
+static const needed_t required_of_graphs[] = {
+    ENTRY(capture_begin),
+    ENTRY(capture_end),
+    ENTRY(graph_launch),
+    ENTRY(graph_free),
+};
+
 static ebb_status_t check_entries(const ebb_backend_ops_t *ops, const needed_t *wanted, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
@@ -94,6 +101,8 @@ ebb_status_t ebb_backend_check(const ebb_backend_ops_t *ops)
     EBB_TRY(check_entries(ops, required, sizeof required / sizeof *required));
     if (!(ops->caps & EBB_CAP_HOST_MEMORY))
         EBB_TRY(check_entries(ops, required_of_devices, sizeof required_of_devices / sizeof *required_of_devices));
+    if (ops->caps & EBB_CAP_GRAPHS)
+        EBB_TRY(check_entries(ops, required_of_graphs, sizeof required_of_graphs / sizeof *required_of_graphs));
     return EBB_OK;
 }
 

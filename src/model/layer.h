@@ -97,6 +97,7 @@ struct ebb_layer {
 extern const ebb_layer_kind_t ebb_layer_linear, ebb_layer_embedding, ebb_layer_fm, ebb_layer_norm, ebb_layer_dropout;
 extern const ebb_layer_kind_t ebb_layer_relu, ebb_layer_gelu, ebb_layer_tanh, ebb_layer_sigmoid;
 extern const ebb_model_ops_t ebb_layers_ops; /* the layer list as a model */
+bool ebb_layers_are_steady(const void *self);
 
 void ebb_layers_help(ebb_text_t *out);
 /* One line a layer of a model made by ebb_layers_ops. */

@@ -342,6 +342,15 @@ static ebb_status_t backward_layers(void *model, const ebb_pass_t *pass, const e
     return EBB_OK;
 }
 
+bool ebb_layers_are_steady(const void *self)
+{
+    const layers_t *m = self;
+    for (int i = 0; i < m->n; i++)
+        if (m->layer[i].kind == &ebb_layer_dropout)
+            return false;
+    return true;
+}
+
 const ebb_model_ops_t ebb_layers_ops = {
     .version = EBB_MODEL_VERSION,
     .name = "layers",

@@ -169,3 +169,8 @@ ebb_status_t ebb_model_help(char **text_p)
     ebb_text_free(&out);
     return *text_p ? EBB_OK : EBB_FAIL(EBB_ENOMEM, "no memory for the help text");
 }
+
+bool ebb_model_is_steady(const ebb_model_t *model)
+{
+    return model->ops == &ebb_layers_ops && ebb_layers_are_steady(model->self);
+}

@@ -39,10 +39,10 @@ typedef struct kept_rows {
 
 typedef struct lane {
     ebb_grads_t grads;
-    buffer_t *buf;
-    bool joined;       /* buf is the left sibling's sum, to which the lane adds its gradient */
-    buffer_t *earlier; /* dense tables of the pieces so far */
-    int pieces;        /* kept so far */
+    buffer_t *buf, *last; /* last: of the step before */
+    bool joined;          /* buf is the left sibling's sum, to which the lane adds its gradient */
+    buffer_t *earlier;    /* dense tables of the pieces so far */
+    int pieces;           /* kept so far */
     kept_rows_t rows[EBB_MAX_TABLES], spare[EBB_MAX_TABLES];
     ebb_terms_t terms[EBB_MAX_TABLES]; /* instead of rows where n > 0 */
 } lane_t;

@@ -236,7 +236,20 @@ static ebb_status_t not_ours(const ebb_sync_t *s, int32_t lane)
                     s->lane0 + s->n_lanes - 1);
 }
 
-static ebb_status_t lend_buffer(ebb_sync_t *s, buffer_t **buf_p)
+/* Of free buffers a lane takes its last one first, so that on a device its passes are the same in every step. */
+static void prefer(ebb_sync_t *s, buffer_t *wanted)
+{
+    buffer_t **at = &s->free_list;
+    while (*at && *at != wanted)
+        at = &(*at)->next;
+    if (!*at)
+        return;
+    *at = wanted->next;
+    wanted->next = s->free_list;
+    s->free_list = wanted;
+}
+
+static ebb_status_t lend_buffer(ebb_sync_t *s, buffer_t *wanted, buffer_t **buf_p)
 {
     ebb_status_t status = EBB_OK;
     pthread_mutex_lock(&s->lock);
@@ -244,6 +257,8 @@ static ebb_status_t lend_buffer(ebb_sync_t *s, buffer_t **buf_p)
         *buf_p = s->partial;
         s->partial = (*buf_p)->next;
     } else {
+        if (s->device)
+            prefer(s, wanted);
         status = ebb_sync_take_buffer(s, buf_p);
     }
     pthread_mutex_unlock(&s->lock);
@@ -288,7 +303,8 @@ ebb_status_t ebb_sync_lane_grads(ebb_sync_t *s, int32_t number, bool whole, ebb_
     lane->buf = whole ? sibling_sum(s, number) : NULL;
     lane->joined = lane->buf != NULL;
     if (!lane->joined)
-        EBB_TRY(lend_buffer(s, &lane->buf));
+        EBB_TRY(lend_buffer(s, lane->last, &lane->buf));
+    lane->last = lane->buf;
     EBB_TRY(follow(s, exec, lane->buf));
     lane->pieces = 0;
     lane->grads = (ebb_grads_t){.dense = lane->buf->dense, .accumulate = lane->joined || lane->buf->used};

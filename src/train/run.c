@@ -176,6 +176,8 @@ static ebb_status_t init_local(ebb_run_t *run)
     EBB_TRY(find_whole_rows(run));
     EBB_TRY(ebb_stage_classes(&run->workers, run->class_weights, run->info->classes, &run->device_class_weights));
     EBB_TRY(make_losses(run));
+    if (!run->info->sparse && run->losses.pinned && ebb_model_is_steady(run->model))
+        EBB_TRY(ebb_workers_replay(&run->workers));
     EBB_TRY(ebb_sweep_init(&run->sweep, run->workers.backend, run->layout));
     return EBB_NEW_ARRAY("step sums", run->workers.threads + 1, &run->words);
 }

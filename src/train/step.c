@@ -54,24 +54,45 @@ static void note_bad_lane(ebb_run_t *run, int64_t lane)
             break;
 }
 
+/* Passes over a piece of a lane. */
+typedef struct passes {
+    ebb_run_t *run;
+    const ebb_worker_t *me;
+    const ebb_piece_t *piece;
+    const ebb_pass_t *pass;
+    int64_t first; /* row of the batch */
+    ebb_grads_t *grads;
+} passes_t;
+
+static ebb_status_t give_passes(void *user)
+{
+    const passes_t *p = user;
+    ebb_run_t *run = p->run;
+    const ebb_loss_t *loss = ebb_model_loss(run->model);
+    EBB_TRY(ebb_model_forward(run->model, p->pass, &p->piece->in, p->me->out));
+    EBB_TRY(p->pass->ops->loss(p->pass->exec, loss->kind, loss->huber_delta, p->piece->in.rows,
+                               ebb_model_outputs(run->model), p->me->out, p->piece->label, p->piece->y,
+                               p->piece->weight, run->device_class_weights, run->row_loss + p->first,
+                               run->row_weight + p->first, p->me->dout));
+    ebb_pulse_tick();
+    return ebb_model_backward(run->model, p->pass, &p->piece->in, p->me->dout, p->grads);
+}
+
 /* Forward, loss and backward pass of n rows from batch row `first`; offset: of the first within its lane. Waits for
  * nothing. */
 static ebb_status_t compute_piece(ebb_run_t *run, int thread, int32_t lane, int64_t first, int64_t n, int64_t offset,
                                   ebb_grads_t *grads)
 {
     const ebb_worker_t *me = &run->workers.worker[thread];
-    ebb_exec_t *exec = run->workers.exec[thread];
-    const ebb_backend_ops_t *ops = run->workers.backend->ops;
     const ebb_batch_t *b = run->device_batch ? run->device_batch : run->batch;
-    const ebb_loss_t *loss = ebb_model_loss(run->model);
     ebb_piece_t piece = {.in = input_rows(run, b, row_of(run, lane, first, offset), n),
                          .cols = run->info->cols,
                          .targets = run->info->target_cols,
                          .label = b->label ? b->label + first : NULL,
                          .y = b->y ? b->y + first * run->info->target_cols : NULL,
                          .weight = b->weight ? b->weight + first : NULL};
-    ebb_pass_t pass = {.ops = ops,
-                       .exec = exec,
+    ebb_pass_t pass = {.ops = run->workers.backend->ops,
+                       .exec = run->workers.exec[thread],
                        .weights = &run->weights,
                        .workspace = me->workspace,
                        .training = true,
@@ -81,12 +102,21 @@ static ebb_status_t compute_piece(ebb_run_t *run, int thread, int32_t lane, int6
                        .row0 = offset};
     if (!run->device_batch)
         EBB_TRY(ebb_stage_rows(&run->workers, thread, &piece));
-    EBB_TRY(ebb_model_forward(run->model, &pass, &piece.in, me->out));
-    EBB_TRY(ops->loss(exec, loss->kind, loss->huber_delta, n, ebb_model_outputs(run->model), me->out, piece.label,
-                      piece.y, piece.weight, run->device_class_weights, run->row_loss + first, run->row_weight + first,
-                      me->dout));
-    ebb_pulse_tick();
-    return ebb_model_backward(run->model, &pass, &piece.in, me->dout, grads);
+    passes_t passes = {run, me, &piece, &pass, first, grads};
+    ebb_replay_key_t key;
+    memset(&key, 0, sizeof key);
+    key.x = piece.in.x;
+    key.label = piece.label;
+    key.y = piece.y;
+    key.weight = piece.weight;
+    key.workspace = me->workspace;
+    key.out = me->out;
+    key.dout = me->dout;
+    key.dense = grads->dense;
+    key.row_loss = run->row_loss + first;
+    key.rows = n;
+    key.accumulate = grads->accumulate;
+    return ebb_replay(me->replay, &key, give_passes, &passes);
 }
 
 /* A lane's losses and weights, once its context was waited for. */
@@ -166,18 +196,33 @@ static ebb_status_t compute_lane(void *user, int thread, int64_t turn)
     ebb_signals_hold();
     ebb_status_t status = pass_lane(run, thread, lane);
     ebb_signals_release();
-    if (status == EBB_OK && works_at_once(run)) {
-        EBB_TRY(run->workers.backend->ops->exec_sync(run->workers.exec[thread]));
+    if (status == EBB_OK)
+        status = run->workers.backend->ops->exec_sync(run->workers.exec[thread]);
+    if (status == EBB_OK)
         add_losses(run, thread, lane);
-    }
+    return status;
+}
+
+/* All lanes of a context of a device, which is always given the same ones. */
+static ebb_status_t give_share(void *user, int thread, int64_t context)
+{
+    ebb_run_t *run = user;
+    int64_t n = run->batch->n_lanes, contexts = run->workers.threads;
+    ebb_status_t status = EBB_OK;
+    ebb_signals_hold();
+    for (int64_t i = n * context / contexts; i < n * (context + 1) / contexts && status == EBB_OK; i++)
+        status = pass_lane(run, (int)context, &run->batch->lanes[i]);
+    ebb_signals_release();
     return status;
 }
 
 static ebb_status_t compute_lanes(ebb_run_t *run)
 {
+    ebb_pool_t *pool = run->workers.pool;
     ebb_status_t status = ebb_workers_hold(&run->workers, run->layout, &run->weights);
     if (status == EBB_OK)
-        status = ebb_pool_run(run->workers.pool, run->batch->n_lanes, compute_lane, run);
+        status = works_at_once(run) ? ebb_pool_run(pool, run->batch->n_lanes, compute_lane, run)
+                                    : ebb_pool_run(pool, run->workers.threads, give_share, run);
     ebb_workers_release(&run->workers);
     return status;
 }

@@ -115,8 +115,17 @@ void ebb_workers_release(ebb_workers_t *w)
         (void)ops->hold_weights(w->exec[0], 0, NULL); /* nothing that can fail */
 }
 
+ebb_status_t ebb_workers_replay(ebb_workers_t *w)
+{
+    for (int t = 0; t < w->threads; t++)
+        EBB_TRY(ebb_replay_create(w->backend, w->exec[t], &w->worker[t].replay));
+    return EBB_OK;
+}
+
 void ebb_workers_cleanup(ebb_workers_t *w)
 {
+    for (int t = 0; w->worker && t < w->threads; t++)
+        ebb_replay_destroy(w->worker[t].replay);
     if (w->backend)
         free_buffers(w);
     ebb_stage_cleanup(w);

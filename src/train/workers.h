@@ -5,6 +5,7 @@
 #include <ebb/comm.h>
 #include <ebb/model.h>
 #include "base/threads.h"
+#include "train/replay.h"
 
 typedef struct ebb_stage ebb_stage_t; /* train/stage.h */
 
@@ -21,6 +22,7 @@ typedef struct ebb_worker {
     ebb_pinned_t losses;           /* of: */
     double *row_loss, *row_weight; /* (rows), host */
     ebb_stage_t *stage;            /* NULL until needed */
+    ebb_replay_t *replay;          /* NULL: none */
 } ebb_worker_t;
 
 typedef struct ebb_workers {
@@ -42,6 +44,8 @@ ebb_status_t ebb_workers_fit(ebb_workers_t *w, const ebb_model_t *model, int64_t
  * two only the pool's threads use the contexts. */
 ebb_status_t ebb_workers_hold(ebb_workers_t *w, const ebb_layout_t *layout, const ebb_weights_t *weights);
 void ebb_workers_release(ebb_workers_t *w);
+/* Passes over dense rows are given again where they may be (replay.h). */
+ebb_status_t ebb_workers_replay(ebb_workers_t *w);
 void ebb_workers_cleanup(ebb_workers_t *w);
 
 ebb_status_t ebb_pinned_make(const ebb_backend_t *backend, const char *what, size_t bytes, ebb_pinned_t *room);

@@ -146,23 +146,26 @@ def copies_ahead(runs):
             t.fail(f"EBB_CUDA_COPY_AHEAD={ahead} on {ranks} ranks: other bits than without copies ahead")
 
 
-def dense_settings(runs):
+def dense_settings(runs, dropout=0.1):
     """Of runs of a dense model over an epoch of 70 steps of equal size."""
     if not os.path.exists(f"{runs.folder}/dense"):
         t.dense_data(runs.folder, 4200, 7, 4, 2)
         t.run(["pack", f"{runs.folder}/x.npy", f"{runs.folder}/dense", "--target", f"{runs.folder}/y.npy"])
-    return [f"data.train={runs.folder}/dense", "model={layers: [{linear: {out: 17}}, relu, {dropout: {p: 0.1}}, linear]}"]
+        t.dense_data(runs.folder, 400, 7, 4, 3)
+        t.run(["pack", f"{runs.folder}/x.npy", f"{runs.folder}/valid", "--target", f"{runs.folder}/y.npy"])
+    return [f"data.train={runs.folder}/dense", 
+            f"model={{layers: [{{linear: {{out: 17}}}}, relu, {f'{{dropout: {{p: {dropout}}}}}, ' if dropout else ''}layer_norm, linear]}}"]
 
 
 def counts_a_step(runs, settings, env=None):
     """What the double counts in one step, from runs of two lengths."""
     counted = []
-    for steps in (20, 60):
+    for steps in (15, 35):
         path = f"{runs.folder}/counts-{runs.n}"
         runs.go(0, 0, env={**(env or {}), "EBB_DOUBLE_COUNTS": path}, set=[*settings, f"train.max_steps={steps}"])
         with open(path) as f:
             counted.append([json.loads(line) for line in f])
-    return {key: (sum(c[key] for c in counted[1]) - sum(c[key] for c in counted[0])) / 40 for key in counted[0][0]}
+    return {key: (sum(c[key] for c in counted[1]) - sum(c[key] for c in counted[0])) / 20 for key in counted[0][0]}
 
 
 def a_dense_step_waits_for_the_device_once(runs):
@@ -181,10 +184,32 @@ def weights_are_rounded_to_bf16_once_a_step(runs):
     dense.append("train.threads=1") # two add gradients up in another order each time
     for lanes in (2, 5):
         fp32, bf16 = (counts_a_step(runs, [*dense, f"lanes={lanes}", f"train.precision={precision}"],
-                                    {"EBB_CUDA_COPY_AHEAD": "0"})["enqueued"] for precision in ("fp32", "bf16"))
+                                    {"EBB_CUDA_COPY_AHEAD": "0", "EBB_CUDA_GRAPHS": "0"})["enqueued"] for precision in ("fp32", "bf16"))
         # 8 products of two factors, 3 of which are weights in full words
         if bf16 - fp32 != 13 * lanes + 1:
             t.fail(f"{lanes} lanes: {bf16 - fp32} more are enqueued a step than in fp32, not {13 * lanes + 1}")
+
+
+def passes_are_replayed_as_graphs(runs):
+    """From its second time on a lane's step is one graph, whose bits are those of plain launches, also where lanes' numbers of rows
+    change, memory moves in between, and several contexts and ranks take part. Dropout and sparse rows have none."""
+    plain, dense = {"EBB_CUDA_GRAPHS": "0"}, dense_settings(runs, 0)
+    for more, lanes, ranks in (([], 6, 0), (["train.threads=2"], 6, 0), (["train.accumulate=2", "train.class_weights=balanced"], 12, 0),
+                               (["train.sync=fast"], 6, 0), (["train.precision=bf16"], 6, 3)):
+        settings = dense + more
+        each = [counts_a_step(runs, settings, env) for env in (None, plain)] if not ranks else None
+        # contexts that share buffers come to their own ones within some steps, sooner in one run than in another
+        if each and (not 0.9 * lanes < each[0]["graphs"] < 1.1 * lanes or each[1]["graphs"] != 0 or each[0]["enqueued"] > each[1]["enqueued"] - 10 * lanes):
+            t.fail(f"{more}: a step with graphs and without: {each}")
+        # 14 steps of 300 rows, but for an epoch's last of 299; evaluation on the same contexts moves their memory
+        settings = settings + ["train.batch=301", "train.max_steps=33", f"data.valid={runs.folder}/valid"]
+        folders = [runs.go(n, 0, env=env, set=settings)[0] for n, env in ((ranks, None), (ranks, plain))]
+        if t.hashes(folders[0]) != t.hashes(folders[1]):
+            t.fail(f"{more}: graphs give other bits")
+    for settings in (dense_settings(runs, 0.1), []):
+        each = counts_a_step(runs, settings)
+        if each["graphs"] != 0:
+            t.fail(f"{settings}: {each}")
 
 
 def mixed_kinds(runs):
@@ -286,7 +311,7 @@ def how_busy_gpus_were(runs):
 
 
 CASES = [no_gpu, old_driver, no_driver, nonsense_in_visible_devices, too_little_memory, which_gpu, one_rank_a_gpu, precision, copies_ahead,
-         a_dense_step_waits_for_the_device_once, weights_are_rounded_to_bf16_once_a_step, mixed_kinds, lost_gpu, nccl_fails,
+         a_dense_step_waits_for_the_device_once, weights_are_rounded_to_bf16_once_a_step, passes_are_replayed_as_graphs, mixed_kinds, lost_gpu, nccl_fails,
          nccl_is_missing, how_busy_gpus_were]
 
 

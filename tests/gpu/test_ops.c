@@ -1162,6 +1162,155 @@ static void what_awaits_a_mark_sees_all_that_was_done_before_it(void **state)
     s->ops->exec_destroy(other);
 }
 
+/* ---- graphs ---- */
+
+typedef struct small_pass {
+    float *x, *w, *y, *db;
+    const int32_t *label;
+    double *loss; /* host_alloc's: of rows, then their weights */
+} small_pass_t;
+
+enum { PASS_ROWS = 37, PASS_IN = 19, PASS_OUT = 5 };
+
+static small_pass_t make_pass(side_t *s, int32_t bad_label)
+{
+    small_pass_t p;
+    int32_t label[PASS_ROWS];
+    float *x = numbers(PASS_ROWS * PASS_IN, 1), *w = numbers(PASS_IN * PASS_OUT, 1);
+    for (int i = 0; i < PASS_ROWS; i++)
+        label[i] = i == 11 ? bad_label : (int32_t)below(PASS_OUT);
+    p.x = put_floats(s, x, PASS_ROWS * PASS_IN);
+    p.w = put_floats(s, w, PASS_IN * PASS_OUT);
+    p.y = poisoned(s, PASS_ROWS * PASS_OUT);
+    p.db = poisoned(s, PASS_OUT);
+    p.label = put(s, label, sizeof label);
+    p.loss = s->ops->host_alloc(s->backend->dev, 2 * PASS_ROWS * sizeof *p.loss);
+    assert_non_null(p.loss);
+    free(x), free(w);
+    return p;
+}
+
+static void give_pass(side_t *s, const small_pass_t *p)
+{
+    assert_ok(s->ops->gemm(s->x, false, false, PASS_ROWS, PASS_OUT, PASS_IN, p->x, PASS_IN, p->w, PASS_OUT, 0, p->y,
+                           PASS_OUT, NULL, EBB_ACT_TANH));
+    assert_ok(s->ops->loss(s->x, EBB_LOSS_SOFTMAX_CE, 0, PASS_ROWS, PASS_OUT, p->y, p->label, NULL, NULL, NULL, p->loss,
+                           p->loss + PASS_ROWS, p->y));
+    assert_ok(s->ops->bias_grad(s->x, PASS_ROWS, PASS_OUT, p->y, 0, p->db));
+}
+
+/* The rows' losses, the gradient. */
+static void read_pass(side_t *s, const small_pass_t *p, double *loss, float *db)
+{
+    assert_ok(s->ops->download(s->x, db, p->db, PASS_OUT * sizeof *db));
+    assert_ok(s->ops->exec_sync(s->x));
+    memcpy(loss, p->loss, 2 * PASS_ROWS * sizeof *loss);
+}
+
+static void what_a_graph_does_has_the_bits_of_the_same_calls_on_what_is_there_then(void **state)
+{
+    side_t *s = &side[DEV];
+    small_pass_t p = make_pass(s, 0);
+    double loss[2][2 * PASS_ROWS];
+    float db[2][PASS_OUT], before[PASS_OUT];
+    ebb_graph_t *graph;
+    bool done;
+    give_pass(s, &p); /* scratch memory grows */
+    assert_ok(s->ops->zero(s->x, p.db, sizeof before));
+    assert_ok(s->ops->capture_begin(s->x));
+    give_pass(s, &p);
+    assert_ok(s->ops->capture_end(s->x, &graph));
+    read_pass(s, &p, loss[0], before);
+    for (int i = 0; i < PASS_OUT; i++)
+        assert_true(before[i] == 0); /* nothing was carried out */
+    for (int round = 0; round < 3; round++) {
+        float *w = numbers(PASS_IN * PASS_OUT, 1);
+        assert_ok(s->ops->upload(s->x, p.w, w, PASS_IN * PASS_OUT * sizeof *w));
+        assert_ok(s->ops->graph_launch(s->x, graph, &done));
+        assert_true(done);
+        read_pass(s, &p, loss[0], db[0]);
+        give_pass(s, &p);
+        read_pass(s, &p, loss[1], db[1]);
+        assert_memory_equal(loss[0], loss[1], sizeof loss[0]);
+        assert_memory_equal(db[0], db[1], sizeof db[0]);
+        free(w);
+    }
+    s->ops->graph_free(s->backend->dev, graph);
+    s->ops->graph_free(s->backend->dev, NULL);
+    s->ops->host_free(s->backend->dev, p.loss);
+    clear();
+}
+
+static void a_graph_judges_labels_and_ends_where_scratch_memory_moves(void **state)
+{
+    enum { LARGER = 1 << 20 };
+    side_t *s = &side[DEV];
+    small_pass_t p = make_pass(s, 9);
+    ebb_graph_t *graph;
+    bool done;
+    give_pass(s, &p);
+    assert_int_equal(s->ops->exec_sync(s->x), EBB_EDATA);
+    assert_ok(s->ops->capture_begin(s->x));
+    give_pass(s, &p);
+    assert_ok(s->ops->capture_end(s->x, &graph));
+    assert_ok(s->ops->exec_sync(s->x));
+    for (int round = 0; round < 2; round++) {
+        assert_ok(s->ops->graph_launch(s->x, graph, &done));
+        assert_int_equal(s->ops->exec_sync(s->x), EBB_EDATA);
+        assert_non_null(strstr(ebb_error()->message, "row 11 of the batch has label 9: classes are 0 to 4"));
+    }
+    ebb_error_clear();
+    float *much = poisoned(s, LARGER), *db = poisoned(s, LARGER);
+    assert_ok(s->ops->bias_grad(s->x, 1, LARGER, much, 0, db));
+    assert_ok(s->ops->graph_launch(s->x, graph, &done));
+    assert_false(done);
+    assert_ok(s->ops->exec_sync(s->x));
+    s->ops->graph_free(s->backend->dev, graph);
+    s->ops->host_free(s->backend->dev, p.loss);
+    clear();
+}
+
+static void what_a_graph_cannot_hold_is_refused_and_the_context_goes_on(void **state)
+{
+    enum { N = 3 << 20 };
+    side_t *s = &side[DEV];
+    float *a = poisoned(s, N), *b = poisoned(s, N), host[4] = {0};
+    const uint64_t key[2] = {1, 2};
+    int64_t rowptr[] = {0, 1, 2};
+    int32_t col[] = {1, 0};
+    float val[] = {1, 1};
+    ebb_csr_t csr = {.rows = 2,
+                     .cols = 2,
+                     .rowptr = put(s, rowptr, sizeof rowptr),
+                     .col = put(s, col, sizeof col),
+                     .val = put(s, val, sizeof val)};
+    ebb_rows_t rows;
+    void *more;
+    ebb_graph_t *graph;
+    int cases = strcmp(s->ops->name, "cuda") == 0 ? 5 : 6; /* what CUDA says to the last is not documented */
+    for (int what = 0; what < cases; what++) {
+        ebb_status_t status = s->ops->capture_begin(s->x);
+        assert_ok(status);
+        switch (what) {
+        case 0: status = s->ops->exec_sync(s->x); break;
+        case 1: status = s->ops->dropout(s->x, 4, 0.5f, key, 0, a, b); break;
+        case 2: status = s->ops->bias_grad(s->x, 1, N, a, 0, b); break; /* scratch memory grows */
+        case 3: status = s->ops->csr_grad(s->x, 0, &csr, 1, a, &rows); break;
+        case 4: status = s->ops->alloc(s->backend->dev, 16, "test", &more); break;
+        default: status = s->ops->download(s->x, host, a, sizeof host); break; /* not pinned */
+        }
+        ebb_error_clear();
+        ebb_status_t end = s->ops->capture_end(s->x, &graph);
+        ebb_error_clear();
+        if (status == EBB_OK && end == EBB_OK)
+            fail_msg("%d was noted", what);
+        s->ops->graph_free(s->backend->dev, graph);
+        assert_ok(s->ops->zero(s->x, a, sizeof host));
+        assert_memory_equal(get(s, a, sizeof host), host, sizeof host);
+    }
+    clear();
+}
+
 static bool driver_is_here(void)
 {
     void *driver = dlopen("libcuda.so.1", RTLD_NOW);
@@ -1201,6 +1350,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(rows_of_a_table_are_got),
         cmocka_unit_test(row_lists_are_added_along_the_tree_by_owner),
         cmocka_unit_test(what_awaits_a_mark_sees_all_that_was_done_before_it),
+        cmocka_unit_test(what_a_graph_does_has_the_bits_of_the_same_calls_on_what_is_there_then),
+        cmocka_unit_test(a_graph_judges_labels_and_ends_where_scratch_memory_moves),
+        cmocka_unit_test(what_a_graph_cannot_hold_is_refused_and_the_context_goes_on),
     };
     if (strcmp(name, "cuda") == 0 && !driver_is_here()) {
         puts("SKIPPED: no NVIDIA driver with a GPU here");

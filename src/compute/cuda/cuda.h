@@ -72,6 +72,9 @@ struct ebb_exec {
     cudaEvent_t mark[EBB_MARKS];
     bool judging;    /* losses are under way whose verdict on their labels nobody has asked for */
     int64_t classes; /* of these */
+    int64_t moves;   /* times that scratch memory was moved */
+    bool captures;   /* what it is given is noted for a graph */
+    int64_t noted_classes;
 };
 
 /* An error of the runtime as a status, with what was being done. */
@@ -87,6 +90,15 @@ ebb_status_t ebb_cuda_failed(cudaError_t code, const char *what);
 
 /* Make the calling thread use the context's device. */
 ebb_status_t ebb_cuda_use(const ebb_exec_t *x);
+ebb_status_t ebb_cuda_use_device(const cuda_device_t *device);
+/* Around calls that make or free memory or synchronise the device: no stream is captured meanwhile. Refused to a thread
+ * that captures one. */
+ebb_status_t ebb_cuda_hold_memory(const char *what);
+void ebb_cuda_let_memory_go(void);
+/* Refuse what a graph cannot hold. */
+ebb_status_t ebb_cuda_not_noted(const ebb_exec_t *x, const char *what);
+/* A loss over labels of so many classes is given to the context. */
+ebb_status_t ebb_cuda_will_judge(ebb_exec_t *x, int64_t classes);
 ebb_status_t ebb_cuda_room(ebb_exec_t *x, room_t *room, int64_t n, size_t element, const char *what);
 /* What is in x->told: row pointers or counts in the first two; the least row whose label is no class, and its label
  * (ebb_cuda_judge_labels); what that starts from, which x->bad on the device holds while all labels are good. */
@@ -173,6 +185,11 @@ ebb_status_t ebb_cuda_update_rows(ebb_exec_t *x, const ebb_optim_hyper_t *h, int
                                   float *s1);
 ebb_status_t ebb_cuda_set_rows(ebb_exec_t *x, int64_t n, int64_t width, const int32_t *idx, const float *val,
                                float *table);
+
+ebb_status_t ebb_cuda_capture_begin(ebb_exec_t *x);
+ebb_status_t ebb_cuda_capture_end(ebb_exec_t *x, ebb_graph_t **graph_p);
+ebb_status_t ebb_cuda_graph_launch(ebb_exec_t *x, const ebb_graph_t *graph, bool *done_p);
+void ebb_cuda_graph_free(void *dev, ebb_graph_t *graph);
 
 ebb_status_t ebb_cuda_device_info(void *dev, ebb_device_info_t *info);
 void *ebb_cuda_host_alloc(void *dev, size_t bytes);

@@ -122,6 +122,7 @@ ebb_status_t ebb_cuda_dropout(ebb_exec_t *x, int64_t n, float p, const uint64_t 
 {
     if (!(p >= 0.0f && p < 1.0f))
         return EBB_FAIL(EBB_EINVAL, "dropout with probability %g: it must be at least 0 and below 1", (double)p);
+    EBB_TRY(ebb_cuda_not_noted(x, "dropout"));
     EBB_TRY(ebb_cuda_use(x));
     LAUNCH(dropout_kernel, n, x, p, 1.0f / (1.0f - p), key[0], key[1], index0, in, out);
     LAUNCHED("dropout");

@@ -31,7 +31,7 @@ ebb_status_t ebb_cuda_failed(cudaError_t code, const char *what)
                     is_lost(code) ? "; the GPU is lost to this process: see `dmesg | grep Xid`" : "");
 }
 
-static ebb_status_t use_device(const cuda_device_t *device)
+ebb_status_t ebb_cuda_use_device(const cuda_device_t *device)
 {
     static thread_local int current = -1;
     if (current == device->number)
@@ -43,7 +43,7 @@ static ebb_status_t use_device(const cuda_device_t *device)
 
 ebb_status_t ebb_cuda_use(const ebb_exec_t *x)
 {
-    return use_device(x->device);
+    return ebb_cuda_use_device(x->device);
 }
 
 ebb_status_t ebb_cuda_describe(void *dev, char *text, size_t size)
@@ -65,7 +65,7 @@ ebb_status_t ebb_cuda_device_info(void *dev, ebb_device_info_t *info)
     const cudaDeviceProp &p = device->properties;
     size_t spare = 0, all = 0;
     memset(info, 0, sizeof *info);
-    EBB_TRY(use_device(device));
+    EBB_TRY(ebb_cuda_use_device(device));
     CUDA_TRY(cudaMemGetInfo(&spare, &all), "asking for the GPU's memory");
     snprintf(info->kind, sizeof info->kind, "%.80s (sm_%d%d)", p.name, p.major, p.minor);
     for (int i = 0; i < 16; i++)
@@ -82,24 +82,38 @@ ebb_status_t ebb_cuda_device_info(void *dev, ebb_device_info_t *info)
 ebb_status_t ebb_cuda_alloc(void *dev, size_t bytes, const char *what, void **ptr_p)
 {
     *ptr_p = NULL;
-    EBB_TRY(use_device((const cuda_device_t *)dev));
+    EBB_TRY(ebb_cuda_use_device((const cuda_device_t *)dev));
     size_t room = bytes > 0 ? bytes : 1;
-    CUDA_TRY(cudaMalloc(ptr_p, room), what);
-    CUDA_TRY(cudaMemset(*ptr_p, 0, room), what);
-    CUDA_TRY(cudaDeviceSynchronize(), what); /* contexts' streams do not wait for the default stream */
+    EBB_TRY(ebb_cuda_hold_memory(what));
+    cudaError_t code = cudaMalloc(ptr_p, room);
+    if (code == cudaSuccess)
+        code = cudaMemset(*ptr_p, 0, room);
+    if (code == cudaSuccess)
+        code = cudaDeviceSynchronize(); /* contexts' streams do not wait for the default stream */
+    ebb_cuda_let_memory_go();
+    CUDA_TRY(code, what);
     return EBB_OK;
 }
 
 void ebb_cuda_free(void *dev, void *ptr)
 {
-    if (ptr && use_device((const cuda_device_t *)dev) == EBB_OK)
+    if (!ptr || ebb_cuda_use_device((const cuda_device_t *)dev) != EBB_OK)
+        return;
+    if (ebb_cuda_hold_memory("free") == EBB_OK) {
         (void)cudaFree(ptr);
+        ebb_cuda_let_memory_go();
+    }
 }
 
 void *ebb_cuda_host_alloc(void *dev, size_t bytes)
 {
     void *ptr = NULL;
-    if (use_device((const cuda_device_t *)dev) == EBB_OK && cudaMallocHost(&ptr, bytes > 0 ? bytes : 1) == cudaSuccess)
+    cudaError_t code = cudaErrorUnknown;
+    if (ebb_cuda_use_device((const cuda_device_t *)dev) == EBB_OK && ebb_cuda_hold_memory("pinned memory") == EBB_OK) {
+        code = cudaMallocHost(&ptr, bytes > 0 ? bytes : 1);
+        ebb_cuda_let_memory_go();
+    }
+    if (code == cudaSuccess)
         return ptr;
     (void)cudaGetLastError();
     ebb_error_clear();
@@ -108,8 +122,12 @@ void *ebb_cuda_host_alloc(void *dev, size_t bytes)
 
 void ebb_cuda_host_free(void *dev, void *ptr)
 {
-    if (ptr && use_device((const cuda_device_t *)dev) == EBB_OK)
+    if (!ptr || ebb_cuda_use_device((const cuda_device_t *)dev) != EBB_OK)
+        return;
+    if (ebb_cuda_hold_memory("free") == EBB_OK) {
         (void)cudaFreeHost(ptr);
+        ebb_cuda_let_memory_go();
+    }
 }
 
 ebb_status_t ebb_cuda_check_written(const ebb_exec_t *x, const void *dst, size_t bytes)
@@ -155,23 +173,32 @@ ebb_status_t ebb_cuda_zero(ebb_exec_t *x, void *dst, size_t bytes)
     return EBB_OK;
 }
 
+static ebb_status_t grow(ebb_exec_t *x, room_t *room, size_t bytes, const char *what)
+{
+    CUDA_TRY(cudaStreamSynchronize(x->stream), what);
+    CUDA_TRY(cudaFree(room->ptr), what);
+    *room = room_t{NULL, 0};
+    x->moves++;
+    CUDA_TRY(cudaMalloc(&room->ptr, bytes), what);
+    room->bytes = bytes;
+    return EBB_OK;
+}
+
 ebb_status_t ebb_cuda_room(ebb_exec_t *x, room_t *room, int64_t n, size_t element, const char *what)
 {
     size_t need = (size_t)(n > 0 ? n : 1) * element;
     EBB_TRY(ebb_cuda_use(x));
     if (need <= room->bytes)
         return EBB_OK;
-    CUDA_TRY(cudaStreamSynchronize(x->stream), what);
-    CUDA_TRY(cudaFree(room->ptr), what);
-    *room = room_t{NULL, 0};
-    need += need / 4;
-    CUDA_TRY(cudaMalloc(&room->ptr, need), what);
-    room->bytes = need;
-    return EBB_OK;
+    EBB_TRY(ebb_cuda_hold_memory(what));
+    ebb_status_t status = grow(x, room, need + need / 4, what);
+    ebb_cuda_let_memory_go();
+    return status;
 }
 
 ebb_status_t ebb_cuda_tell(ebb_exec_t *x, int64_t first, int64_t n, const int64_t *from)
 {
+    EBB_TRY(ebb_cuda_not_noted(x, "a count that the host waits for"));
     CUDA_TRY(cudaMemcpyAsync(x->told + first, from, (size_t)n * sizeof *from, cudaMemcpyDeviceToHost, x->stream),
              "asking the GPU for a count");
     CUDA_TRY(cudaStreamSynchronize(x->stream), "waiting for the GPU");
@@ -209,6 +236,7 @@ ebb_status_t ebb_cuda_exec_create(void *dev, ebb_exec_t **x_p)
 
 ebb_status_t ebb_cuda_exec_sync(ebb_exec_t *x)
 {
+    EBB_TRY(ebb_cuda_not_noted(x, "a wait"));
     EBB_TRY(ebb_cuda_use(x));
     EBB_TRY(ebb_cuda_fetch_verdict(x));
     CUDA_TRY(cudaStreamSynchronize(x->stream), "waiting for the GPU");
@@ -267,7 +295,7 @@ static ebb_backend_ops_t make_table(void)
     ebb_backend_ops_t t;
     memset(&t, 0, sizeof t);
     t.version = EBB_BACKEND_VERSION;
-    t.caps = EBB_CAP_BF16;
+    t.caps = EBB_CAP_BF16 | EBB_CAP_GRAPHS;
     t.name = EBB_CUDA_NAME;
     t.describe = ebb_cuda_describe;
     t.alloc = ebb_cuda_alloc;
@@ -315,6 +343,10 @@ static ebb_backend_ops_t make_table(void)
     t.get_rows = ebb_cuda_get_rows;
     t.rows_find = ebb_cuda_rows_find;
     t.rows_add = ebb_cuda_rows_add;
+    t.capture_begin = ebb_cuda_capture_begin;
+    t.capture_end = ebb_cuda_capture_end;
+    t.graph_launch = ebb_cuda_graph_launch;
+    t.graph_free = ebb_cuda_graph_free;
     return t;
 }
 
@@ -362,7 +394,7 @@ static ebb_status_t choose(int wanted, cuda_device_t *device)
     device->count = count;
     device->number = (wanted < 0 ? 0 : wanted) % count;
     CUDA_TRY(cudaGetDeviceProperties(&device->properties, device->number), "asking about a GPU");
-    EBB_TRY(use_device(device));
+    EBB_TRY(ebb_cuda_use_device(device));
     CUDA_TRY(cudaFree(NULL), "starting the GPU"); /* its context is made here, where a failure can be told */
     return EBB_OK;
 }

@@ -178,6 +178,21 @@ static ebb_status_t fetch(ebb_exec_t *x, const problem_t *p, int64_t rows, doubl
     return ebb_cuda_download(x, row_weight, p->row_weight, bytes);
 }
 
+ebb_status_t ebb_cuda_will_judge(ebb_exec_t *x, int64_t classes)
+{
+    if (x->captures) { /* the graph knows, and says so when it is launched */
+        if (x->noted_classes > 0 && x->noted_classes != classes)
+            return ebb_cuda_not_noted(x, "a second kind of labels");
+        x->noted_classes = classes;
+        return EBB_OK;
+    }
+    if (x->judging && classes != x->classes) /* one verdict does for labels of one kind */
+        EBB_TRY(ebb_cuda_exec_sync(x));
+    x->judging = true;
+    x->classes = classes;
+    return EBB_OK;
+}
+
 ebb_status_t ebb_cuda_fetch_verdict(ebb_exec_t *x)
 {
     return x->judging ? ebb_cuda_download(x, x->told + TOLD_BAD, x->bad.ptr, sizeof(int64_t)) : EBB_OK;
@@ -212,8 +227,8 @@ ebb_status_t ebb_cuda_loss(ebb_exec_t *x, ebb_loss_kind_t kind, float huber_delt
     p.huber_delta = huber_delta;
     p.width = width;
     p.classes = !classes ? 0 : kind == EBB_LOSS_SOFTMAX_CE ? width : 2;
-    if (x->judging && p.classes > 0 && p.classes != x->classes) /* one verdict does for labels of one kind */
-        EBB_TRY(ebb_cuda_exec_sync(x));
+    if (classes)
+        EBB_TRY(ebb_cuda_will_judge(x, p.classes));
     EBB_TRY(ebb_cuda_room(x, &x->losses, 2 * rows, sizeof(double), "row losses"));
     p.out = out;
     p.label = label;
@@ -224,10 +239,6 @@ ebb_status_t ebb_cuda_loss(ebb_exec_t *x, ebb_loss_kind_t kind, float huber_delt
     p.row_weight = p.row_loss + rows;
     p.bad = (int64_t *)x->bad.ptr;
     p.dout = dout;
-    if (p.classes > 0) {
-        x->judging = true;
-        x->classes = p.classes;
-    }
     LAUNCH(weigh_kernel, rows, x, p);
     if (kind == EBB_LOSS_SOFTMAX_CE)
         LAUNCH_BLOCKS(softmax_loss_kernel, rows, x, p);

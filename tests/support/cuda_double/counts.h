@@ -9,6 +9,7 @@ typedef struct ebb_double_counts {
     int64_t products;    /* of them by cuBLASLt */
     int64_t heuristics;  /* times that an algorithm was asked for */
     int64_t allocations; /* of device memory */
+    int64_t graphs;      /* launches of them; each joins a stream as one */
 } ebb_double_counts_t;
 
 #ifdef __cplusplus

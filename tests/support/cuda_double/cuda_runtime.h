@@ -4,7 +4,11 @@
  *
  * Streams are in order and as late as CUDA allows: what is put into one is carried out when it is waited for, by the
  * host, by another stream's event or by whatever synchronises the device; copies from memory that is not pinned take
- * what is there at once. So work that relies on a wait that nobody wrote sees memory as it was before. */
+ * what is there at once. So work that relies on a wait that nobody wrote sees memory as it was before.
+ *
+ * While a stream is being captured nothing it is given is carried out, and whatever CUDA documents as not permitted
+ * fails and spoils the capture: waiting for the stream or the device, memory made or freed by the thread that captures,
+ * copies from or to memory that is not pinned, and events from outside. */
 #ifndef EBB_TESTS_CUDA_RUNTIME_H
 #define EBB_TESTS_CUDA_RUNTIME_H
 
@@ -25,11 +29,21 @@ typedef enum cudaError {
     cudaErrorNotReady = 600,
     cudaErrorIllegalAddress = 700,
     cudaErrorLaunchFailure = 719,
+    cudaErrorStreamCaptureUnsupported = 900,
+    cudaErrorStreamCaptureInvalidated = 901,
+    cudaErrorStreamCaptureIsolation = 905,
+    cudaErrorStreamCaptureWrongThread = 908,
     cudaErrorUnknown = 999
 } cudaError_t;
 typedef enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice } cudaMemcpyKind;
 typedef struct double_stream *cudaStream_t;
 typedef struct double_event *cudaEvent_t;
+typedef struct double_graph *cudaGraph_t;
+typedef struct double_graph *cudaGraphExec_t;
+typedef enum cudaStreamCaptureMode {
+    cudaStreamCaptureModeGlobal,
+    cudaStreamCaptureModeThreadLocal
+} cudaStreamCaptureMode;
 typedef struct cudaDeviceProp {
     char name[256];
     size_t totalGlobalMem;
@@ -65,6 +79,12 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream);
 cudaError_t cudaStreamQuery(cudaStream_t stream);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long flags);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);

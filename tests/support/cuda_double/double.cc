@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <thread>
 #include <vector>
 
 thread_local double_place ebb_double_place;
@@ -27,7 +28,7 @@ void __asan_unpoison_memory_region(const volatile void *ptr, size_t bytes) __att
 }
 
 static std::atomic<size_t> in_use;
-static std::atomic<int64_t> enqueued, allocations;
+static std::atomic<int64_t> enqueued, allocations, graphs;
 std::atomic<int64_t> ebb_double_products, ebb_double_heuristics;
 static thread_local cudaError_t last = cudaSuccess;
 
@@ -54,7 +55,8 @@ __attribute__((destructor)) static void tell_counts(void)
     FILE *f = path ? fopen(path, "a") : NULL;
     if (!f)
         return;
-    fprintf(f, "{\"waits\": %zu, \"enqueued\": %lld}\n", host_waits.load(), (long long)enqueued.load());
+    fprintf(f, "{\"waits\": %zu, \"enqueued\": %lld, \"graphs\": %lld}\n", host_waits.load(),
+            (long long)enqueued.load(), (long long)graphs.load());
     fclose(f);
 }
 
@@ -123,7 +125,7 @@ cudaError_t cudaDriverGetVersion(int *version)
 
 ebb_double_counts_t ebb_double_counts(void)
 {
-    return ebb_double_counts_t{enqueued, ebb_double_products, ebb_double_heuristics, allocations};
+    return ebb_double_counts_t{enqueued, ebb_double_products, ebb_double_heuristics, allocations, graphs};
 }
 
 /* ---- queues ---- */
@@ -133,9 +135,18 @@ typedef struct queue {
     size_t done = 0; /* so far */
 } queue_t;
 
+/* What a stream was given while it was captured. */
+typedef struct capture {
+    std::vector<std::function<void()>> work;
+    bool spoilt = false;
+    cudaStreamCaptureMode mode;
+    std::thread::id thread;
+} capture_t;
+
 /* Who waits for what was in a stream may outlive it. */
 struct double_stream {
     std::shared_ptr<queue_t> queue = std::make_shared<queue_t>();
+    std::shared_ptr<capture_t> capture; /* under way */
 };
 
 static std::recursive_mutex lock; /* of all that follows, also while work is carried out */
@@ -145,9 +156,49 @@ static std::map<char *, size_t> pinned;
 void ebb_double_enqueue(cudaStream_t stream, std::function<void()> work)
 {
     std::lock_guard<std::recursive_mutex> hold(lock);
-    stream->queue->todo.push_back(std::move(work));
     enqueued++;
+    if (!stream->capture)
+        stream->queue->todo.push_back(std::move(work));
+    else if (stream->capture->spoilt)
+        last = cudaErrorStreamCaptureInvalidated;
+    else
+        stream->capture->work.push_back(std::move(work));
 }
+
+/* Something that a stream may not do while it is captured, if it is. */
+static cudaError_t in_capture(cudaStream_t stream, cudaError_t code)
+{
+    std::lock_guard<std::recursive_mutex> hold(lock);
+    if (!stream->capture)
+        return cudaSuccess;
+    stream->capture->spoilt = true;
+    return note(code);
+}
+
+/* Something that may not be done while a stream is captured: any, or by this thread or in global mode. */
+static cudaError_t in_captures(bool any)
+{
+    std::lock_guard<std::recursive_mutex> hold(lock);
+    cudaError_t code = cudaSuccess;
+    for (cudaStream_t stream : streams)
+        if (stream->capture && (any || stream->capture->mode == cudaStreamCaptureModeGlobal ||
+                                stream->capture->thread == std::this_thread::get_id()))
+            code = in_capture(stream, cudaErrorStreamCaptureUnsupported);
+    return code;
+}
+
+#define NOT_IN_CAPTURE(stream)                                                                                         \
+    do {                                                                                                               \
+        cudaError_t code_ = in_capture(stream, cudaErrorStreamCaptureUnsupported);                                     \
+        if (code_ != cudaSuccess)                                                                                      \
+            return code_;                                                                                              \
+    } while (0)
+#define NOT_IN_CAPTURES(any)                                                                                           \
+    do {                                                                                                               \
+        cudaError_t code_ = in_captures(any);                                                                          \
+        if (code_ != cudaSuccess)                                                                                      \
+            return code_;                                                                                              \
+    } while (0)
 
 static void carry_out_until(queue_t *queue, size_t end)
 {
@@ -175,6 +226,7 @@ static void carry_out_all(void)
 
 cudaError_t cudaDeviceSynchronize(void)
 {
+    NOT_IN_CAPTURES(true);
     host_waits++;
     carry_out_all();
     return cudaSuccess;
@@ -187,6 +239,7 @@ enum { HEADER = 256 };
 cudaError_t cudaMalloc(void **ptr, size_t bytes)
 {
     *ptr = NULL;
+    NOT_IN_CAPTURES(false);
     allocations++;
     if (in_use.fetch_add(bytes) + bytes > capacity()) {
         in_use.fetch_sub(bytes);
@@ -207,6 +260,7 @@ cudaError_t cudaFree(void *ptr)
 {
     if (!ptr)
         return cudaSuccess;
+    NOT_IN_CAPTURES(false);
     carry_out_all();
     char *block = (char *)ptr - HEADER;
     size_t bytes;
@@ -221,6 +275,8 @@ cudaError_t cudaFree(void *ptr)
 cudaError_t cudaMallocHost(void **ptr, size_t bytes)
 {
     std::lock_guard<std::recursive_mutex> hold(lock);
+    *ptr = NULL;
+    NOT_IN_CAPTURES(false);
     *ptr = calloc(1, bytes);
     if (*ptr)
         pinned[(char *)*ptr] = bytes;
@@ -229,6 +285,7 @@ cudaError_t cudaMallocHost(void **ptr, size_t bytes)
 
 cudaError_t cudaFreeHost(void *ptr)
 {
+    NOT_IN_CAPTURES(false);
     carry_out_all();
     std::lock_guard<std::recursive_mutex> hold(lock);
     pinned.erase((char *)ptr);
@@ -265,6 +322,7 @@ static void move(void *dst, const void *src, size_t bytes)
 
 cudaError_t cudaMemset(void *ptr, int value, size_t bytes)
 {
+    NOT_IN_CAPTURES(false);
     fill(ptr, value, bytes);
     return cudaSuccess;
 }
@@ -277,6 +335,8 @@ cudaError_t cudaMemsetAsync(void *ptr, int value, size_t bytes, cudaStream_t str
 
 cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream)
 {
+    if ((kind == cudaMemcpyHostToDevice && !is_pinned(src)) || (kind == cudaMemcpyDeviceToHost && !is_pinned(dst)))
+        NOT_IN_CAPTURE(stream);
     if (kind == cudaMemcpyHostToDevice && !is_pinned(src)) {
         std::vector<char> now((const char *)src, (const char *)src + bytes);
         ebb_double_enqueue(stream, [=] { move(dst, now.data(), bytes); });
@@ -311,12 +371,14 @@ static cudaError_t waited(void)
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
+    NOT_IN_CAPTURE(stream);
     carry_out(stream);
     return waited();
 }
 
 cudaError_t cudaStreamQuery(cudaStream_t stream)
 {
+    NOT_IN_CAPTURE(stream);
     carry_out(stream);
     return cudaSuccess;
 }
@@ -331,8 +393,9 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
 }
 
 struct double_event {
-    std::shared_ptr<queue_t> queue; /* none: not recorded */
-    size_t end;                     /* of its work when it was */
+    std::shared_ptr<queue_t> queue;     /* none: not recorded */
+    size_t end;                         /* of its work when it was */
+    std::shared_ptr<capture_t> capture; /* recorded while its stream was captured */
 };
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
@@ -344,7 +407,8 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
     std::lock_guard<std::recursive_mutex> hold(lock);
-    *event = double_event{stream->queue, stream->queue->done + stream->queue->todo.size()};
+    *event = stream->capture ? double_event{NULL, 0, stream->capture}
+                             : double_event{stream->queue, stream->queue->done + stream->queue->todo.size(), NULL};
     return cudaSuccess;
 }
 
@@ -352,6 +416,10 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 {
     std::lock_guard<std::recursive_mutex> hold(lock);
     double_event now = *event;
+    if (stream->capture && (now.queue || now.capture) && now.capture != stream->capture)
+        return in_capture(stream, cudaErrorStreamCaptureIsolation);
+    if (!stream->capture && now.capture) /* the stream would join the capture: the backend has no need of that */
+        return note(cudaErrorStreamCaptureUnsupported);
     if (now.queue)
         ebb_double_enqueue(stream, [=] { carry_out_until(now.queue.get(), now.end); });
     return cudaSuccess;
@@ -363,6 +431,69 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
     if (event->queue)
         carry_out_until(event->queue.get(), event->end);
     return waited();
+}
+
+/* ---- graphs ---- */
+
+struct double_graph {
+    std::shared_ptr<capture_t> capture;
+};
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode)
+{
+    std::lock_guard<std::recursive_mutex> hold(lock);
+    if (stream->capture)
+        return in_capture(stream, cudaErrorStreamCaptureUnsupported);
+    stream->capture = std::make_shared<capture_t>();
+    stream->capture->mode = mode;
+    stream->capture->thread = std::this_thread::get_id();
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
+{
+    std::lock_guard<std::recursive_mutex> hold(lock);
+    std::shared_ptr<capture_t> capture = stream->capture;
+    *graph = NULL;
+    if (!capture)
+        return note(cudaErrorInvalidValue);
+    if (capture->thread != std::this_thread::get_id())
+        return in_capture(stream, cudaErrorStreamCaptureWrongThread);
+    stream->capture = NULL;
+    if (capture->spoilt)
+        return note(cudaErrorStreamCaptureInvalidated);
+    *graph = new double_graph{capture};
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long flags)
+{
+    *exec = new double_graph{graph->capture};
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
+{
+    NOT_IN_CAPTURE(stream);
+    std::shared_ptr<capture_t> capture = exec->capture;
+    graphs++;
+    ebb_double_enqueue(stream, [=] {
+        for (const std::function<void()> &work : capture->work)
+            work();
+    });
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph)
+{
+    delete graph;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
+{
+    delete exec;
+    return cudaSuccess;
 }
 
 cudaError_t cudaEventDestroy(cudaEvent_t event)
