@@ -5,11 +5,15 @@
 
 void ebb_deal_sort(ebb_deal_t *d, const int32_t *size, int64_t n, uint32_t *sorted)
 {
-    uint32_t at = 0;
+    uint32_t at = 0, first = EBB_DEAL_KEYS, last = 0;
     memset(d->count, 0, sizeof d->count);
-    for (int64_t i = 0; i < n; i++)
-        d->count[ebb_deal_key(size[i])]++;
-    for (int k = 0; k < EBB_DEAL_KEYS; k++) {
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t key = ebb_deal_key(size[i]);
+        d->count[key]++;
+        first = key < first ? key : first;
+        last = key > last ? key : last;
+    }
+    for (uint32_t k = first; k <= last; k++) { /* few of the keys: most that is sorted is short and of like sizes */
         uint32_t here = d->count[k];
         d->count[k] = at;
         at += here;

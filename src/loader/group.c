@@ -278,7 +278,7 @@ static void deal_item(ebb_order_group_t *g, uint32_t item, int64_t bins)
  * of that and so on, each time as they are stored, so that what a bin has too much of is made up for nearby. */
 static void deal_blocks(ebb_order_group_t *g, int64_t bins, int64_t usual)
 {
-    const uint32_t *order = g->room;
+    uint32_t *order = g->room;
     int64_t least = LARGE * usual;
     g->sum = 0;
     g->left = g->rows - g->rows / FILL_PART;
@@ -286,10 +286,15 @@ static void deal_blocks(ebb_order_group_t *g, int64_t bins, int64_t usual)
     fill_slots(g);
     for (int64_t i = 0; i < g->n && abs(g->size[g->sorted[i]]) > least && g->left > 0; i++)
         deal_item(g, g->sorted[i], bins);
-    for (; least > usual / LIKE_MEAN; least /= 2)
-        for (int64_t i = 0; i < g->n && g->left > 0; i++)
+    for (int64_t rest = g->n, kept; least > usual / LIKE_MEAN && g->left > 0; least /= 2, rest = kept) {
+        kept = 0;
+        for (int64_t i = 0; i < rest && g->left > 0; i++) {
             if (!g->dealt[order[i]] && abs(g->size[order[i]]) > least / 2)
                 deal_item(g, order[i], bins);
+            if (!g->dealt[order[i]])
+                order[kept++] = order[i];
+        }
+    }
 }
 
 /* Puts the block of an item at the next place. */
