@@ -61,8 +61,8 @@ static _Noreturn void end(const ebb_watch_guard_t *g, ebb_watch_cause_t cause, i
 {
     const ebb_kin_rank_t *culprit = ebb_kin_find(&g->kin, rank);
     bool tells = ebb_kin_lowest(&g->kin) < 0 || ebb_kin_lowest(&g->kin) == g->rank;
-    if (tells && cause == EBB_WATCH_DEADLOCK)
-        ebb_watch_end_launcher(); /* it may wait for a host that is lost */
+    if (tells)
+        ebb_watch_end_launcher(); /* it may wait for a host that is lost, or lock itself up; see launcher.c */
     if (tells)
         say(g, cause, rank, limit_ns);
     sleep_ms(tells ? LINGER_MS : LINGER_MS + TELLER_MS);

@@ -1,7 +1,8 @@
 /* Open MPI's launcher after a host was lost: told to end the job, mpirun waits for an answer of its daemon on that
- * host, and that daemon for one of mpirun, for as long as TCP tries, some fifteen minutes. So each side ends its own
- * once the ranks are gone, by a process of its own that outlives them by seconds. Between fork and _exit that process
- * only makes system calls and reads /proc: the other threads' locks may be held for ever.
+ * host, and that daemon for one of mpirun, for as long as TCP tries, some fifteen minutes. And where ranks end within
+ * MPI_Finalize, mpirun 4.1 may wait for ever in PMIx_server_finalize, for a lock that it holds. So each side ends its
+ * own once the ranks are gone, by a process of its own that outlives them by seconds. Between fork and _exit that
+ * process only makes system calls and reads /proc: the other threads' locks may be held for ever.
  */
 #include "watch/launcher.h"
 #include "base/proc.h"
