@@ -113,15 +113,10 @@ static double grams(const meter_options_t *o, double j)
 
 static void show_gpus(FILE *out, const json_t *gpus)
 {
-    size_t i;
-    json_t *gpu;
-    json_array_foreach(gpus, i, gpu)
-    {
-        ebb_text_t line = {0};
-        energy_gpu_text(gpu, &line);
-        fprintf(out, "%s\n", line.s ? line.s : "");
-        ebb_text_free(&line);
-    }
+    ebb_text_t lines = {0};
+    energy_gpus_text(gpus, "", &lines);
+    fputs(lines.s ? lines.s : "", out);
+    ebb_text_free(&lines);
 }
 
 static void show(FILE *out, const meter_options_t *o, const ebb_energy_t *e, const json_t *gpus)

@@ -103,18 +103,6 @@ static void show_energy(const ebb_ledger_sums_t *s, ebb_text_t *out)
                  s->node_j > 0 ? 100 * s->idle_j / s->node_j : 0, s->node_j > 0 ? 100 * s->measured_j / s->node_j : 0);
 }
 
-static void show_gpus(const json_t *gpus, ebb_text_t *out)
-{
-    size_t i;
-    json_t *gpu;
-    json_array_foreach(gpus, i, gpu)
-    {
-        ebb_text_add(out, "        ");
-        energy_gpu_text(gpu, out);
-        ebb_text_add(out, "\n");
-    }
-}
-
 static void show_carbon(const ebb_report_t *report, ebb_text_t *out)
 {
     const ebb_ledger_sums_t *s = ebb_report_sums(report);
@@ -165,7 +153,7 @@ static ebb_status_t show(const ebb_report_t *report, const json_t *json)
                      json_string_value(json_object_get(time_of, "last_work")),
                      ebb_format_duration(s->work_s, time, sizeof time));
         show_energy(s, &out);
-        show_gpus(json_object_get(json_object_get(json, "energy"), "gpus"), &out);
+        energy_gpus_text(json_object_get(json_object_get(json, "energy"), "gpus"), "        ", &out);
         show_carbon(report, &out);
     } else {
         ebb_text_add(&out, "energy  not known: there is no ledger\n");

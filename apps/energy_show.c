@@ -58,7 +58,7 @@ static void add_percent(ebb_text_t *out, const char *what, const json_t *gauge)
         ebb_text_add(out, "%sbusy not known", what);
 }
 
-void energy_gpu_text(const json_t *gpu, ebb_text_t *out)
+static void add_gpu(ebb_text_t *out, const json_t *gpu)
 {
     const char *host = json_string_value(json_object_get(gpu, "host"));
     const char *name = json_string_value(json_object_get(gpu, "name"));
@@ -73,4 +73,16 @@ void energy_gpu_text(const json_t *gpu, ebb_text_t *out)
                      number(gpu, "memory_bytes") / (1 << 30));
     if (json_is_number(json_object_get(gpu, "joules")))
         ebb_text_add(out, "; %s", energy_text(number(gpu, "joules"), text, sizeof text));
+}
+
+void energy_gpus_text(const json_t *gpus, const char *indent, ebb_text_t *out)
+{
+    size_t i;
+    json_t *gpu;
+    json_array_foreach(gpus, i, gpu)
+    {
+        ebb_text_add(out, "%s", indent);
+        add_gpu(out, gpu);
+        ebb_text_add(out, "\n");
+    }
 }

@@ -47,6 +47,14 @@ typedef struct ebb_layout {
 /* Place n declared parameters; errors name the parameter. params is copied. */
 EBB_API ebb_status_t ebb_layout_create(int n, const ebb_param_t *params, ebb_layout_t **layout_p) EBB_MUST_CHECK;
 EBB_API void ebb_layout_destroy(ebb_layout_t *layout);
+/* Floats of all parameters together. */
+static inline int64_t ebb_layout_floats(const ebb_layout_t *layout)
+{
+    int64_t floats = 0;
+    for (int i = 0; i < layout->n_params; i++)
+        floats += layout->params[i].rows * layout->params[i].cols;
+    return floats;
+}
 
 /* One copy of all weights, in device memory. */
 typedef struct ebb_weights {

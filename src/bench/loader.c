@@ -247,9 +247,10 @@ static ebb_status_t copy_task(void *user, int thread, int64_t i)
 /* Memory of the size of a loader's batches, a part for each thread. */
 static int64_t ring_bytes(const bench_t *b, int threads)
 {
-    int64_t entry = b->options.stored ? 2 : b->info->sparse ? 8 : 4, batches = 3;
-    double batch = (double)b->info->nnz / (double)b->info->rows * (double)b->options.order.batch * (double)entry;
-    int64_t bytes = (int64_t)(batch * (double)batches / threads);
+    enum { BATCHES = 3 };
+    int64_t epoch = b->options.stored ? b->chunks.decoded_bytes : b->decoded;
+    double batch = (double)epoch / (double)b->info->rows * (double)b->options.order.batch;
+    int64_t bytes = (int64_t)(BATCHES * batch / threads);
     bytes = bytes < EBB_BENCH_LEAST_RING ? EBB_BENCH_LEAST_RING : bytes;
     return bytes < b->buffer_bytes ? bytes : b->buffer_bytes;
 }

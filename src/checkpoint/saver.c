@@ -206,10 +206,7 @@ static void complete(ebb_saver_t *s, bool cleared)
 
 int64_t ebb_saver_bytes(const ebb_layout_t *layout, int states)
 {
-    int64_t floats = 0;
-    for (int i = 0; i < layout->n_params; i++)
-        floats += layout->params[i].rows * layout->params[i].cols;
-    return floats * (1 + (states > 0 ? states : 0)) * (int64_t)sizeof(float);
+    return ebb_layout_floats(layout) * (1 + (states > 0 ? states : 0)) * (int64_t)sizeof(float);
 }
 
 ebb_status_t ebb_saver_make_room(ebb_saver_t *s, int64_t bytes)

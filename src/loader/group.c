@@ -128,7 +128,7 @@ ebb_status_t ebb_order_group_init(const ebb_order_t *o, ebb_order_group_t *g)
     EBB_TRY(EBB_NEW_ARRAY("order of blocks", n, &g->sorted));
     EBB_TRY(EBB_NEW_ARRAY("order of blocks", n, &g->part));
     EBB_TRY(EBB_NEW_ARRAY("order of blocks", n, &g->link));
-    EBB_TRY(EBB_NEW_ARRAY("order of blocks", n + bins, &g->size));
+    EBB_TRY(EBB_NEW_ARRAY("order of blocks", n, &g->size));
     EBB_TRY(EBB_NEW_ARRAY("order of blocks", n, &g->dealt));
     EBB_TRY(EBB_NEW_ARRAY("windows of a group", bins, &g->bin));
     EBB_TRY(EBB_NEW_ARRAY("order of blocks", n, &g->slot));

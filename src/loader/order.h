@@ -63,7 +63,7 @@ typedef struct ebb_order_group {
     uint32_t *room; /* (n + 3 parts) for ebb_strata_table, and items by stratum */
     uint32_t *member, *rows_of, *sorted, *link;
     uint32_t *part;  /* (n) of the data, of the block at each place */
-    int32_t *size;   /* (n, then one for each bin) entries above those that as many rows have on the average */
+    int32_t *size;   /* (n) entries above those that as many rows have on the average */
     int32_t *excess; /* the same by block, of all blocks; NULL: from order->blocks */
     bool *dealt;
     ebb_order_bin_t *bin;

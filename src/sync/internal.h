@@ -5,6 +5,7 @@
 #include "base/alloc.h"
 #include "base/exact.h"
 #include "base/threads.h"
+#include "compute/pinned.h"
 #include "sync/merge.h"
 #include "sync/place.h"
 #include "sync/tree.h"
@@ -145,10 +146,9 @@ struct ebb_sync {
 
     /* where gradients live on a device */
     bool device;
-    int64_t slab;    /* floats that one task sums at a time */
-    double *squares; /* of the norm's segments, on the host */
+    int64_t slab;         /* floats that one task sums at a time */
+    ebb_pinned_t squares; /* (squares_cap) doubles: of the norm's segments */
     int64_t squares_cap;
-    bool squares_pinned;
     ebb_device_table_t device_table[EBB_MAX_TABLES];
     uint8_t *device_meet; /* (all pieces, all pieces) */
     uint8_t *lanes_meet;  /* scratch: of the lanes of a sum */

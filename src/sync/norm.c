@@ -46,33 +46,21 @@ static ebb_status_t room_for_squares(ebb_sync_t *s, int64_t n)
 {
     if (n <= s->squares_cap)
         return EBB_OK;
-    ebb_sync_free_squares(s);
+    ebb_pinned_free(s->backend, &s->squares);
+    s->squares_cap = 0;
     n += n / 4;
-    s->squares = s->backend->ops->host_alloc(s->backend->dev, (size_t)n * sizeof *s->squares);
-    s->squares_pinned = s->squares != NULL;
-    if (!s->squares)
-        EBB_TRY(EBB_NEW_ARRAY("squares of gradients", n, &s->squares));
+    EBB_TRY(ebb_pinned_make(s->backend, "squares of gradients", (size_t)n * sizeof(double), &s->squares));
     s->squares_cap = n;
     return EBB_OK;
-}
-
-void ebb_sync_free_squares(ebb_sync_t *s)
-{
-    if (s->squares_pinned)
-        s->backend->ops->host_free(s->backend->dev, s->squares);
-    else
-        ebb_free(s->squares);
-    s->squares = NULL;
-    s->squares_pinned = false;
-    s->squares_cap = 0;
 }
 
 static ebb_status_t add_some(void *user, int thread, int64_t index)
 {
     const norm_job_t *job = user;
     ebb_sync_t *s = job->sync;
+    const double *squares = s->squares.ptr;
     for (int64_t i = index * job->per; i < ebb_min64((index + 1) * job->per, job->n); i++)
-        ebb_exact_add(&s->norm[thread], s->squares[i]);
+        ebb_exact_add(&s->norm[thread], squares[i]);
     ebb_exact_normalize(&s->norm[thread]);
     return EBB_OK;
 }
@@ -85,11 +73,12 @@ static ebb_status_t add_on_device(ebb_sync_t *s)
     for (int t = 0; t < s->n_tables; t++)
         n += s->sums.table[t].n;
     EBB_TRY(room_for_squares(s, n));
-    EBB_TRY(ops->sumsq(s->exec[0], floats, unit, s->sums.dense, s->squares));
+    double *squares = s->squares.ptr;
+    EBB_TRY(ops->sumsq(s->exec[0], floats, unit, s->sums.dense, squares));
     n = dense;
     for (int t = 0; t < s->n_tables; n += s->sums.table[t++].n)
         EBB_TRY(ops->sumsq(s->exec[0], s->sums.table[t].n * s->table[t].width, s->table[t].width, s->sums.table[t].val,
-                           s->squares + n));
+                           squares + n));
     EBB_TRY(ops->exec_sync(s->exec[0]));
     norm_job_t job = {.sync = s, .n = n, .per = EBB_SYNC_SLAB};
     return ebb_pool_run(s->pool, (n + job.per - 1) / job.per, add_some, &job);

@@ -16,8 +16,6 @@ ebb_status_t ebb_sync_rows_send(ebb_sync_t *s);
 ebb_status_t ebb_sync_rows_finish(ebb_sync_t *s);
 ebb_status_t ebb_sync_reduce_fast(ebb_sync_t *s);
 
-void ebb_sync_free_squares(ebb_sync_t *s);
-
 /* Shared helpers. */
 /* Before a wire reads or writes a device's memory: all that contexts were given is done. */
 ebb_status_t ebb_sync_await_all(ebb_sync_t *s);

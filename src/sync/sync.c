@@ -249,7 +249,7 @@ void ebb_sync_destroy(ebb_sync_t *s)
     float *floats[] = {s->scratch, s->zeros, s->dense_sum};
     for (size_t i = 0; i < sizeof floats / sizeof *floats; i++)
         s->backend->ops->free(s->backend->dev, floats[i]);
-    ebb_sync_free_squares(s);
+    ebb_pinned_free(s->backend, &s->squares);
     if (s->device)
         ebb_sync_device_cleanup(s);
     void *rest[] = {s->piece,         s->piece0,        s->node_done, s->node_buf, s->view,

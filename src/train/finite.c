@@ -40,14 +40,6 @@ static int64_t floats_of(const ebb_param_t *p)
     return p->rows * p->cols;
 }
 
-static int64_t all_floats(const ebb_layout_t *layout)
-{
-    int64_t n = 0;
-    for (int i = 0; i < layout->n_params; i++)
-        n += floats_of(&layout->params[i]);
-    return n;
-}
-
 /* The first parameter with a bad weight among floats [begin, end), counted through all parameters; -1: none. */
 static ebb_status_t scan_weights(const ebb_run_t *run, int thread, int64_t begin, int64_t end, int64_t *param_p)
 {
@@ -95,7 +87,7 @@ static ebb_status_t scan_task(void *user, int thread, int64_t index)
 /* Each rank looks at its share of the weights. */
 static ebb_status_t find_bad_weights(const ebb_run_t *run, int64_t *param_p)
 {
-    int64_t all = all_floats(run->layout), rank = ebb_comm_rank(run->comm), ranks = ebb_comm_size(run->comm);
+    int64_t all = ebb_layout_floats(run->layout), rank = ebb_comm_rank(run->comm), ranks = ebb_comm_size(run->comm);
     scan_job_t job = {run, all / ranks * rank, rank + 1 == ranks ? all : all / ranks * (rank + 1), INT64_MAX};
     ebb_status_t status = ebb_pool_run(run->workers.pool, (job.end - job.begin + TASK - 1) / TASK, scan_task, &job);
     EBB_TRY(ebb_comm_agree(run->comm, status));

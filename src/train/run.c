@@ -136,12 +136,19 @@ static int64_t piece_rows(const ebb_run_t *run)
     return (most + pieces - 1) / pieces;
 }
 
-/* Of all lanes, so that none waits until another's are read. */
-static ebb_status_t make_losses(ebb_run_t *run)
+/* Of this rank, at most. */
+static int64_t batch_rows(const ebb_run_t *run)
 {
     int64_t rows = 0;
     for (int32_t lane = run->lane0; lane < run->lane1; lane++)
         rows += ebb_order_lane_share(&run->order, lane);
+    return rows;
+}
+
+/* Of all lanes, so that none waits until another's are read. */
+static ebb_status_t make_losses(ebb_run_t *run)
+{
+    int64_t rows = batch_rows(run);
     EBB_TRY(
         ebb_pinned_make(run->workers.backend, "row losses", (size_t)(2 * rows) * sizeof *run->row_loss, &run->losses));
     run->row_loss = run->losses.ptr;
@@ -186,9 +193,7 @@ static ebb_status_t init_local(ebb_run_t *run)
 static ebb_status_t make_room(ebb_run_t *run)
 {
     ebb_workers_t *w = &run->workers;
-    int64_t accumulate = run->config->accumulate, rows = 0;
-    for (int32_t lane = run->lane0; lane < run->lane1; lane++)
-        rows += ebb_order_lane_share(&run->order, lane);
+    int64_t accumulate = run->config->accumulate;
     ebb_device_need_t need = {.model = run->model,
                               .ahead = run->ahead,
                               .threads = w->threads,
@@ -197,7 +202,7 @@ static ebb_status_t make_room(ebb_run_t *run)
                               .gradients = ebb_sync_lane_bytes(run->sync)};
     need.pieces = need.lanes * accumulate;
     need.batch_row = run->order.lanes * accumulate;
-    ebb_status_t status = ebb_ahead_reserve(run->ahead, rows, need.lanes);
+    ebb_status_t status = ebb_ahead_reserve(run->ahead, batch_rows(run), need.lanes);
     if (status == EBB_OK)
         status = ebb_workers_fit(w, run->model, need.rows);
     if (status != EBB_ENOMEM || w->backend->ops->caps & EBB_CAP_HOST_MEMORY)
@@ -278,12 +283,10 @@ static json_t *devices_of(const ebb_devices_t *d)
 char *ebb_run_facts(const ebb_run_t *run)
 {
     char device[256] = "", layers[4096] = "";
-    int64_t floats = 0;
     int states = ebb_optim_state_count(run->optim);
     const ebb_backend_t *backend = run->workers.backend;
-    for (int i = 0; i < run->layout->n_params; i++)
-        floats += run->layout->params[i].rows * run->layout->params[i].cols;
-    int64_t weight_bytes = floats * (int64_t)sizeof(float), state_bytes = weight_bytes * states;
+    int64_t floats = ebb_layout_floats(run->layout), weight_bytes = floats * (int64_t)sizeof(float),
+            state_bytes = weight_bytes * states;
     if (backend->ops->describe(backend->dev, device, sizeof device) != EBB_OK ||
         ebb_model_describe(run->model, layers, sizeof layers) != EBB_OK)
         ebb_error_clear();

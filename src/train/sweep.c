@@ -96,10 +96,7 @@ static ebb_status_t take_window(ebb_run_t *run, int state, int64_t begin, int64_
 
 ebb_status_t ebb_sweep_take(ebb_run_t *run)
 {
-    int64_t all = 0;
-    for (int i = 0; i < run->layout->n_params; i++)
-        all += run->layout->params[i].rows * run->layout->params[i].cols;
-    int64_t window = all / WINDOW_SHARE;
+    int64_t all = ebb_layout_floats(run->layout), window = all / WINDOW_SHARE;
     window = window < WINDOW_LEAST ? WINDOW_LEAST : window > WINDOW_MOST ? WINDOW_MOST : window;
     int64_t windows = (all + window - 1) / window, turn = windows > 0 ? run->step / windows : 0;
     int64_t at = windows > 0 ? run->step % windows * window : 0;

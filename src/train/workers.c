@@ -30,24 +30,6 @@ ebb_status_t ebb_workers_init(ebb_workers_t *w, const ebb_comm_t *comm, const ch
     return EBB_OK;
 }
 
-ebb_status_t ebb_pinned_make(const ebb_backend_t *backend, const char *what, size_t bytes, ebb_pinned_t *room)
-{
-    *room = (ebb_pinned_t){0};
-    if (!(backend->ops->caps & EBB_CAP_HOST_MEMORY))
-        room->ptr = backend->ops->host_alloc(backend->dev, bytes);
-    room->pinned = room->ptr != NULL;
-    return room->pinned ? EBB_OK : ebb_alloc(what, bytes, &room->ptr);
-}
-
-void ebb_pinned_free(const ebb_backend_t *backend, ebb_pinned_t *room)
-{
-    if (room->pinned)
-        backend->ops->host_free(backend->dev, room->ptr);
-    else
-        ebb_free(room->ptr);
-    *room = (ebb_pinned_t){0};
-}
-
 static void free_buffers(ebb_workers_t *w)
 {
     for (int t = 0; w->worker && t < w->threads; t++) {

@@ -5,15 +5,10 @@
 #include <ebb/comm.h>
 #include <ebb/model.h>
 #include "base/threads.h"
+#include "compute/pinned.h"
 #include "train/replay.h"
 
 typedef struct ebb_stage ebb_stage_t; /* train/stage.h */
-
-/* Host memory; pinned where the backend has such, so that a device copies to and from it without anybody waiting. */
-typedef struct ebb_shared_room {
-    void *ptr;
-    bool pinned;
-} ebb_pinned_t;
 
 /* One thread's buffers for up to `rows` rows. */
 typedef struct ebb_worker {
@@ -47,8 +42,5 @@ void ebb_workers_release(ebb_workers_t *w);
 /* Passes over dense rows are given again where they may be (replay.h). */
 ebb_status_t ebb_workers_replay(ebb_workers_t *w);
 void ebb_workers_cleanup(ebb_workers_t *w);
-
-ebb_status_t ebb_pinned_make(const ebb_backend_t *backend, const char *what, size_t bytes, ebb_pinned_t *room);
-void ebb_pinned_free(const ebb_backend_t *backend, ebb_pinned_t *room);
 
 #endif

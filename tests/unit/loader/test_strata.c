@@ -23,6 +23,22 @@ static ebb_strata_t strata_of(const ebb_order_t *order, int64_t epoch, int64_t n
     return s;
 }
 
+static void check_permutation(const ebb_strata_t *s)
+{
+    uint32_t *room = calloc((size_t)(s->n + 3 * s->each), 4), *block = calloc((size_t)s->n, 4);
+    char *seen = calloc((size_t)s->n, 1);
+    ebb_strata_table(s, room, block);
+    for (int64_t p = 0; p < s->n; p++) {
+        assert_in_range(block[p], 0, s->n - 1);
+        assert_int_equal(seen[block[p]]++, 0);
+        assert_int_equal(ebb_strata_block(s, p), block[p]);
+        assert_int_equal(ebb_strata_place(s, block[p]), p);
+    }
+    free(room);
+    free(block);
+    free(seen);
+}
+
 static void table_block_and_place_agree_on_one_permutation(void **state)
 {
     static const int64_t sizes[] = {1, 2, 3, 95, 96, 97, 191, 192, 193, 288, 289, 1000, 8191};
@@ -31,18 +47,7 @@ static void table_block_and_place_agree_on_one_permutation(void **state)
             int64_t n = sizes[i];
             ebb_order_t order = order_of_blocks(n, window);
             ebb_strata_t s = strata_of(&order, 2, n);
-            uint32_t *room = calloc((size_t)(3 * n + 1), 4), *block = calloc((size_t)n, 4);
-            char *seen = calloc((size_t)n, 1);
-            ebb_strata_table(&s, room, block);
-            for (int64_t p = 0; p < n; p++) {
-                assert_in_range(block[p], 0, n - 1);
-                assert_int_equal(seen[block[p]]++, 0);
-                assert_int_equal(ebb_strata_block(&s, p), block[p]);
-                assert_int_equal(ebb_strata_place(&s, block[p]), p);
-            }
-            free(room);
-            free(block);
-            free(seen);
+            check_permutation(&s);
         }
 }
 
@@ -106,16 +111,8 @@ static void groups_of_a_lane_are_permuted_too(void **state)
     for (int64_t n = 280; n < 300; n++)
         for (int64_t begin = 0; begin + n * 40 <= order.rows; begin += 9973) {
             ebb_strata_t s;
-            char seen[300] = {0};
-            uint32_t room[4 * 300], block[300];
             ebb_strata_init_part(&s, &e, n, begin, n * 40);
-            ebb_strata_table(&s, room, block);
-            for (int64_t p = 0; p < n; p++) {
-                assert_in_range(block[p], 0, n - 1);
-                assert_int_equal(seen[block[p]]++, 0);
-                assert_int_equal(ebb_strata_block(&s, p), block[p]);
-                assert_int_equal(ebb_strata_place(&s, block[p]), p);
-            }
+            check_permutation(&s);
         }
 }
 
