@@ -189,6 +189,8 @@ static void name_figure(const show_t *show, const ebb_bench_figure_t *f, char *n
         snprintf(name, size, "file read, %s", f->cold ? "cold" : "warm");
     else if (f->what == EBB_BENCH_DECODE)
         snprintf(name, size, "%s%s alone", codec, strcmp(codec, "none") == 0 ? ": copy" : " decode");
+    else if (f->what == EBB_BENCH_CHECK)
+        snprintf(name, size, "checksums alone");
     else if (f->what == EBB_BENCH_LEAST)
         snprintf(name, size, "read, decode, write");
     else
@@ -257,7 +259,7 @@ static json_t *loader_json(const ebb_bench_figure_t *f)
 
 static json_t *limit_json(const ebb_bench_figure_t *f)
 {
-    static const char *const names[] = {"memcpy", "file read", "decode", "read, decode, write"};
+    static const char *const names[] = {"memcpy", "file read", "decode", "checksums", "read, decode, write"};
     json_t *o = figure_json(f);
     json_object_set_new(o, "what", json_string(names[f->what]));
     if (f->what == EBB_BENCH_READ)

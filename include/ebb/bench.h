@@ -17,6 +17,7 @@ typedef enum ebb_bench_what {
     EBB_BENCH_MEMCPY, /* blocks larger than the caches */
     EBB_BENCH_READ,   /* the data set's files, in large pieces */
     EBB_BENCH_DECODE, /* the data set's chunks, already in memory: decompression and nothing else */
+    EBB_BENCH_CHECK,  /* the stored bytes of those chunks compared with their checksums, and nothing else */
     EBB_BENCH_LEAST,  /* each chunk read from its file (warm), checked, decoded, and written once, in storage order, as
                        * wide as batches hold it, into memory of the size of a loader's batches: what any loader has to
                        * do, without a shuffle */

@@ -199,6 +199,28 @@ ebb_status_t ebb_bench_chunks_decode(ebb_bench_chunks_t *c, ebb_pool_t *pool)
     return ebb_pool_run(pool, c->n, decode_task, c);
 }
 
+static ebb_status_t check(const stored_chunk_t *chunk, const uint8_t *stored)
+{
+    const ebb_array_t *a = chunk->array;
+    if (chunk->bytes == 0 || !a->hashed || ebb_xxh3(stored, (size_t)chunk->bytes) == a->chunk[chunk->number].xxh3)
+        return EBB_OK;
+    return EBB_FAIL(EBB_ECORRUPT, "%s: %s: chunk %lld: stored bytes do not match their checksum", chunk->path, a->name,
+                    (long long)chunk->number);
+}
+
+static ebb_status_t check_task(void *user, int thread, int64_t i)
+{
+    (void)thread;
+    const ebb_bench_chunks_t *c = user;
+    return check(&c->chunk[i], c->stored + c->chunk[i].at);
+}
+
+ebb_status_t ebb_bench_chunks_check(ebb_bench_chunks_t *c, ebb_pool_t *pool, bool *checked_p)
+{
+    *checked_p = c->n > 0 && c->chunk[0].array->hashed;
+    return *checked_p ? ebb_pool_run(pool, c->n, check_task, c) : EBB_OK;
+}
+
 typedef struct least {
     const ebb_bench_chunks_t *chunks;
     uint8_t *const *ring;
@@ -216,12 +238,9 @@ static ebb_status_t read_chunk(chunk_decoder_t *d, const stored_chunk_t *chunk)
         EBB_TRY(ebb_file_open(chunk->path, O_RDONLY | O_CLOEXEC, 0, &d->fd));
         d->path = chunk->path;
     }
-    const ebb_chunk_t *entry = &chunk->array->chunk[chunk->number];
-    EBB_TRY(ebb_file_pread(d->fd, chunk->path, d->packed, (size_t)chunk->bytes, entry->offset));
-    if (chunk->array->hashed && ebb_xxh3(d->packed, (size_t)chunk->bytes) != entry->xxh3)
-        return EBB_FAIL(EBB_ECORRUPT, "%s: %s: chunk %lld: stored bytes do not match their checksum", chunk->path,
-                        chunk->array->name, (long long)chunk->number);
-    return EBB_OK;
+    EBB_TRY(
+        ebb_file_pread(d->fd, chunk->path, d->packed, (size_t)chunk->bytes, chunk->array->chunk[chunk->number].offset));
+    return check(chunk, d->packed);
 }
 
 static bool is_wide(const least_t *l, const stored_chunk_t *chunk)

@@ -26,9 +26,11 @@ ebb_status_t ebb_bench_chunks_init(ebb_bench_chunks_t *c, const ebb_dataset_t *d
 void ebb_bench_chunks_cleanup(ebb_bench_chunks_t *c);
 /* Decode each once, with the threads of the pool. */
 ebb_status_t ebb_bench_chunks_decode(ebb_bench_chunks_t *c, ebb_pool_t *pool);
-/* The same from the files, checksums included, and write what was decoded once: X as int32 columns and float32 values,
- * or if `stored` in its own types. ring: memory of each thread that is written round and round; ring_bytes: at least
- * EBB_BENCH_LEAST_RING of them. */
+/* Compare each with its checksum. *checked_p: some have one. */
+ebb_status_t ebb_bench_chunks_check(ebb_bench_chunks_t *c, ebb_pool_t *pool, bool *checked_p);
+/* Decode them from the files, checksums included, and write what was decoded once: X as int32 columns and float32
+ * values, or if `stored` in its own types. ring: memory of each thread that is written round and round; ring_bytes: at
+ * least EBB_BENCH_LEAST_RING of them. */
 enum { EBB_BENCH_LEAST_RING = 8 << 20 };
 ebb_status_t ebb_bench_chunks_least(ebb_bench_chunks_t *c, ebb_pool_t *pool, uint8_t *const *ring, int64_t ring_bytes,
                                     bool stored);

@@ -43,7 +43,7 @@ typedef struct bench {
     double cold_read; /* seconds that all threads take to read the files, cold */
     int64_t pace_ns;  /* what a paced consumer spends on a batch */
     cpu_set_t cores;
-    passes_t decode, least; /* at the present number of threads */
+    passes_t decode, check, least; /* at the present number of threads */
 } bench_t;
 
 /* What a pass delivered. */
@@ -261,6 +261,11 @@ static ebb_status_t decode_pass(bench_t *b, int threads, ebb_pool_t *pool, bool 
     EBB_TRY(ebb_bench_chunks_decode(&b->chunks, pool));
     if (counts)
         add_pass(&b->decode, began);
+    bool checked;
+    began = ebb_now_ns();
+    EBB_TRY(ebb_bench_chunks_check(&b->chunks, pool, &checked));
+    if (counts && checked)
+        add_pass(&b->check, began);
     if (b->options.caches == EBB_BENCH_COLD)
         return EBB_OK;
     began = ebb_now_ns();
@@ -479,7 +484,7 @@ static ebb_status_t measure_threads(bench_t *b, int threads)
     ebb_pool_t *pool;
     ebb_status_t status;
     int n = plan_figures(b, threads, f), some = (b->options.passes + 1) / 2;
-    b->decode.n = b->least.n = 0;
+    b->decode.n = b->check.n = b->least.n = 0;
     bind_cores(b, threads);
     EBB_TRY(ebb_pool_create(threads, &pool));
     status = decode_passes(b, threads, pool, n > 0 ? some : b->options.passes);
@@ -491,6 +496,8 @@ static ebb_status_t measure_threads(bench_t *b, int threads)
     ebb_pool_destroy(pool);
     EBB_TRY(status);
     tell_chunks(b, EBB_BENCH_DECODE, threads, &b->decode);
+    if (b->check.n > 0)
+        tell_chunks(b, EBB_BENCH_CHECK, threads, &b->check);
     if (b->least.n > 0)
         tell_chunks(b, EBB_BENCH_LEAST, threads, &b->least);
     for (int i = 0; i < n; i++) {

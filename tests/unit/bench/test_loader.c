@@ -76,6 +76,7 @@ static void limits_come_once_and_the_loader_in_each_order_at_each_number_of_thre
     assert_int_equal(count(&h, EBB_BENCH_READ, 2), 1);
     for (int t = 1; t <= 2; t++) {
         assert_int_equal(count(&h, EBB_BENCH_DECODE, t), 1);
+        assert_int_equal(count(&h, EBB_BENCH_CHECK, t), 1);
         assert_int_equal(count(&h, EBB_BENCH_LEAST, t), 1);
         assert_in_range(count(&h, EBB_BENCH_LOADER, t), 3, 4);
     }
