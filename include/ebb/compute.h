@@ -307,20 +307,20 @@ typedef struct ebb_backend_ops {
  * use one of the contexts meanwhile. */
 static inline ebb_status_t ebb_exec_join(const ebb_backend_ops_t *ops, int n, ebb_exec_t *const *exec)
 {
-    ebb_status_t status = EBB_OK;
-    bool host = (ops->caps & EBB_CAP_HOST_MEMORY) != 0;
-    for (int i = 0; host && status == EBB_OK && i < n; i++)
-        status = ops->exec_sync(exec[i]);
-    for (int i = 1; !host && status == EBB_OK && i < n; i++) {
-        status = ops->exec_mark(exec[i], EBB_MARK_JOIN);
-        if (status == EBB_OK)
-            status = ops->exec_await(exec[0], exec[i], EBB_MARK_JOIN);
+    if (ops->caps & EBB_CAP_HOST_MEMORY) {
+        for (int i = 0; i < n; i++)
+            EBB_TRY(ops->exec_sync(exec[i]));
+        return EBB_OK;
     }
-    if (!host && n > 1 && status == EBB_OK)
-        status = ops->exec_mark(exec[0], EBB_MARK_JOIN);
-    for (int i = 1; !host && status == EBB_OK && i < n; i++)
-        status = ops->exec_await(exec[i], exec[0], EBB_MARK_JOIN);
-    return status;
+    for (int i = 1; i < n; i++) {
+        EBB_TRY(ops->exec_mark(exec[i], EBB_MARK_JOIN));
+        EBB_TRY(ops->exec_await(exec[0], exec[i], EBB_MARK_JOIN));
+    }
+    if (n > 1)
+        EBB_TRY(ops->exec_mark(exec[0], EBB_MARK_JOIN));
+    for (int i = 1; i < n; i++)
+        EBB_TRY(ops->exec_await(exec[i], exec[0], EBB_MARK_JOIN));
+    return EBB_OK;
 }
 
 /* An opened device. */
