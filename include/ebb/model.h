@@ -15,6 +15,7 @@ extern "C" {
 
 #define EBB_MODEL_VERSION 1u
 #define EBB_MAX_TABLES    8
+#define EBB_MAX_BUCKETS   8
 
 typedef enum ebb_param_kind {
     EBB_PARAM_DENSE, /* every step touches all of it */
@@ -136,6 +137,18 @@ EBB_API ebb_status_t ebb_model_forward(const ebb_model_t *model, const ebb_pass_
                                        float *out);
 EBB_API ebb_status_t ebb_model_backward(const ebb_model_t *model, const ebb_pass_t *pass, const ebb_input_t *in,
                                         float *dout, ebb_grads_t *grads);
+/* Buckets of the dense gradient, in the order in which the backward pass completes them, last layers first: bucket i is
+ * floats [begin[i], i == 0 ? dense_floats : begin[i-1]) of the dense vector, and the last begins at 0. Layer lists
+ * have up to EBB_MAX_BUCKETS, cut between layers, all of 4 MiB or more but for the last, which takes what is left;
+ * plug-ins have one. *begin_p: borrowed until destroy. */
+EBB_API int ebb_model_buckets(const ebb_model_t *model, const int64_t **begin_p);
+/* The part of the backward pass that completes one bucket; all of them, from bucket 0 on, are the operations of
+ * ebb_model_backward in their order, so gradients have the same bits. All with the same pass, input and dout, and
+ * nobody else writing to dout or the workspace meanwhile; passes with others may come between, on the same context.
+ * Of grads->dense only the bucket's floats are written, so each bucket may be given other grads; tables (table_dense,
+ * rows, terms) belong to the last bucket. */
+EBB_API ebb_status_t ebb_model_backward_bucket(const ebb_model_t *model, const ebb_pass_t *pass, const ebb_input_t *in,
+                                               float *dout, ebb_grads_t *grads, int bucket);
 /* Whether the backward pass of `rows` rows (cols wide), with grads->accumulate, adds each float of the gradient to what
  * is there in one addition, the gradient rounded as it is alone: then a lane may be added to another lane's sum by its
  * own pass. Tried out with random weights, rows and sums; any bit that differs, or too many zeros to tell, is a no, and

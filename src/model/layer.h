@@ -99,6 +99,18 @@ extern const ebb_layer_kind_t ebb_layer_relu, ebb_layer_gelu, ebb_layer_tanh, eb
 extern const ebb_model_ops_t ebb_layers_ops; /* the layer list as a model */
 bool ebb_layers_are_steady(const void *self);
 
+/* ---- buckets of the dense gradient (ebb_model_buckets) ---- */
+
+/* Cut a model into buckets of `least` floats or more, but for the last; larger ones where they would be too many. After
+ * bind and before the passes. */
+void ebb_model_cut(ebb_model_t *model, int64_t least);
+
+/* The same of ebb_layers_ops. */
+void ebb_layers_cut(void *self, int64_t least);
+int ebb_layers_buckets(const void *self, const int64_t **begin_p);
+ebb_status_t ebb_layers_backward_bucket(const void *self, const ebb_pass_t *pass, const ebb_input_t *in, float *dout,
+                                        ebb_grads_t *grads, int bucket);
+
 void ebb_layers_help(ebb_text_t *out);
 /* One line a layer of a model made by ebb_layers_ops. */
 void ebb_layers_describe(void *model, ebb_text_t *out);

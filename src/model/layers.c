@@ -28,6 +28,9 @@ typedef struct layers {
     const ebb_layout_t *layout;
     int first_trained; /* layers below have no parameters, so no gradient need reach them */
     int64_t max_width; /* widest input that a gradient is wanted for */
+    int n_buckets;
+    int64_t bucket_begin[EBB_MAX_BUCKETS];
+    int bucket_layer[EBB_MAX_BUCKETS]; /* the lowest layer of each */
 } layers_t;
 
 /* Where a layer's values lie in this pass. */
@@ -235,6 +238,59 @@ static ebb_status_t bind_layers(void *model, const ebb_layout_t *layout)
     return EBB_OK;
 }
 
+/* ---- buckets ---- */
+
+/* Float of the dense vector at which a layer's parameters begin; -1: it has none there. */
+static int64_t dense_begin(const layers_t *m, const ebb_layer_t *layer)
+{
+    for (int k = 0; k < layer->n_params; k++) {
+        const ebb_param_t *p = &m->layout->params[layer->param[k]];
+        if (p->kind == EBB_PARAM_DENSE)
+            return p->offset;
+    }
+    return -1;
+}
+
+static void add_bucket(layers_t *m, int64_t begin, int layer)
+{
+    m->bucket_begin[m->n_buckets] = begin;
+    m->bucket_layer[m->n_buckets++] = layer;
+}
+
+/* A bucket ends below the layer that makes it large enough, unless no dense parameter is left for another; so what
+ * has none, a table as well, is in the bucket of the parameters below or, at the bottom, in the last. false: too many.
+ */
+static bool cut(layers_t *m, int64_t least)
+{
+    m->n_buckets = 0;
+    int64_t end = m->layout->dense_floats;
+    for (int i = m->n - 1; i > m->first_trained; i--) {
+        int64_t begin = dense_begin(m, &m->layer[i]);
+        if (begin <= 0 || end - begin < least)
+            continue;
+        if (m->n_buckets == EBB_MAX_BUCKETS - 1)
+            return false;
+        add_bucket(m, begin, i);
+        end = begin;
+    }
+    add_bucket(m, 0, m->first_trained);
+    return true;
+}
+
+void ebb_layers_cut(void *self, int64_t least)
+{
+    layers_t *m = self;
+    if (!cut(m, least))
+        cut(m, (m->layout->dense_floats + EBB_MAX_BUCKETS - 1) / EBB_MAX_BUCKETS);
+}
+
+int ebb_layers_buckets(const void *self, const int64_t **begin_p)
+{
+    const layers_t *m = self;
+    *begin_p = m->bucket_begin;
+    return m->n_buckets;
+}
+
 /* ---- passes ---- */
 
 static float *take(places_t *p, float *base, int64_t floats)
@@ -307,38 +363,62 @@ static ebb_status_t forward_layers(void *model, const ebb_pass_t *pass, const eb
     return EBB_OK;
 }
 
-/* The gradient of no rows: nothing, which still overwrites what was there. */
-static ebb_status_t backward_nothing(const layers_t *m, const ebb_pass_t *pass, ebb_grads_t *grads)
+/* Floats of a bucket of the dense gradient. */
+static int64_t bucket_floats(const layers_t *m, int bucket)
 {
-    for (int t = 0; t < m->layout->n_tables; t++) {
+    return (bucket == 0 ? m->layout->dense_floats : m->bucket_begin[bucket - 1]) - m->bucket_begin[bucket];
+}
+
+/* The gradient of no rows: nothing, which still overwrites what was there. */
+static ebb_status_t backward_nothing(const layers_t *m, const ebb_pass_t *pass, ebb_grads_t *grads, int bucket)
+{
+    for (int t = 0; bucket == m->n_buckets - 1 && t < m->layout->n_tables; t++) {
         grads->rows[t].n = 0;
         grads->rows[t].width = m->layout->params[m->layout->table_param[t]].cols;
     }
     if (grads->accumulate)
         return EBB_OK;
-    return pass->ops->zero(pass->exec, grads->dense, (size_t)m->layout->dense_floats * sizeof(float));
+    return pass->ops->zero(pass->exec, grads->dense + m->bucket_begin[bucket],
+                           (size_t)bucket_floats(m, bucket) * sizeof(float));
+}
+
+/* Where layer i leaves the gradient of its input, which is where the layer below finds its dout; NULL: nowhere. */
+static float *din_place(const layers_t *m, const places_t *p, int i, float *dout, int *turn)
+{
+    if (m->layer[i].kind->in_place)
+        return dout;
+    return wants_din(m, i) ? p->scratch[*turn ^= 1] : NULL;
+}
+
+ebb_status_t ebb_layers_backward_bucket(const void *self, const ebb_pass_t *pass, const ebb_input_t *in, float *dout,
+                                        ebb_grads_t *grads, int bucket)
+{
+    const layers_t *m = self;
+    if (in->rows == 0)
+        return backward_nothing(m, pass, grads, bucket);
+    places_t p;
+    find_places(m, in->rows, pass->workspace, in->x, NULL, &p);
+    int turn = 0, end = bucket == 0 ? m->n : m->bucket_layer[bucket - 1];
+    for (int i = m->n - 1; i >= m->bucket_layer[bucket]; i--) {
+        float *din = din_place(m, &p, i, dout, &turn);
+        if (i < end) { /* earlier buckets did those above */
+            ebb_layer_io_t io = layer_io(m, pass, in, &p, i);
+            io.grads = grads;
+            io.dout = dout;
+            io.din = din;
+            EBB_TRY(m->layer[i].kind->backward(&m->layer[i], &io));
+        }
+        dout = din;
+    }
+    return EBB_OK;
 }
 
 static ebb_status_t backward_layers(void *model, const ebb_pass_t *pass, const ebb_input_t *in, float *dout,
                                     ebb_grads_t *grads)
 {
     const layers_t *m = model;
-    if (in->rows == 0)
-        return backward_nothing(m, pass, grads);
-    places_t p;
-    find_places(m, in->rows, pass->workspace, in->x, NULL, &p);
-    int turn = 0;
-    for (int i = m->n - 1; i >= m->first_trained; i--) {
-        ebb_layer_io_t io = layer_io(m, pass, in, &p, i);
-        io.grads = grads;
-        io.dout = dout;
-        if (m->layer[i].kind->in_place)
-            io.din = dout;
-        else if (wants_din(m, i))
-            io.din = p.scratch[turn ^= 1];
-        EBB_TRY(m->layer[i].kind->backward(&m->layer[i], &io));
-        dout = io.din;
-    }
+    for (int b = 0; b < m->n_buckets; b++)
+        EBB_TRY(ebb_layers_backward_bucket(m, pass, in, dout, grads, b));
     return EBB_OK;
 }
 

@@ -8,6 +8,8 @@
 #include "base/alloc.h"
 #include "model/plugin.h"
 
+enum { LEAST_BUCKET_FLOATS = 1 << 20 }; /* 4 MiB, so that an exchange is worth its start */
+
 struct ebb_model {
     const ebb_model_ops_t *ops;
     void *self;
@@ -67,7 +69,9 @@ static ebb_status_t build(ebb_model_t *model, const json_t *json, const char *co
     const ebb_param_t *params = NULL;
     EBB_TRY(explain(model, "declare", model->ops->declare(model->self, &n, &params)));
     EBB_TRY(ebb_layout_create(n, params, &model->layout));
-    return explain(model, "bind", model->ops->bind(model->self, model->layout));
+    EBB_TRY(explain(model, "bind", model->ops->bind(model->self, model->layout)));
+    ebb_model_cut(model, LEAST_BUCKET_FLOATS);
+    return EBB_OK;
 }
 
 ebb_status_t ebb_model_create(const char *config, const ebb_dataset_info_t *info, ebb_model_t **model_p)
@@ -128,6 +132,33 @@ ebb_status_t ebb_model_backward(const ebb_model_t *model, const ebb_pass_t *pass
                                 ebb_grads_t *grads)
 {
     return explain(model, "backward", model->ops->backward(model->self, pass, in, dout, grads));
+}
+
+void ebb_model_cut(ebb_model_t *model, int64_t least)
+{
+    if (model->ops == &ebb_layers_ops)
+        ebb_layers_cut(model->self, least);
+}
+
+int ebb_model_buckets(const ebb_model_t *model, const int64_t **begin_p)
+{
+    static const int64_t whole[] = {0};
+    if (model->ops == &ebb_layers_ops)
+        return ebb_layers_buckets(model->self, begin_p);
+    *begin_p = whole;
+    return 1;
+}
+
+ebb_status_t ebb_model_backward_bucket(const ebb_model_t *model, const ebb_pass_t *pass, const ebb_input_t *in,
+                                       float *dout, ebb_grads_t *grads, int bucket)
+{
+    const int64_t *begin;
+    int n = ebb_model_buckets(model, &begin);
+    if (bucket < 0 || bucket >= n)
+        return EBB_FAIL(EBB_EINVAL, "model \"%s\": there is no bucket %d of %d", model->ops->name, bucket, n);
+    if (model->ops != &ebb_layers_ops)
+        return ebb_model_backward(model, pass, in, dout, grads);
+    return explain(model, "backward", ebb_layers_backward_bucket(model->self, pass, in, dout, grads, bucket));
 }
 
 static void describe_params(const ebb_model_t *model, ebb_text_t *out)

@@ -37,6 +37,55 @@ static void the_example_learns(void **state)
     ebb_backend_close(cpu);
 }
 
+/* The gradients of one pass, in d->g; bucket -1: the whole backward pass. */
+static void run_pass(descend_t *d, int bucket)
+{
+    const ebb_layout_t *layout = ebb_model_layout(d->model);
+    ebb_pass_t pass = {.ops = d->b->ops, .exec = d->x, .weights = &d->w, .workspace = d->workspace, .training = true};
+    ebb_input_t in = {.rows = data.rows.rows, .sparse = true};
+    in.csr = (ebb_csr_t){in.rows, data.info.cols, data.rowptr, data.col, data.val};
+    ebb_grads_t grads = {.dense = d->g.dense};
+    memset(grads.dense, 0xff, (size_t)layout->dense_floats * sizeof *grads.dense);
+    for (int t = 0; t < layout->n_tables; t++) {
+        const ebb_param_t *p = &layout->params[layout->table_param[t]];
+        grads.table_dense[t] = d->g.table[t];
+        grads.touched[t] = d->touched;
+        memset(d->g.table[t], 0, (size_t)(p->rows * p->cols) * sizeof(float));
+    }
+    assert_ok(ebb_model_forward(d->model, &pass, &in, d->out));
+    for (int64_t i = 0; i < in.rows * ebb_model_outputs(d->model); i++)
+        d->dout[i] = (float)test_normal(1, (uint64_t)i);
+    if (bucket < 0)
+        assert_ok(ebb_model_backward(d->model, &pass, &in, d->dout, &grads));
+    else
+        assert_ok(ebb_model_backward_bucket(d->model, &pass, &in, d->dout, &grads, bucket));
+}
+
+static void a_plugin_has_one_bucket_which_is_the_whole_pass(void **state)
+{
+    ebb_backend_t *cpu;
+    descend_t d[2];
+    const int64_t *begin;
+    assert_ok(ebb_backend_open("cpu", 0, &cpu));
+    for (int i = 0; i < 2; i++) {
+        descend_create(&d[i], cpu, CONFIG, &data);
+        run_pass(&d[i], i - 1);
+    }
+    const ebb_layout_t *layout = ebb_model_layout(d[0].model);
+    assert_int_equal(ebb_model_buckets(d[0].model, &begin), 1);
+    assert_int_equal(begin[0], 0);
+    assert_fails(ebb_model_backward_bucket(d[0].model, NULL, NULL, NULL, NULL, 1), EBB_EINVAL,
+                 "model \"wide_deep\": there is no bucket 1 of 1");
+    for (int i = 0; i < layout->n_params; i++) {
+        int64_t n;
+        const float *whole = ebb_weights_param(layout, &d[0].g, i, &n);
+        assert_memory_equal(whole, ebb_weights_param(layout, &d[1].g, i, NULL), (size_t)n * sizeof *whole);
+    }
+    for (int i = 0; i < 2; i++)
+        descend_destroy(&d[i]);
+    ebb_backend_close(cpu);
+}
+
 static void broken_plugins_are_refused(void **state)
 {
     ebb_model_t *model;
@@ -68,6 +117,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_example_passes_the_checks_on_cpu),
         cmocka_unit_test(the_example_learns),
+        cmocka_unit_test(a_plugin_has_one_bucket_which_is_the_whole_pass),
         cmocka_unit_test(broken_plugins_are_refused),
         cmocka_unit_test(tables_are_checked_for_version_and_entries),
     };
