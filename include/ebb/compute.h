@@ -20,7 +20,7 @@
 extern "C" {
 #endif
 
-#define EBB_BACKEND_VERSION 5u
+#define EBB_BACKEND_VERSION 6u
 #define EBB_MARKS           4
 #define EBB_MARK_JOIN       3 /* ebb_exec_join's own */
 
@@ -55,12 +55,15 @@ typedef enum ebb_loss_kind {
 } ebb_loss_kind_t;
 
 /* Rows of a sparse matrix, borrowed. Row r holds entries rowptr[r] .. rowptr[r+1]-1 of col and val; rowptr[0] need
- * not be 0, so a range of rows of a larger matrix is a view. A row's columns may be in any order but not repeated. */
+ * not be 0, so a range of rows of a larger matrix is a view. A row's columns may be in any order but not repeated.
+ * The host cannot read row pointers on a device, so nnz says how many entries these rows have, and is another in a view
+ * of other rows. 0 stands for a number that is not known as well: each gradient then waits for the device to tell. */
 typedef struct ebb_csr {
     int64_t rows, cols;
     const int64_t *rowptr; /* (rows + 1) */
     const int32_t *col;
     const float *val;
+    int64_t nnz; /* entries of these rows, rowptr[rows] - rowptr[0]; or 0 */
 } ebb_csr_t;
 
 /* Row-sparse matrix: n rows of `width` floats, row k being row idx[k] of a table; idx ascending, unique. idx and val

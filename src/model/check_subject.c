@@ -159,8 +159,12 @@ static ebb_input_t make_input(const ebb_subject_t *s, int64_t row0, int64_t rows
 {
     ebb_input_t in = {.rows = rows, .sparse = s->m->info->sparse};
     if (in.sparse)
-        in.csr = (ebb_csr_t){
-            .rows = rows, .cols = s->m->info->cols, .rowptr = s->rowptr + row0, .col = s->col, .val = s->val};
+        in.csr = (ebb_csr_t){.rows = rows,
+                             .cols = s->m->info->cols,
+                             .rowptr = s->rowptr + row0,
+                             .col = s->col,
+                             .val = s->val,
+                             .nnz = s->rowptr_host[row0 + rows] - s->rowptr_host[row0]};
     else
         in.x = s->in + row0 * s->m->info->cols;
     return in;

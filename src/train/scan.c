@@ -68,7 +68,8 @@ static ebb_status_t read_rows(const job_t *job, buffers_t *b, int64_t row, int64
     EBB_TRY(ebb_reader_csr(b->reader, row, n, b->col, b->val));
     for (int64_t i = 0; i < n; i++)
         ebb_transform_row(transform, b->val + b->rowptr[i], b->rowptr[i + 1] - b->rowptr[i]);
-    in->csr = (ebb_csr_t){.rows = n, .cols = job->info->cols, .rowptr = b->rowptr, .col = b->col, .val = b->val};
+    in->csr = (ebb_csr_t){
+        .rows = n, .cols = job->info->cols, .rowptr = b->rowptr, .col = b->col, .val = b->val, .nnz = b->rowptr[n]};
     return EBB_OK;
 }
 

@@ -7,9 +7,8 @@
  * A device is given a whole step's lanes at once, and then waited for once: each context's rows have their losses in
  * one array for the batch, whose weight the update needs and whose sums all ranks agree on. Sums and updates are only
  * given to it; they run while the host turns to the next batch. Beyond this the host waits
- *  - twice a lane and table of row-sparse gradients, for how many non-zeros its rows have and for the number of columns
- *    met, which sizes them, and with train.accumulate for the number of rows of their sum; and once a step and table
- *    for the rows of the lanes' sum;
+ *  - once a lane and table of row-sparse gradients, for the number of columns met, which sizes them, and with
+ *    train.accumulate for the number of rows of their sum; and once a step and table for the rows of the lanes' sum;
  *  - with train.clip_norm, for the gradient's norm;
  *  - with several ranks, where a wire takes over what the device made. */
 #include "train/finite.h"
@@ -30,14 +29,20 @@ void ebb_train_stop(void)
     ebb_pulse_leave();
 }
 
+/* b: the batch, or its copy on the device. */
 static ebb_input_t input_rows(const ebb_run_t *run, const ebb_batch_t *b, int64_t first, int64_t n)
 {
+    const int64_t *rowptr = run->batch->rowptr;
     if (!run->info->sparse)
         return (ebb_input_t){.rows = n, .x = b->x + first * run->info->cols};
-    return (ebb_input_t){
-        .rows = n,
-        .sparse = true,
-        .csr = {.rows = n, .cols = run->info->cols, .rowptr = b->rowptr + first, .col = b->col, .val = b->val}};
+    return (ebb_input_t){.rows = n,
+                         .sparse = true,
+                         .csr = {.rows = n,
+                                 .cols = run->info->cols,
+                                 .rowptr = b->rowptr + first,
+                                 .col = b->col,
+                                 .val = b->val,
+                                 .nnz = rowptr[first + n] - rowptr[first]}};
 }
 
 /* Row of x that a lane's row `offset`, row `first` of the batch, is where passes read it. */

@@ -141,7 +141,8 @@ static void make_rows(shape_t *s, int64_t each)
                        .cols = s->cols,
                        .rowptr = upload(rowptr, (ROWS + 1) * sizeof *rowptr),
                        .col = upload(col, (size_t)s->nnz * sizeof *col),
-                       .val = upload(val, (size_t)s->nnz * sizeof *val)};
+                       .val = upload(val, (size_t)s->nnz * sizeof *val),
+                       .nnz = s->nnz};
     s->rowptr32 = upload(rowptr32, (ROWS + 1) * sizeof *rowptr32);
     free(rowptr), free(rowptr32), free(col), free(val), free(seen);
 }

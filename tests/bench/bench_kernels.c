@@ -93,7 +93,7 @@ static ebb_csr_t make_batch(int64_t cols, int64_t per_row)
     }
     for (int64_t r = 0; r <= ROWS; r++)
         rowptr[r] = r * per_row;
-    return (ebb_csr_t){ROWS, cols, rowptr, col, val};
+    return (ebb_csr_t){ROWS, cols, rowptr, col, val, ROWS * per_row};
 }
 
 static void bench_sparse(job_t *j, int64_t H, double memory)

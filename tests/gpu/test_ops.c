@@ -591,7 +591,8 @@ static ebb_csr_t put_sparse(side_t *s, const sparse_t *m)
                        .cols = m->cols,
                        .rowptr = put(s, m->rowptr, (size_t)(m->rows + 1) * sizeof *m->rowptr),
                        .col = put(s, m->col, (size_t)m->nnz * sizeof *m->col),
-                       .val = put_floats(s, m->val, m->nnz)};
+                       .val = put_floats(s, m->val, m->nnz),
+                       .nnz = m->rowptr[m->rows] - m->rowptr[0]};
 }
 
 static const int64_t widths[] = {1, 2, 3, 4, 16, 60, 64, 65, 128};
@@ -655,8 +656,8 @@ static void assert_dense_is(const rows_on_host_t *rows, const float *G, const ui
 static void sparse_gradients_as_rows_dense_and_terms_are_one_and_the_cpus(void **state)
 {
     for (int k = 0; k < WIDTHS; k++) {
-        int64_t H = widths[k], cols = k % 2 ? 97 : 70000;
-        sparse_t m = random_sparse(41, cols, 40, k == 4 ? 60000 : 1);
+        int64_t H = widths[k], cols = k % 2 ? 97 : 110000;
+        sparse_t m = random_sparse(41, cols, 40, k == 4 ? 100000 : 1);
         float *dY = numbers(m.rows * H, 1);
         rows_on_host_t rows[2];
         BOTH(s)
@@ -686,6 +687,27 @@ static void sparse_gradients_as_rows_dense_and_terms_are_one_and_the_cpus(void *
         free(dY), free_sparse(&m);
         clear();
     }
+}
+
+static void a_gradient_is_the_same_where_the_host_does_not_know_how_many_non_zeros_there_are(void **state)
+{
+    side_t *s = &side[DEV];
+    sparse_t m = random_sparse(37, 300, 20, 1);
+    float *dY = numbers(m.rows * 5, 1), *d = put_floats(s, dY, m.rows * 5);
+    ebb_csr_t X = put_sparse(s, &m);
+    rows_on_host_t rows[2];
+    for (int k = 0; k < 2; k++) {
+        ebb_rows_t out;
+        X.nnz *= 1 - k;
+        assert_ok(s->ops->csr_grad(s->x, 0, &X, 5, d, &out));
+        rows[k] = get_rows(s, &out);
+    }
+    assert_true(rows[0].n > 0);
+    assert_int_equal(rows[0].n, rows[1].n);
+    assert_memory_equal(rows[0].idx, rows[1].idx, (size_t)rows[0].n * sizeof *rows[0].idx);
+    assert_memory_equal(rows[0].val, rows[1].val, (size_t)(rows[0].n * 5) * sizeof *rows[0].val);
+    free(dY), free_sparse(&m);
+    clear();
 }
 
 static void a_batch_without_non_zeros_has_an_empty_gradient(void **state)
@@ -1338,6 +1360,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(dropout_keeps_and_scales_the_very_same_elements_as_the_cpu),
         cmocka_unit_test(sparse_products_equal_the_cpus),
         cmocka_unit_test(sparse_gradients_as_rows_dense_and_terms_are_one_and_the_cpus),
+        cmocka_unit_test(a_gradient_is_the_same_where_the_host_does_not_know_how_many_non_zeros_there_are),
         cmocka_unit_test(a_batch_without_non_zeros_has_an_empty_gradient),
         cmocka_unit_test(factorization_machines_equal_the_cpus),
         cmocka_unit_test(embeddings_equal_the_cpus_and_leave_columns_outside_fields_alone),

@@ -66,9 +66,10 @@ DEVICE int field_of(int32_t col, int n_fields, const int32_t *begin)
 }
 
 /* Per non-zero: its column, its place, and the row of dY (seen as (rows * n_fields, dim)) that it meets. */
-KERNEL entries_kernel(int64_t n, int64_t b, int64_t rows, const int64_t *rowptr, const int32_t *col, int n_fields,
+KERNEL entries_kernel(int64_t n, int64_t rows, const int64_t *rowptr, const int32_t *col, int n_fields,
                       const int32_t *field_begin, uint32_t *key, int32_t *place, int32_t *source)
 {
+    int64_t b = rowptr[0];
     EACH(i, n)
     {
         int64_t row = interval_of(b + i, rows, rowptr);
@@ -88,10 +89,11 @@ KERNEL heads_kernel(int64_t n, const uint32_t *key, int32_t *head)
 }
 
 /* rank: columns met up to and with entry i. counts: of columns and of entries that count. */
-KERNEL place_kernel(int64_t n, int64_t b, const uint32_t *key, const int32_t *place, const int32_t *source,
+KERNEL place_kernel(int64_t n, const int64_t *rowptr, const uint32_t *key, const int32_t *place, const int32_t *source,
                     const float *val, const int32_t *rank, int32_t *idx, int64_t *begin, ebb_term_t *term,
                     int64_t *counts)
 {
+    int64_t b = rowptr[0];
     EACH(i, n)
     {
         bool counts_in = key[i] != NO_COLUMN;
@@ -120,17 +122,16 @@ static int bits_for(int64_t columns)
     return bits;
 }
 
-/* Where the entries of a view begin and how many there are. */
-static ebb_status_t find_entries(ebb_exec_t *x, const ebb_csr_t *X, int64_t *b_p, int64_t *n_p)
+/* How many entries a view has; the device is asked only where the host does not know. */
+static ebb_status_t count_entries(ebb_exec_t *x, const ebb_csr_t *X, int64_t *n_p)
 {
-    *b_p = *n_p = 0;
-    if (X->rows < 1)
-        return EBB_OK;
-    EBB_TRY(ebb_cuda_use(x));
-    CUDA_TRY(cudaMemcpyAsync(x->told, X->rowptr, sizeof *x->told, cudaMemcpyDeviceToHost, x->stream), "row pointers");
-    EBB_TRY(ebb_cuda_tell(x, 1, 1, X->rowptr + X->rows));
-    *b_p = x->told[0];
-    *n_p = x->told[1] - x->told[0];
+    *n_p = X->rows > 0 ? X->nnz : 0;
+    if (X->rows > 0 && X->nnz < 1) {
+        EBB_TRY(ebb_cuda_use(x));
+        EBB_TRY(ebb_cuda_download(x, x->told, X->rowptr, sizeof *x->told));
+        EBB_TRY(ebb_cuda_tell(x, 1, 1, X->rowptr + X->rows));
+        *n_p = x->told[1] - x->told[0];
+    }
     if (*n_p > INT32_MAX)
         return EBB_FAIL(EBB_EINVAL, "%lld non-zeros in one piece of a batch: at most 2^31 - 1; use a smaller batch",
                         (long long)*n_p);
@@ -152,11 +153,11 @@ static ebb_status_t make_room(ebb_exec_t *x, int64_t n)
 /* field_begin: (n_fields + 1) on the host; n_fields 0: plain rows. */
 static ebb_status_t group(ebb_exec_t *x, const ebb_csr_t *X, int n_fields, const int32_t *field_begin, grouped_t *g)
 {
-    int64_t b, n;
+    int64_t n;
     memset(g, 0, sizeof *g);
     if (n_fields < 0 || (n_fields > 0 && X->rows > INT32_MAX / n_fields))
         return EBB_FAIL(EBB_EINVAL, "embedding of %d fields for %lld rows", n_fields, (long long)X->rows);
-    EBB_TRY(find_entries(x, X, &b, &n));
+    EBB_TRY(count_entries(x, X, &n));
     EBB_TRY(make_room(x, n));
     EBB_TRY(ebb_cuda_room(x, &x->fields, n_fields + 1, sizeof *field_begin, "fields"));
     int32_t *fields = (int32_t *)x->fields.ptr, *place = (int32_t *)x->place.ptr;
@@ -172,11 +173,12 @@ static ebb_status_t group(ebb_exec_t *x, const ebb_csr_t *X, int n_fields, const
     if (n_fields > 0)
         EBB_TRY(ebb_cuda_upload(x, fields, field_begin, (size_t)(n_fields + 1) * sizeof *field_begin));
     EBB_TRY(ebb_cuda_zero(x, counts, 2 * sizeof *counts));
-    LAUNCH(entries_kernel, n, x, b, X->rows, X->rowptr, X->col, n_fields, fields, key, place, source);
+    LAUNCH(entries_kernel, n, x, X->rows, X->rowptr, X->col, n_fields, fields, key, place, source);
     EBB_TRY(ebb_cuda_sort(x, n, n_fields > 0 ? 31 : bits_for(X->cols), key, key_sorted, place, place_sorted));
     LAUNCH(heads_kernel, n, x, key_sorted, head);
     EBB_TRY(ebb_cuda_running_sum(x, n, head, rank));
-    LAUNCH(place_kernel, n, x, b, key_sorted, place_sorted, source, X->val, rank, g->idx, g->begin, g->term, counts);
+    LAUNCH(place_kernel, n, x, X->rowptr, key_sorted, place_sorted, source, X->val, rank, g->idx, g->begin, g->term,
+           counts);
     LAUNCHED("grouping by column");
     EBB_TRY(ebb_cuda_tell(x, 0, 2, counts));
     g->met = x->told[0];

@@ -106,7 +106,7 @@ static inline sparse_t random_sparse(int64_t rows, int64_t cols, int64_t most)
         }
         s.rowptr[r + 1] = at + n;
     }
-    s.X = (ebb_csr_t){rows, cols, s.rowptr, s.col, s.val};
+    s.X = (ebb_csr_t){rows, cols, s.rowptr, s.col, s.val, s.rowptr[rows] - OFFSET};
     return s;
 }
 

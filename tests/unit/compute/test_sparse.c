@@ -113,7 +113,7 @@ static void terms_summed_later_and_in_any_parts_equal_the_gradient_bit_for_bit(v
 static void terms_of_nothing_are_nothing_and_nothing_allocates_after_warm_up(void **state)
 {
     int64_t rowptr[] = {7, 7, 7};
-    ebb_csr_t none = {0, 10, rowptr, NULL, NULL}, empty = {2, 10, rowptr, NULL, NULL};
+    ebb_csr_t none = {0, 10, rowptr, NULL, NULL, 0}, empty = {2, 10, rowptr, NULL, NULL, 0};
     ebb_exec_t *x = exec_of(0);
     sparse_t s = random_sparse(20, 500, 30);
     float *dY = random_floats(20 * 64, 1);
@@ -162,7 +162,7 @@ static void a_touched_column_whose_sum_is_zero_stays(void **state)
     int64_t rowptr[] = {0, 1, 2};
     int32_t col[] = {5, 5};
     float val[] = {1, -1}, dY[] = {3, 3};
-    ebb_csr_t X = {2, 10, rowptr, col, val};
+    ebb_csr_t X = {2, 10, rowptr, col, val, 2};
     EACH_ISA(x)
     {
         ebb_rows_t out;
@@ -176,7 +176,7 @@ static void a_touched_column_whose_sum_is_zero_stays(void **state)
 static void empty_inputs_give_empty_gradients_and_bias_rows(void **state)
 {
     int64_t rowptr[] = {7, 7, 7};
-    ebb_csr_t none = {0, 10, rowptr, NULL, NULL}, empty = {2, 10, rowptr, NULL, NULL};
+    ebb_csr_t none = {0, 10, rowptr, NULL, NULL, 0}, empty = {2, 10, rowptr, NULL, NULL, 0};
     float W[20] = {0}, bias[2] = {1, 2}, Y[4], dY[4] = {0};
     EACH_ISA(x)
     {
