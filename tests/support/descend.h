@@ -54,7 +54,8 @@ static inline double descend_run(descend_t *d, const test_data_t *data, int step
     double row_loss[DATA_MAX_ROWS], row_weight[DATA_MAX_ROWS], sum = 0;
     ebb_pass_t pass = {.ops = ops, .exec = d->x, .weights = &d->w, .workspace = d->workspace, .training = true};
     ebb_input_t in = {.rows = rows, .sparse = data->info.sparse, .x = data->rows.x};
-    in.csr = (ebb_csr_t){rows, data->info.cols, data->rowptr, data->col, data->val, data->rowptr[rows] - data->rowptr[0]};
+    in.csr =
+        (ebb_csr_t){rows, data->info.cols, data->rowptr, data->col, data->val, data->rowptr[rows] - data->rowptr[0]};
     for (pass.step = 0; pass.step < steps; pass.step++) {
         ebb_grads_t grads = {.dense = d->g.dense};
         for (int t = 0; t < layout->n_tables; t++) {

@@ -93,8 +93,11 @@ static ebb_input_t input(bed_t *bed, int64_t row0, int64_t rows)
         return in;
     }
     size_t n = (size_t)data.rowptr[ROWS];
-    in.csr = (ebb_csr_t){rows, COLS, put(bed, data.rowptr + row0, (size_t)(rows + 1) * sizeof *data.rowptr),
-                         put(bed, data.col, n * sizeof *data.col), put(bed, data.val, n * sizeof *data.val),
+    in.csr = (ebb_csr_t){rows,
+                         COLS,
+                         put(bed, data.rowptr + row0, (size_t)(rows + 1) * sizeof *data.rowptr),
+                         put(bed, data.col, n * sizeof *data.col),
+                         put(bed, data.val, n * sizeof *data.val),
                          data.rowptr[row0 + rows] - data.rowptr[row0]};
     return in;
 }

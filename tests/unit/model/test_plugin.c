@@ -43,7 +43,8 @@ static void run_pass(descend_t *d, int bucket)
     const ebb_layout_t *layout = ebb_model_layout(d->model);
     ebb_pass_t pass = {.ops = d->b->ops, .exec = d->x, .weights = &d->w, .workspace = d->workspace, .training = true};
     ebb_input_t in = {.rows = data.rows.rows, .sparse = true};
-    in.csr = (ebb_csr_t){in.rows, data.info.cols, data.rowptr, data.col, data.val};
+    in.csr =
+        (ebb_csr_t){in.rows, data.info.cols, data.rowptr, data.col, data.val, data.rowptr[in.rows] - data.rowptr[0]};
     ebb_grads_t grads = {.dense = d->g.dense};
     memset(grads.dense, 0xff, (size_t)layout->dense_floats * sizeof *grads.dense);
     for (int t = 0; t < layout->n_tables; t++) {
