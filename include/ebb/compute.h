@@ -20,8 +20,8 @@
 extern "C" {
 #endif
 
-#define EBB_BACKEND_VERSION 6u
-#define EBB_MARKS           4
+#define EBB_BACKEND_VERSION 7u
+#define EBB_MARKS           5
 #define EBB_MARK_JOIN       3 /* ebb_exec_join's own */
 
 typedef struct ebb_exec ebb_exec_t;
@@ -270,6 +270,9 @@ typedef struct ebb_backend_ops {
      * x from now on begins after that. A mark never set is passed at once. */
     ebb_status_t (*exec_mark)(ebb_exec_t *x, int mark);
     ebb_status_t (*exec_await)(ebb_exec_t *x, const ebb_exec_t *other, int mark);
+    /* A mark as the device's own event (a cudaEvent_t of CUDA's), for a wire's messages that follow it: the mark as it
+     * was last set. Setting it again moves the event, but not what waits for it already. The context's. */
+    ebb_status_t (*exec_event)(ebb_exec_t *x, int mark, void **event_p);
     /* Of gemm from now on, in all contexts; fp32 at first. */
     ebb_status_t (*set_precision)(void *dev, ebb_precision_t precision);
     /* Nothing will write to these weights (n floats) until the next call, with n = 0 if need be: gemm of any context

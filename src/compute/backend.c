@@ -68,7 +68,7 @@ static const needed_t required[] = {
 };
 
 static const needed_t required_of_devices[] = {
-    ENTRY(device_info),   ENTRY(host_alloc),   ENTRY(host_free), ENTRY(exec_mark), ENTRY(exec_await),
+    ENTRY(device_info),   ENTRY(host_alloc),   ENTRY(host_free), ENTRY(exec_mark), ENTRY(exec_await), ENTRY(exec_event),
     ENTRY(set_precision), ENTRY(hold_weights), ENTRY(get_rows),  ENTRY(rows_find), ENTRY(rows_add),
 };
 

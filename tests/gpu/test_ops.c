@@ -1178,6 +1178,15 @@ static void what_awaits_a_mark_sees_all_that_was_done_before_it(void **state)
         assert_ok(s->ops->exec_sync(s->x));
         clear();
     }
+    void *event = NULL, *other_event = NULL, *again = NULL;
+    assert_ok(s->ops->exec_event(s->x, 1, &event));
+    assert_ok(s->ops->exec_event(s->x, 2, &other_event));
+    assert_ok(s->ops->exec_mark(s->x, 1));
+    assert_ok(s->ops->exec_event(s->x, 1, &again));
+    assert_non_null(event);
+    assert_ptr_equal(again, event);
+    assert_ptr_not_equal(other_event, event);
+    assert_int_equal(s->ops->exec_event(s->x, EBB_MARKS, &event), EBB_EINVAL);
     assert_int_equal(s->ops->exec_mark(s->x, EBB_MARKS), EBB_EINVAL);
     assert_int_equal(s->ops->exec_await(other, s->x, -1), EBB_EINVAL);
     ebb_error_clear();

@@ -54,6 +54,12 @@ static inline ebb_status_t plain_exec_await(ebb_exec_t *x, const ebb_exec_t *oth
     return EBB_OK;
 }
 
+static inline ebb_status_t plain_exec_event(ebb_exec_t *x, int mark, void **event_p)
+{
+    *event_p = x;
+    return EBB_OK;
+}
+
 static inline void *plain_host_alloc(void *dev, size_t bytes)
 {
     void *ptr = NULL;
@@ -255,8 +261,8 @@ static inline ebb_status_t plain_rows_add(ebb_exec_t *x, const ebb_rows_merge_t 
 
 #define PLAIN_DEVICE_OPS                                                                                               \
     .host_alloc = plain_host_alloc, .host_free = plain_free, .exec_mark = plain_exec_mark,                             \
-    .exec_await = plain_exec_await, .get_rows = plain_get_rows, .set_rows = plain_set_rows,                            \
-    .rows_find = plain_rows_find, .rows_add = plain_rows_add
+    .exec_await = plain_exec_await, .exec_event = plain_exec_event, .get_rows = plain_get_rows,                        \
+    .set_rows = plain_set_rows, .rows_find = plain_rows_find, .rows_add = plain_rows_add
 
 static const ebb_backend_ops_t plain_ops = {
     .version = EBB_BACKEND_VERSION,

@@ -124,6 +124,7 @@ ebb_status_t ebb_cuda_exec_sync(ebb_exec_t *x);
 void ebb_cuda_exec_destroy(ebb_exec_t *x);
 ebb_status_t ebb_cuda_exec_mark(ebb_exec_t *x, int mark);
 ebb_status_t ebb_cuda_exec_await(ebb_exec_t *x, const ebb_exec_t *other, int mark);
+ebb_status_t ebb_cuda_exec_event(ebb_exec_t *x, int mark, void **event_p);
 /* Refuse to write to weights that are held. */
 ebb_status_t ebb_cuda_check_written(const ebb_exec_t *x, const void *dst, size_t bytes);
 /* What dense products keep with a context. */

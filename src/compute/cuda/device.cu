@@ -264,6 +264,13 @@ ebb_status_t ebb_cuda_exec_await(ebb_exec_t *x, const ebb_exec_t *other, int mar
     return EBB_OK;
 }
 
+ebb_status_t ebb_cuda_exec_event(ebb_exec_t *x, int mark, void **event_p)
+{
+    EBB_TRY(check_mark(mark));
+    *event_p = x->mark[mark];
+    return EBB_OK;
+}
+
 void ebb_cuda_exec_destroy(ebb_exec_t *x)
 {
     if (!x || ebb_cuda_use(x) != EBB_OK)
@@ -338,6 +345,7 @@ static ebb_backend_ops_t make_table(void)
     t.host_free = ebb_cuda_host_free;
     t.exec_mark = ebb_cuda_exec_mark;
     t.exec_await = ebb_cuda_exec_await;
+    t.exec_event = ebb_cuda_exec_event;
     t.set_precision = ebb_cuda_set_precision;
     t.hold_weights = ebb_cuda_hold_weights;
     t.get_rows = ebb_cuda_get_rows;

@@ -71,6 +71,19 @@ static void stale_incomplete_and_foreign_objects_are_named(void **state)
     unsetenv("FAKE_CLOSED");
 }
 
+static void a_device_without_events_is_refused(void **state)
+{
+    ebb_backend_ops_t table;
+    memset(&table, 1, sizeof table); /* complete, as far as anybody can see */
+    table.version = EBB_BACKEND_VERSION;
+    table.caps = 0;
+    assert_ok(ebb_backend_check(&table));
+    table.exec_event = NULL;
+    assert_fails(ebb_backend_check(&table), EBB_EUNAVAILABLE, "lacks the operation exec_event");
+    table.caps = EBB_CAP_HOST_MEMORY;
+    assert_ok(ebb_backend_check(&table));
+}
+
 static void a_file_that_is_no_object_is_named(void **state)
 {
     ebb_backend_t *b;
@@ -128,6 +141,7 @@ int main(void)
         cmocka_unit_test(a_backend_that_is_not_installed_says_where_it_was_looked_for),
         cmocka_unit_test(names_that_are_paths_are_refused),
         cmocka_unit_test(stale_incomplete_and_foreign_objects_are_named),
+        cmocka_unit_test(a_device_without_events_is_refused),
         cmocka_unit_test(a_file_that_is_no_object_is_named),
         cmocka_unit_test(a_complete_backend_opens_and_is_closed_once),
         cmocka_unit_test(an_instruction_set_that_does_not_exist_is_refused),
