@@ -91,10 +91,12 @@ EBB_API ebb_status_t ebb_comm_agree(ebb_comm_t *comm, ebb_status_t mine) EBB_MUS
 
 /* ---- wires: messages between the memories of devices ----
  * Where gradients live on devices, slices of them go from device to device by a wire: through host memory and an
- * ebb_comm_t (`mpi`), or by NCCL. Pointers are the device's. What is sent must be complete before the call; when a call
- * returns, everything has arrived. A wire is used by the thread that uses the communicator. */
+ * ebb_comm_t (`mpi`), or by NCCL. Pointers are the device's. Messages are begun, before the device has come to what
+ * they follow if need be, and finished later. What is gathered or summed must be complete before the call, and no
+ * message under way; when the call returns, everything has arrived. A wire is used by the thread that uses the
+ * communicator. */
 
-#define EBB_WIRE_VERSION 1u
+#define EBB_WIRE_VERSION 2u
 
 /* One message: to a peer, or from it. Between two ranks the n-th one sent is the n-th one received. */
 typedef struct ebb_part {
@@ -107,8 +109,18 @@ typedef struct ebb_part {
 typedef struct ebb_wire_ops {
     uint32_t version; /* EBB_WIRE_VERSION */
     const char *name;
-    /* Messages at once, none of which waits for another. Collective, but for ranks without messages. */
-    ebb_status_t (*exchange)(void *state, int64_t n, const ebb_part_t *part);
+    /* Begin messages, none of which waits for another of the call. They are carried out in the order of begins, once
+     * the device has reached n_after events (what its backend's exec_event gives: a cudaEvent_t of CUDA's), as these
+     * are now; the call does not wait for that. The lists are read now; what is sent is not written to and what is
+     * received not touched until finish. Collective in one order, but for ranks without messages. */
+    ebb_status_t (*begin)(void *state, int n_after, void *const *after, int64_t n, const ebb_part_t *part);
+    /* Wait until all that was begun has left and arrived. The work before its events has been waited for: a wire
+     * through host memory does everything here. Collective, but for ranks without messages. */
+    ebb_status_t (*finish)(void *state);
+    /* Give up what was begun and is not finished: another rank failed and will not begin its part of it. Not
+     * collective, and nothing where nothing is under way. A wire that cannot take messages back (NCCL's) exchanges
+     * nothing any more: its operations fail with EBB_EPEER. */
+    void (*cancel)(void *state);
     /* Slices of buf, counts[r] bytes at displs[r] being rank r's, to all. In place. Collective. */
     ebb_status_t (*allgatherv)(void *state, void *buf, const int64_t *counts, const int64_t *displs);
     /* Sum in the transport's own order, in place: for `sync: fast`. Collective. */
@@ -132,6 +144,11 @@ EBB_API ebb_status_t ebb_wire_open(const char *name, ebb_comm_t *comm, int devic
                                    ebb_wire_t **wire_p) EBB_MUST_CHECK;
 EBB_API void ebb_wire_close(ebb_wire_t *wire);
 /* The operations of the table. */
+EBB_API ebb_status_t ebb_wire_begin(const ebb_wire_t *wire, int n_after, void *const *after, int64_t n,
+                                    const ebb_part_t *part);
+EBB_API ebb_status_t ebb_wire_finish(const ebb_wire_t *wire);
+EBB_API void ebb_wire_cancel(const ebb_wire_t *wire);
+/* Messages at once: begun after no event, what is sent being complete, and finished. */
 EBB_API ebb_status_t ebb_wire_exchange(const ebb_wire_t *wire, int64_t n, const ebb_part_t *part);
 EBB_API ebb_status_t ebb_wire_allgatherv(const ebb_wire_t *wire, void *buf, const int64_t *counts,
                                          const int64_t *displs);

@@ -17,7 +17,8 @@ static ebb_status_t check(const ebb_wire_ops_t *ops)
     if (!ops || ops->version != EBB_WIRE_VERSION)
         return EBB_FAIL(EBB_EUNAVAILABLE, "its table has version %u, this Ebb needs %u: rebuild both from one source",
                         ops ? ops->version : 0, EBB_WIRE_VERSION);
-    if (!ops->name || !ops->exchange || !ops->allgatherv || !ops->allreduce || !ops->destroy)
+    if (!ops->name || !ops->begin || !ops->finish || !ops->cancel || !ops->allgatherv || !ops->allreduce ||
+        !ops->destroy)
         return EBB_FAIL(EBB_EUNAVAILABLE, "its table lacks an operation: rebuild it");
     return EBB_OK;
 }
@@ -71,10 +72,28 @@ static ebb_status_t waited(ebb_status_t status)
     return status;
 }
 
-ebb_status_t ebb_wire_exchange(const ebb_wire_t *wire, int64_t n, const ebb_part_t *part)
+/* The first messages between two ranks may have to wait until the other one begins them, too. */
+ebb_status_t ebb_wire_begin(const ebb_wire_t *wire, int n_after, void *const *after, int64_t n, const ebb_part_t *part)
 {
     ebb_pulse_wait(true);
-    return waited(wire->ops->exchange(wire->state, n, part));
+    return waited(wire->ops->begin(wire->state, n_after, after, n, part));
+}
+
+ebb_status_t ebb_wire_finish(const ebb_wire_t *wire)
+{
+    ebb_pulse_wait(true);
+    return waited(wire->ops->finish(wire->state));
+}
+
+void ebb_wire_cancel(const ebb_wire_t *wire)
+{
+    wire->ops->cancel(wire->state);
+}
+
+ebb_status_t ebb_wire_exchange(const ebb_wire_t *wire, int64_t n, const ebb_part_t *part)
+{
+    EBB_TRY(ebb_wire_begin(wire, 0, NULL, n, part));
+    return ebb_wire_finish(wire);
 }
 
 ebb_status_t ebb_wire_allgatherv(const ebb_wire_t *wire, void *buf, const int64_t *counts, const int64_t *displs)

@@ -31,7 +31,7 @@ if(CMAKE_CXX_COMPILER)
     ENVIRONMENT "EBB_BACKEND_PATH=${CMAKE_CURRENT_BINARY_DIR}/doubles")
 endif()
 
-# The NCCL wire on a double of NCCL: calls, order, errors and standstill, on 1 to 4 ranks.
+# The NCCL wire on a double of NCCL: calls, order, errors and standstill, on 1 to 4 ranks. That through host memory.
 if(TARGET ebb_cuda_double)
   add_library(ebb_nccl_double MODULE ${PROJECT_SOURCE_DIR}/src/comm/nccl/nccl.c support/nccl_double/double.c support/cuda_double/double.cc)
   target_include_directories(ebb_nccl_double PRIVATE support/nccl_double support/cuda_double ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/src)
@@ -45,22 +45,24 @@ if(TARGET ebb_cuda_double)
   add_executable(mpitest_wire mpi/wire/test_wire.c)
   set_target_properties(mpitest_wire PROPERTIES ENABLE_EXPORTS ON)
   target_include_directories(mpitest_wire PRIVATE support)
-  target_link_libraries(mpitest_wire PRIVATE -Wl,--whole-archive ebb_comm -Wl,--no-whole-archive ebb_base cmocka)
-  add_dependencies(mpitest_wire ebb_nccl_double)
+  target_link_libraries(mpitest_wire PRIVATE -Wl,--whole-archive ebb_comm -Wl,--no-whole-archive ebb_sync ebb_compute ebb_base cmocka)
+  add_dependencies(mpitest_wire ebb_nccl_double ebb_cuda_double)
   function(ebb_wire_test name ranks)
-    add_test(NAME gpu.double.nccl.${name}.${ranks}
+    add_test(NAME ${name}.${ranks}
       COMMAND ${PROJECT_SOURCE_DIR}/tests/support/mpirun ${ranks} $<TARGET_FILE:mpitest_wire> ${ARGN})
-    set_tests_properties(gpu.double.nccl.${name}.${ranks} PROPERTIES LABELS "gpu;mpi" TIMEOUT 600 PROCESSORS 2
+    set_tests_properties(${name}.${ranks} PROPERTIES LABELS "gpu;mpi" TIMEOUT 600 PROCESSORS 2
       ENVIRONMENT "EBB_BACKEND_PATH=${CMAKE_CURRENT_BINARY_DIR}/doubles")
   endfunction()
   foreach(ranks 1 2 3 4)
-    ebb_wire_test(calls ${ranks})
+    ebb_wire_test(gpu.double.nccl.calls ${ranks})
+    ebb_wire_test(mpi.wire.staged ${ranks} staged)
   endforeach()
-  ebb_wire_test(error 3 error)
-  ebb_wire_test(later_error 2 async)
-  ebb_wire_test(standstill 4 hang)
-  ebb_wire_test(no_start 2 error 0)
-  ebb_wire_test(start_hangs 2 hang 0)
+  ebb_wire_test(gpu.double.nccl.error 3 error)
+  ebb_wire_test(gpu.double.nccl.later_error 2 async)
+  ebb_wire_test(gpu.double.nccl.standstill 4 hang)
+  ebb_wire_test(gpu.double.nccl.given_up 3 cancel)
+  ebb_wire_test(gpu.double.nccl.no_start 2 error 0)
+  ebb_wire_test(gpu.double.nccl.start_hangs 2 hang 0)
 endif()
 
 # Whole runs: equal bits over ranks that share the device, over threads, and over stopping and resuming.

@@ -4,8 +4,9 @@
  * (the watchdog's) is given up: the communicator is aborted, and every rank comes back with an error. Should even the
  * abort hang, the watchdog ends the job, since no sign of life comes from here after the limit.
  *
- * A message is as in ebb/comm.h; all of an exchange are one group. Slices of all ranks go by ncclAllGather where they
- * are of one size, else by one broadcast a rank in a group. */
+ * All messages of a begin are one group on the wire's stream, which is let wait for the events first. NCCL may not have
+ * put them there when begin returns, since connections are made by threads of its own: the next call waits for that.
+ * Slices of all ranks go by ncclAllGather where they are of one size, else by one broadcast a rank in a group. */
 #include <ebb/comm.h>
 
 #include <cuda_runtime.h>
@@ -21,6 +22,8 @@ typedef struct nccl {
     cudaStream_t stream;
     int device, rank, ranks;
     double limit;
+    bool under_way; /* messages were begun and are not known to have arrived */
+    bool cancelled;
 } nccl_t;
 
 static double seconds(void)
@@ -42,6 +45,7 @@ static void give_up(nccl_t *w)
     if (w->nccl)
         (void)ncclCommAbort(w->nccl);
     w->nccl = NULL;
+    w->under_way = false;
 }
 
 static ebb_status_t failed(nccl_t *w, ncclResult_t code, const char *what)
@@ -77,46 +81,100 @@ static ebb_status_t settle(nccl_t *w, bool done, const char *what)
             give_up(w);
             return cuda_failed(w, stream, what);
         }
-        if (code == ncclSuccess && (!done || stream == cudaSuccess))
+        if (code == ncclSuccess && (!done || stream == cudaSuccess)) {
+            w->under_way = w->under_way && !done;
             return EBB_OK;
+        }
         if (w->limit > 0 && seconds() - start > w->limit)
             return too_long(w, what);
         sched_yield();
     }
 }
 
+static bool is_well(ncclResult_t code)
+{
+    return code == ncclSuccess || code == ncclInProgress;
+}
+
 #define NCCL_TRY(w, call, what)                                                                                        \
     do {                                                                                                               \
         ncclResult_t code_ = (call);                                                                                   \
-        if (code_ != ncclSuccess && code_ != ncclInProgress)                                                           \
+        if (!is_well(code_))                                                                                           \
             return failed((w), code_, (what));                                                                         \
     } while (0)
 
-static ebb_status_t ready(const nccl_t *w)
+static ebb_status_t usable(const nccl_t *w, const char *what)
 {
+    if (w->cancelled)
+        return EBB_FAIL(EBB_EPEER,
+                        "NCCL: %s on rank %d: no more, since messages under way were given up when another rank failed",
+                        what, w->rank);
     if (!w->nccl)
         return EBB_FAIL(EBB_EPEER, "NCCL: the communicator was aborted after an error");
     cudaError_t code = cudaSetDevice(w->device);
     return code == cudaSuccess ? EBB_OK : cuda_failed(w, code, "choosing a GPU");
 }
 
-static ebb_status_t nccl_exchange(void *state, int64_t n, const ebb_part_t *part)
+/* Before NCCL or the stream is given anything: NCCL may be at work on what it was given last. */
+static ebb_status_t ready(nccl_t *w, const char *what)
 {
-    static const char what[] = "exchanging gradients";
+    EBB_TRY(usable(w, what));
+    return settle(w, false, what);
+}
+
+/* code: of the group's operations so far. Also ends it after an error, or nothing would ever leave this thread again,
+ * not even an abort. */
+static ebb_status_t end_group(nccl_t *w, ncclResult_t code, const char *what)
+{
+    ncclResult_t end = ncclGroupEnd();
+    NCCL_TRY(w, code, what);
+    NCCL_TRY(w, end, what);
+    return EBB_OK;
+}
+
+static const char exchanging[] = "exchanging gradients";
+
+static ncclResult_t give_message(nccl_t *w, const ebb_part_t *part)
+{
+    size_t bytes = (size_t)part->bytes;
+    if (bytes == 0)
+        return ncclSuccess;
+    w->under_way = true;
+    return part->send ? ncclSend(part->ptr, bytes, ncclChar, part->peer, w->nccl, w->stream)
+                      : ncclRecv(part->ptr, bytes, ncclChar, part->peer, w->nccl, w->stream);
+}
+
+static ebb_status_t nccl_begin(void *state, int n_after, void *const *after, int64_t n, const ebb_part_t *part)
+{
     nccl_t *w = state;
-    EBB_TRY(ready(w));
-    NCCL_TRY(w, ncclGroupStart(), what);
-    for (int64_t i = 0; i < n; i++) {
-        if (part[i].bytes == 0)
-            continue;
-        NCCL_TRY(w,
-                 part[i].send
-                     ? ncclSend(part[i].ptr, (size_t)part[i].bytes, ncclChar, part[i].peer, w->nccl, w->stream)
-                     : ncclRecv(part[i].ptr, (size_t)part[i].bytes, ncclChar, part[i].peer, w->nccl, w->stream),
-                 what);
+    EBB_TRY(ready(w, exchanging));
+    for (int i = 0; i < n_after; i++) {
+        cudaError_t code = cudaStreamWaitEvent(w->stream, after[i], 0);
+        if (code != cudaSuccess)
+            return cuda_failed(w, code, exchanging);
     }
-    NCCL_TRY(w, ncclGroupEnd(), what);
-    return settle(w, true, what);
+    NCCL_TRY(w, ncclGroupStart(), exchanging);
+    ncclResult_t code = ncclSuccess;
+    for (int64_t i = 0; i < n && is_well(code); i++)
+        code = give_message(w, &part[i]);
+    return end_group(w, code, exchanging);
+}
+
+static ebb_status_t nccl_finish(void *state)
+{
+    nccl_t *w = state;
+    EBB_TRY(usable(w, exchanging));
+    return settle(w, true, exchanging);
+}
+
+static void nccl_cancel(void *state)
+{
+    nccl_t *w = state;
+    if (!w->under_way)
+        return;
+    (void)cudaSetDevice(w->device);
+    give_up(w);
+    w->cancelled = true;
 }
 
 static bool are_equal(const nccl_t *w, const int64_t *counts, const int64_t *displs)
@@ -132,7 +190,7 @@ static ebb_status_t nccl_allgatherv(void *state, void *buf, const int64_t *count
     static const char what[] = "gathering weights";
     nccl_t *w = state;
     char *at = buf;
-    EBB_TRY(ready(w));
+    EBB_TRY(ready(w, what));
     if (are_equal(w, counts, displs)) {
         NCCL_TRY(w,
                  ncclAllGather(at + displs[w->rank], at + displs[0], (size_t)counts[0], ncclChar, w->nccl, w->stream),
@@ -140,12 +198,11 @@ static ebb_status_t nccl_allgatherv(void *state, void *buf, const int64_t *count
         return settle(w, true, what);
     }
     NCCL_TRY(w, ncclGroupStart(), what);
-    for (int r = 0; r < w->ranks; r++)
+    ncclResult_t code = ncclSuccess;
+    for (int r = 0; r < w->ranks && is_well(code); r++)
         if (counts[r] > 0)
-            NCCL_TRY(w,
-                     ncclBroadcast(at + displs[r], at + displs[r], (size_t)counts[r], ncclChar, r, w->nccl, w->stream),
-                     what);
-    NCCL_TRY(w, ncclGroupEnd(), what);
+            code = ncclBroadcast(at + displs[r], at + displs[r], (size_t)counts[r], ncclChar, r, w->nccl, w->stream);
+    EBB_TRY(end_group(w, code, what));
     return settle(w, true, what);
 }
 
@@ -153,7 +210,7 @@ static ebb_status_t nccl_allreduce(void *state, float *buf, int64_t count)
 {
     static const char what[] = "adding gradients";
     nccl_t *w = state;
-    EBB_TRY(ready(w));
+    EBB_TRY(ready(w, what));
     NCCL_TRY(w, ncclAllReduce(buf, buf, (size_t)count, ncclFloat, ncclSum, w->nccl, w->stream), what);
     return settle(w, true, what);
 }
@@ -162,6 +219,7 @@ static void nccl_destroy(void *state)
 {
     nccl_t *w = state;
     (void)cudaSetDevice(w->device);
+    nccl_cancel(w);
     if (w->nccl && ncclCommFinalize(w->nccl) <= ncclSuccess)
         (void)ncclCommDestroy(w->nccl);
     else if (w->nccl && settle(w, false, "taking leave") == EBB_OK)
@@ -187,7 +245,9 @@ static ebb_status_t join(nccl_t *w, const ncclUniqueId *id)
 
 static const ebb_wire_ops_t table = {.version = EBB_WIRE_VERSION,
                                      .name = "nccl",
-                                     .exchange = nccl_exchange,
+                                     .begin = nccl_begin,
+                                     .finish = nccl_finish,
+                                     .cancel = nccl_cancel,
                                      .allgatherv = nccl_allgatherv,
                                      .allreduce = nccl_allreduce,
                                      .destroy = nccl_destroy};

@@ -4,7 +4,8 @@
  *
  * Streams are in order and as late as CUDA allows: what is put into one is carried out when it is waited for, by the
  * host, by another stream's event or by whatever synchronises the device; copies from memory that is not pinned take
- * what is there at once. So work that relies on a wait that nobody wrote sees memory as it was before.
+ * what is there at once. So work that relies on a wait that nobody wrote sees memory as it was before. Whoever asks
+ * (cudaStreamQuery) has it carried out as far as messages of other ranks are here (gate.h), and does not wait.
  *
  * While a stream is being captured nothing it is given is carried out, and whatever CUDA documents as not permitted
  * fails and spoils the capture: waiting for the stream or the device, memory made or freed by the thread that captures,

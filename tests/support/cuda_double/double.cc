@@ -7,6 +7,7 @@
  */
 #include "compute/cuda/cuda.h"
 #include "counts.h"
+#include "gate.h"
 
 #include <atomic>
 #include <deque>
@@ -130,10 +131,18 @@ ebb_double_counts_t ebb_double_counts(void)
 
 /* ---- queues ---- */
 
-typedef struct queue {
-    std::deque<std::function<void()>> todo;
-    size_t done = 0; /* so far */
-} queue_t;
+typedef struct queue queue_t;
+
+typedef struct item {
+    std::function<bool()> pass;     /* false: not yet, ask again */
+    std::shared_ptr<queue_t> after; /* or wait until `end` items of this one are done */
+    size_t end;
+} item_t;
+
+struct queue {
+    std::deque<item_t> todo;
+    std::atomic<size_t> done{0}; /* so far */
+};
 
 /* What a stream was given while it was captured. */
 typedef struct capture {
@@ -158,11 +167,30 @@ void ebb_double_enqueue(cudaStream_t stream, std::function<void()> work)
     std::lock_guard<std::recursive_mutex> hold(lock);
     enqueued++;
     if (!stream->capture)
-        stream->queue->todo.push_back(std::move(work));
+        stream->queue->todo.push_back({[work = std::move(work)] {
+                                           work();
+                                           return true;
+                                       },
+                                       NULL, 0});
     else if (stream->capture->spoilt)
         last = cudaErrorStreamCaptureInvalidated;
     else
         stream->capture->work.push_back(std::move(work));
+}
+
+void ebb_double_gate(cudaStream_t stream, bool (*pass)(void *), void *state)
+{
+    std::lock_guard<std::recursive_mutex> hold(lock);
+    stream->queue->todo.push_back({[=] { return pass(state); }, NULL, 0});
+}
+
+bool ebb_double_awaits(cudaStream_t stream)
+{
+    std::lock_guard<std::recursive_mutex> hold(lock);
+    for (const item_t &item : stream->queue->todo)
+        if (item.after && item.after->done < item.end)
+            return true;
+    return false;
 }
 
 /* Something that a stream may not do while it is captured, if it is. */
@@ -200,21 +228,36 @@ static cudaError_t in_captures(bool any)
             return code_;                                                                                              \
     } while (0)
 
-static void carry_out_until(queue_t *queue, size_t end)
+/* Carry out what can be now; whether all was. */
+static bool go_on_until(queue_t *queue, size_t end)
 {
     std::lock_guard<std::recursive_mutex> hold(lock);
     while (queue->done < end) {
-        std::function<void()> work = std::move(queue->todo.front());
+        item_t &item = queue->todo.front();
+        if (item.after ? !go_on_until(item.after.get(), item.end) : !item.pass())
+            return false;
         queue->todo.pop_front();
-        work();
         queue->done++;
     }
+    return true;
+}
+
+static bool go_on(cudaStream_t stream)
+{
+    std::lock_guard<std::recursive_mutex> hold(lock);
+    return go_on_until(stream->queue.get(), stream->queue->done + stream->queue->todo.size());
+}
+
+static void carry_out_until(queue_t *queue, size_t end)
+{
+    while (!go_on_until(queue, end))
+        std::this_thread::yield();
 }
 
 static void carry_out(cudaStream_t stream)
 {
-    std::lock_guard<std::recursive_mutex> hold(lock);
-    carry_out_until(stream->queue.get(), stream->queue->done + stream->queue->todo.size());
+    while (!go_on(stream))
+        std::this_thread::yield();
 }
 
 static void carry_out_all(void)
@@ -379,8 +422,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 cudaError_t cudaStreamQuery(cudaStream_t stream)
 {
     NOT_IN_CAPTURE(stream);
-    carry_out(stream);
-    return cudaSuccess;
+    return go_on(stream) ? cudaSuccess : cudaErrorNotReady;
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream)
@@ -420,16 +462,22 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
         return in_capture(stream, cudaErrorStreamCaptureIsolation);
     if (!stream->capture && now.capture) /* the stream would join the capture: the backend has no need of that */
         return note(cudaErrorStreamCaptureUnsupported);
-    if (now.queue)
-        ebb_double_enqueue(stream, [=] { carry_out_until(now.queue.get(), now.end); });
+    if (now.queue) {
+        enqueued++;
+        stream->queue->todo.push_back({NULL, now.queue, now.end});
+    }
     return cudaSuccess;
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
-    std::lock_guard<std::recursive_mutex> hold(lock);
-    if (event->queue)
-        carry_out_until(event->queue.get(), event->end);
+    double_event now;
+    {
+        std::lock_guard<std::recursive_mutex> hold(lock);
+        now = *event;
+    }
+    if (now.queue)
+        carry_out_until(now.queue.get(), now.end);
     return waited();
 }
 

@@ -1,27 +1,44 @@
 /* NCCL's double. Every operation becomes messages of MPI_COMM_WORLD between buffers of its own, into which device
- * memory is copied by loops (the C library's functions are the sanitiser's, which holds them to the poison). */
+ * memory is copied by loops (the C library's functions are the sanitiser's, which holds them to the poison). A group is
+ * put into its stream by the first poll after it, as if by NCCL's own thread; when the stream comes to it, its messages
+ * are posted, and the stream goes on when all are there. */
 #include "nccl.h"
+#include "gate.h"
 
 #include <mpi.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { TAG = 31000, MOST = 4096 };
+enum { TAG = 31000 };
 
 typedef struct message {
     MPI_Request request;
     char *buf;
-    char *to; /* where it goes once it is here; NULL: it was sent */
+    const char *from; /* NULL: it is received */
+    char *to;         /* where it goes once it is here */
     size_t bytes;
-    int add; /* floats are added to what is there */
+    int peer;
+    bool add; /* floats are added to what is there */
 } message_t;
 
-struct ncclComm {
-    int rank, ranks, calls, hangs;
-    ncclResult_t fault; /* told by the next poll */
-    message_t message[MOST];
+/* Operations that were given together, or one alone. */
+typedef struct group {
+    ncclComm_t comm; /* NULL: aborted */
+    struct group *next;
+    cudaStream_t stream;
+    message_t *message;
     int n;
+    ncclResult_t code; /* of what it was given */
+    bool queued, posted, hangs;
+} group_t;
+
+struct ncclComm {
+    int rank, ranks, calls;
+    ncclResult_t fault;    /* told by the next poll */
+    group_t *group;        /* all that have not come through */
+    group_t *init;         /* making the communicator */
+    group_t *open, *given; /* being filled; not in its stream yet */
     FILE *trace;
     ncclUniqueId id;
     ncclUniqueId *others; /* (ranks) */
@@ -51,6 +68,7 @@ const char *ncclGetErrorString(ncclResult_t code)
     return code == ncclSystemError       ? "unhandled system error"
            : code == ncclRemoteError     ? "remote process exited or there was a network error"
            : code == ncclInvalidArgument ? "invalid argument"
+           : code == ncclInvalidUsage    ? "invalid usage"
                                          : "no error";
 }
 
@@ -60,7 +78,7 @@ const char *ncclGetLastError(ncclComm_t comm)
 }
 
 /* The fault that was asked for this rank's call; counts calls. */
-static ncclResult_t begin_call(ncclComm_t c)
+static ncclResult_t begin_call(ncclComm_t c, group_t *g)
 {
     int rank, call;
     char kind[16];
@@ -71,26 +89,49 @@ static ncclResult_t begin_call(ncclComm_t c)
     if (strcmp(kind, "error") == 0)
         return ncclSystemError;
     if (strcmp(kind, "hang") == 0)
-        c->hangs = 1;
+        g->hangs = true;
     else
         c->fault = ncclRemoteError;
     return ncclSuccess;
 }
 
-static void add_message(ncclComm_t c, const void *send, void *recv, size_t bytes, int peer, int add)
+/* ---- groups ---- */
+
+static group_t *new_group(ncclComm_t c, cudaStream_t stream)
 {
-    if (c->n == MOST)
-        abort();
-    message_t *m = &c->message[c->n++];
-    *m = (message_t){.buf = malloc(bytes + 1), .to = recv, .bytes = bytes, .add = add};
-    if (send)
-        copy(m->buf, send, bytes);
-    if (c->hangs)
-        m->request = MPI_REQUEST_NULL;
-    else if (send)
-        MPI_Isend(m->buf, (int)bytes, MPI_BYTE, peer, TAG, MPI_COMM_WORLD, &m->request);
+    group_t *g = calloc(1, sizeof *g);
+    *g = (group_t){.comm = c, .next = c->group, .stream = stream};
+    c->group = g;
+    return g;
+}
+
+static void free_group(group_t *g)
+{
+    for (group_t **at = g->comm ? &g->comm->group : NULL; at && *at; at = &(*at)->next)
+        if (*at == g) {
+            *at = g->next;
+            break;
+        }
+    free(g->message);
+    free(g);
+}
+
+static void add_message(group_t *g, const void *send, void *recv, size_t bytes, int peer, bool add)
+{
+    g->message = realloc(g->message, sizeof *g->message * (size_t)(g->n + 1));
+    g->message[g->n++] =
+        (message_t){.request = MPI_REQUEST_NULL, .from = send, .to = recv, .bytes = bytes, .peer = peer, .add = add};
+}
+
+static void post(message_t *m)
+{
+    m->buf = malloc(m->bytes + 1);
+    if (m->from)
+        copy(m->buf, m->from, m->bytes);
+    if (m->from)
+        MPI_Isend(m->buf, (int)m->bytes, MPI_BYTE, m->peer, TAG, MPI_COMM_WORLD, &m->request);
     else
-        MPI_Irecv(m->buf, (int)bytes, MPI_BYTE, peer, TAG, MPI_COMM_WORLD, &m->request);
+        MPI_Irecv(m->buf, (int)m->bytes, MPI_BYTE, m->peer, TAG, MPI_COMM_WORLD, &m->request);
 }
 
 static void deliver(message_t *m)
@@ -108,29 +149,50 @@ static void deliver(message_t *m)
     free(m->buf);
 }
 
+/* The stream has come to a group: whether it is through. An aborted one is. */
+static bool pass(void *state)
+{
+    group_t *g = state;
+    if (g->hangs && g->comm)
+        return false;
+    for (int i = 0; g->comm && !g->posted && i < g->n; i++)
+        post(&g->message[i]);
+    g->posted = true;
+    for (int i = 0; g->comm && i < g->n; i++) {
+        int done = 0;
+        MPI_Test(&g->message[i].request, &done, MPI_STATUS_IGNORE);
+        if (!done)
+            return false;
+    }
+    for (int i = 0; g->comm && i < g->n; i++)
+        deliver(&g->message[i]);
+    free_group(g);
+    return true;
+}
+
+static ncclResult_t check_ids(ncclComm_t c)
+{
+    for (int r = 0; r < c->ranks; r++)
+        if (memcmp(&c->others[r], &c->id, sizeof c->id) != 0)
+            c->fault = ncclInvalidArgument;
+    return c->fault;
+}
+
 ncclResult_t ncclCommGetAsyncError(ncclComm_t c, ncclResult_t *code)
 {
-    *code = c->fault;
+    *code = c->fault != ncclSuccess ? c->fault : ncclInProgress;
     if (c->fault != ncclSuccess)
         return ncclSuccess;
-    *code = ncclInProgress;
-    for (int i = 0; i < c->n; i++) {
-        int done = 0;
-        MPI_Test(&c->message[i].request, &done, MPI_STATUS_IGNORE);
-        if (!done || c->hangs)
-            return ncclSuccess;
+    if (c->given) {
+        c->given->queued = true;
+        ebb_double_gate(c->given->stream, pass, c->given);
+        c->given = NULL;
+    } else if (!c->init) {
+        *code = ncclSuccess;
+    } else if (pass(c->init)) {
+        c->init = NULL;
+        *code = check_ids(c);
     }
-    if (c->hangs)
-        return ncclSuccess;
-    for (int i = 0; i < c->n; i++)
-        deliver(&c->message[i]);
-    c->n = 0;
-    *code = ncclSuccess;
-    for (int r = 0; c->others && r < c->ranks; r++)
-        if (memcmp(&c->others[r], &c->id, sizeof c->id) != 0)
-            *code = c->fault = ncclInvalidArgument;
-    free(c->others);
-    c->others = NULL;
     return ncclSuccess;
 }
 
@@ -157,33 +219,42 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm, int ranks, ncclUniqueId id
     }
     TRACE(c, "init ranks %d blocking %d\n", ranks, config->blocking);
     *comm = c;
-    ncclResult_t code = begin_call(c);
-    if (code != ncclSuccess)
-        return code;
     c->others = calloc((size_t)ranks, sizeof id);
+    c->others[rank] = id;
+    c->init = new_group(c, NULL);
     for (int r = 0; r < ranks; r++)
         if (r != rank) {
-            add_message(c, &id, NULL, sizeof id, r, 0);
-            add_message(c, NULL, &c->others[r], sizeof id, r, 0);
+            add_message(c->init, &c->id, NULL, sizeof id, r, false);
+            add_message(c->init, NULL, &c->others[r], sizeof id, r, false);
         }
-    c->others[rank] = id;
-    return ncclInProgress;
+    ncclResult_t code = begin_call(c, c->init);
+    return code == ncclSuccess ? ncclInProgress : code;
+}
+
+static void abandon(message_t *m)
+{
+    int done = 1;
+    if (m->request != MPI_REQUEST_NULL) {
+        if (m->to)
+            MPI_Cancel(&m->request);
+        MPI_Test(&m->request, &done, MPI_STATUS_IGNORE);
+    }
+    if (done)
+        free(m->buf);
+    else
+        MPI_Request_free(&m->request); /* its buffer is left to the process's end */
 }
 
 static void release(ncclComm_t c)
 {
-    for (int i = 0; i < c->n; i++) {
-        message_t *m = &c->message[i];
-        int done = 1;
-        if (m->request != MPI_REQUEST_NULL) {
-            if (m->to)
-                MPI_Cancel(&m->request);
-            MPI_Test(&m->request, &done, MPI_STATUS_IGNORE);
-        }
-        if (done)
-            free(m->buf);
-        else if (m->request != MPI_REQUEST_NULL)
-            MPI_Request_free(&m->request); /* its buffer is left to the process's end */
+    while (c->group) {
+        group_t *g = c->group;
+        for (int i = 0; i < g->n && g->posted; i++)
+            abandon(&g->message[i]);
+        c->group = g->next;
+        g->comm = NULL;
+        if (!g->queued) /* else its stream comes to it */
+            free_group(g);
     }
     free(c->others);
     if (c->trace)
@@ -206,6 +277,10 @@ ncclResult_t ncclCommDestroy(ncclComm_t c)
 
 ncclResult_t ncclCommAbort(ncclComm_t c)
 {
+    if (depth > 0) {
+        fprintf(stderr, "NCCL's double: an abort within a group would be put off until its end\n");
+        abort();
+    }
     TRACE(c, "abort\n");
     release(c);
     return ncclSuccess;
@@ -218,25 +293,48 @@ ncclResult_t ncclGroupStart(void)
     return ncclSuccess;
 }
 
-/* Operations outside a group are a group of their own. */
-static ncclResult_t open_operation(ncclComm_t c)
+/* Operations outside a group are a group of their own. Nothing is taken before a poll has told that what was given last
+ * is in its stream. */
+static ncclResult_t open_operation(ncclComm_t c, cudaStream_t stream)
 {
-    if (depth == 0)
-        return begin_call(c);
-    if (!group_comm) {
+    if (c->init || c->given)
+        return ncclInvalidUsage;
+    if (c->open)
+        return c->open->code;
+    c->open = new_group(c, stream);
+    if (depth > 0) {
         group_comm = c;
-        TRACE(c, "group\n");
-        return begin_call(c);
+        TRACE(c, "group%s\n", ebb_double_awaits(stream) ? " after work under way" : "");
     }
-    return ncclSuccess;
+    return c->open->code = begin_call(c, c->open);
+}
+
+/* The end of a group, and of an operation outside of one. */
+static ncclResult_t close_group(ncclComm_t c)
+{
+    group_t *g = c->open;
+    ncclResult_t code = g ? g->code : ncclInvalidUsage;
+    c->open = NULL;
+    if (code == ncclSuccess) {
+        c->given = g;
+        return ncclInProgress;
+    }
+    if (g)
+        free_group(g);
+    return code;
+}
+
+static ncclResult_t close_operation(ncclComm_t c, ncclResult_t code)
+{
+    return depth > 0 ? code : close_group(c);
 }
 
 ncclResult_t ncclGroupEnd(void)
 {
-    depth--;
-    if (group_comm)
-        TRACE(group_comm, "end\n");
-    return group_comm ? ncclInProgress : ncclSuccess;
+    if (--depth > 0 || !group_comm)
+        return ncclSuccess;
+    TRACE(group_comm, "end\n");
+    return close_group(group_comm);
 }
 
 static size_t size_of(ncclDataType_t type)
@@ -246,60 +344,60 @@ static size_t size_of(ncclDataType_t type)
 
 ncclResult_t ncclSend(const void *buf, size_t count, ncclDataType_t type, int peer, ncclComm_t c, cudaStream_t stream)
 {
-    ncclResult_t code = open_operation(c);
+    ncclResult_t code = open_operation(c, stream);
     TRACE(c, "send %zu to %d\n", count * size_of(type), peer);
     if (code == ncclSuccess)
-        add_message(c, buf, NULL, count * size_of(type), peer, 0);
-    return code;
+        add_message(c->open, buf, NULL, count * size_of(type), peer, false);
+    return close_operation(c, code);
 }
 
 ncclResult_t ncclRecv(void *buf, size_t count, ncclDataType_t type, int peer, ncclComm_t c, cudaStream_t stream)
 {
-    ncclResult_t code = open_operation(c);
+    ncclResult_t code = open_operation(c, stream);
     TRACE(c, "recv %zu from %d\n", count * size_of(type), peer);
     if (code == ncclSuccess)
-        add_message(c, NULL, buf, count * size_of(type), peer, 0);
-    return code;
+        add_message(c->open, NULL, buf, count * size_of(type), peer, false);
+    return close_operation(c, code);
 }
 
 ncclResult_t ncclBroadcast(const void *send, void *recv, size_t count, ncclDataType_t type, int root, ncclComm_t c,
                            cudaStream_t stream)
 {
-    ncclResult_t code = open_operation(c);
+    ncclResult_t code = open_operation(c, stream);
     TRACE(c, "broadcast %zu of %d\n", count * size_of(type), root);
     for (int r = 0; code == ncclSuccess && r < c->ranks; r++) {
         if (root == c->rank && r != root)
-            add_message(c, send, NULL, count * size_of(type), r, 0);
+            add_message(c->open, send, NULL, count * size_of(type), r, false);
         else if (root != c->rank && r == root)
-            add_message(c, NULL, recv, count * size_of(type), r, 0);
+            add_message(c->open, NULL, recv, count * size_of(type), r, false);
     }
-    return code;
+    return close_operation(c, code);
 }
 
 ncclResult_t ncclAllGather(const void *send, void *recv, size_t count, ncclDataType_t type, ncclComm_t c,
                            cudaStream_t stream)
 {
-    ncclResult_t code = open_operation(c);
+    ncclResult_t code = open_operation(c, stream);
     size_t bytes = count * size_of(type);
     TRACE(c, "allgather %zu\n", bytes);
     for (int r = 0; code == ncclSuccess && r < c->ranks; r++)
         if (r != c->rank) {
-            add_message(c, send, NULL, bytes, r, 0);
-            add_message(c, NULL, (char *)recv + bytes * (size_t)r, bytes, r, 0);
+            add_message(c->open, send, NULL, bytes, r, false);
+            add_message(c->open, NULL, (char *)recv + bytes * (size_t)r, bytes, r, false);
         }
-    return code;
+    return close_operation(c, code);
 }
 
 ncclResult_t ncclAllReduce(const void *send, void *recv, size_t count, ncclDataType_t type, ncclRedOp_t op,
                            ncclComm_t c, cudaStream_t stream)
 {
-    ncclResult_t code = open_operation(c);
+    ncclResult_t code = open_operation(c, stream);
     size_t bytes = count * size_of(type);
     TRACE(c, "allreduce %zu\n", bytes);
     for (int r = 0; code == ncclSuccess && r < c->ranks; r++)
         if (r != c->rank) {
-            add_message(c, send, NULL, bytes, r, 0);
-            add_message(c, NULL, recv, bytes, r, 1);
+            add_message(c->open, send, NULL, bytes, r, false);
+            add_message(c->open, NULL, recv, bytes, r, true);
         }
-    return code;
+    return close_operation(c, code);
 }

@@ -1,9 +1,11 @@
 /* A double of NCCL over MPI and host memory, for tests: what the wire calls, and nothing more. Non-blocking as NCCL is
- * when told so: calls only begin things, ncclCommGetAsyncError carries them on.
+ * when told so: calls only begin things, which are in their stream once ncclCommGetAsyncError says so, and are carried
+ * out when the stream comes to them.
  *
- * EBB_NCCL_TRACE=PATH: every rank writes its calls to PATH.<rank>, a line each. EBB_NCCL_FAULT=RANK:CALL:KIND: that
- * rank's CALL-th group or collective (0: making the communicator) fails at once (error), later (async), or never ends
- * (hang). Groups of an aborted rank never end for the others. */
+ * EBB_NCCL_TRACE=PATH: every rank writes its calls to PATH.<rank>, a line each: "group after work under way" where the
+ * stream has an event before the group that was not reached yet. EBB_NCCL_FAULT=RANK:CALL:KIND: that rank's CALL-th
+ * group or collective (0: making the communicator) fails at once (error), later (async), or never ends (hang). Groups
+ * of an aborted rank never end for the others. */
 #ifndef EBB_TESTS_NCCL_H
 #define EBB_TESTS_NCCL_H
 
@@ -18,6 +20,7 @@ typedef enum ncclResult {
     ncclSuccess = 0,
     ncclSystemError = 2,
     ncclInvalidArgument = 4,
+    ncclInvalidUsage = 5,
     ncclRemoteError = 6,
     ncclInProgress = 7
 } ncclResult_t;
