@@ -20,7 +20,7 @@
 extern "C" {
 #endif
 
-#define EBB_BACKEND_VERSION 7u
+#define EBB_BACKEND_VERSION 8u
 #define EBB_MARKS           5
 #define EBB_MARK_JOIN       3 /* ebb_exec_join's own */
 
@@ -67,11 +67,14 @@ typedef struct ebb_csr {
 } ebb_csr_t;
 
 /* Row-sparse matrix: n rows of `width` floats, row k being row idx[k] of a table; idx ascending, unique. idx and val
- * belong to whoever made it and may have room for more (capacity rows). */
+ * belong to whoever made it and may have room for more (capacity rows). A device may know later than the host how many
+ * rows there are: where count is set, they are *count, n is at least as many, and what lies behind them means nothing.
+ */
 typedef struct ebb_rows {
     int64_t n, capacity, width;
-    int32_t *idx; /* (n) */
-    float *val;   /* (n, width) */
+    int32_t *idx;         /* (n) */
+    float *val;           /* (n, width) */
+    const int64_t *count; /* in the device's memory, its maker's as well; NULL: n */
 } ebb_rows_t;
 
 /* One term of a sum: val times row `source` of a matrix. */
@@ -105,7 +108,7 @@ typedef struct ebb_device_info {
  * ascending within. canonical: -0 becomes +0. Host arrays, but for what the lists point at. */
 typedef struct ebb_rows_merge {
     int lists;
-    const ebb_rows_t *list; /* (lists): idx ascending, unique */
+    const ebb_rows_t *list; /* (lists) */
     const uint8_t *meet;    /* (lists, lists) */
     int64_t rows, width;    /* of the table */
     int owners;
@@ -198,7 +201,9 @@ typedef struct ebb_backend_ops {
                              const float *bias, ebb_act_t act, float *Y);
     /* Row-sparse gradient X^T dY: touched columns ascending. out->idx/val are (re)allocated by the context and stay its
      * own until the next call with the same slot; entries of a column are added in row order with fused multiply-add.
-     * A touched column whose sum is 0 stays in. slot: 0 .. 7, one per table of the model. */
+     * A touched column whose sum is 0 stays in. slot: 0 .. 7, one per table of the model. A device need not wait for
+     * the number of columns: it may set out->count, and have memory for as many rows as there are entries. (CUDA's does
+     * so up to 64 MiB of out->val, and waits beyond.) */
     ebb_status_t (*csr_grad)(ebb_exec_t *x, int slot, const ebb_csr_t *X, int64_t H, const float *dY, ebb_rows_t *out);
     /* The same gradient, not added up yet; terms_sum gives rows [first, first + n) of it, bit-equal to csr_grad's, on
      * any context. */
@@ -293,10 +298,10 @@ typedef struct ebb_backend_ops {
     /* ---- only of backends with EBB_CAP_GRAPHS ---- */
     /* What a thread gives to x from now on is noted and not carried out, until that thread ends it. Only work that is
      * the same each time can be noted: pointers and numbers are kept as they are now, what they point at is read when
-     * it is carried out. Host memory in it is to be host_alloc's. Refused, by the operation itself or at the end: what
-     * the host must wait for (row-sparse gradients, exec_sync), dropout, whose key is another in each step, and work
-     * for which the context's scratch memory has to grow, so it is to be given once before it is noted. After a refusal
-     * the context goes on as if nothing had been given to it. Marks are for before and after. */
+     * it is carried out. Host memory in it is to be host_alloc's. Refused, by the operation itself or at the end:
+     * exec_sync, gradients of sparse input, whose sizes are others in each step, dropout, whose key is, and work for
+     * which the context's scratch memory has to grow, so it is to be given once before it is noted. After a refusal the
+     * context goes on as if nothing had been given to it. Marks are for before and after. */
     ebb_status_t (*capture_begin)(ebb_exec_t *x);
     /* Also after an operation was refused. *graph_p is NULL on failure. */
     ebb_status_t (*capture_end)(ebb_exec_t *x, ebb_graph_t **graph_p);
@@ -327,6 +332,17 @@ static inline ebb_status_t ebb_exec_join(const ebb_backend_ops_t *ops, int n, eb
     for (int i = 1; i < n; i++)
         EBB_TRY(ops->exec_await(exec[i], exec[0], EBB_MARK_JOIN));
     return EBB_OK;
+}
+
+/* How many rows there are, for which x is waited for where only the device knows. */
+static inline ebb_status_t ebb_rows_count(const ebb_backend_ops_t *ops, ebb_exec_t *x, const ebb_rows_t *rows,
+                                          int64_t *n_p)
+{
+    *n_p = rows->n;
+    if (!rows->count)
+        return EBB_OK;
+    EBB_TRY(ops->download(x, n_p, rows->count, sizeof *n_p));
+    return ops->exec_sync(x);
 }
 
 /* An opened device. */

@@ -13,7 +13,7 @@
 extern "C" {
 #endif
 
-#define EBB_MODEL_VERSION 2u
+#define EBB_MODEL_VERSION 3u
 #define EBB_MAX_TABLES    8
 #define EBB_MAX_BUCKETS   8
 

@@ -197,13 +197,15 @@ static ebb_status_t scatter_rows(ebb_subject_t *s, const ebb_rows_t *rows, float
 {
     int32_t *idx = NULL;
     float *val = NULL;
+    int64_t n;
     ebb_status_t status;
-    EBB_TRY_GOTO(status, EBB_NEW_ARRAY("row numbers", rows->n, &idx), done);
-    EBB_TRY_GOTO(status, EBB_NEW_ARRAY("row gradients", rows->n * rows->width, &val), done);
-    EBB_TRY_GOTO(status, s->ops->download(s->x, idx, rows->idx, (size_t)rows->n * sizeof *idx), done);
-    EBB_TRY_GOTO(status, s->ops->download(s->x, val, rows->val, (size_t)(rows->n * rows->width) * sizeof *val), done);
+    EBB_TRY(ebb_rows_count(s->ops, s->x, rows, &n));
+    EBB_TRY_GOTO(status, EBB_NEW_ARRAY("row numbers", n, &idx), done);
+    EBB_TRY_GOTO(status, EBB_NEW_ARRAY("row gradients", n * rows->width, &val), done);
+    EBB_TRY_GOTO(status, s->ops->download(s->x, idx, rows->idx, (size_t)n * sizeof *idx), done);
+    EBB_TRY_GOTO(status, s->ops->download(s->x, val, rows->val, (size_t)(n * rows->width) * sizeof *val), done);
     EBB_TRY_GOTO(status, s->ops->exec_sync(s->x), done);
-    for (int64_t k = 0; k < rows->n; k++)
+    for (int64_t k = 0; k < n; k++)
         memcpy(dst + idx[k] * rows->width, val + k * rows->width, (size_t)rows->width * sizeof *val);
 done:
     ebb_free(idx);

@@ -83,6 +83,8 @@ ebb_status_t ebb_sync_device_init(ebb_sync_t *s)
     for (int t = 0; t < s->n_tables; t++)
         EBB_TRY(make_table(s, &s->device_table[t]));
     EBB_TRY(make_meet(s));
+    EBB_TRY(s->backend->ops->alloc(s->backend->dev, (size_t)(s->n_lanes * s->n_tables) * sizeof *s->lane_counts,
+                                   "gradient rows", (void **)&s->lane_counts));
     EBB_TRY(EBB_NEW_ARRAY("device rows", (int64_t)s->n_lanes * s->n_lanes, &s->lanes_meet));
     EBB_TRY(EBB_NEW_ARRAY("device rows", lists, &s->list));
     EBB_TRY(EBB_NEW_ARRAY("device messages", messages * (1 + 2 * s->n_tables), &s->part));
@@ -106,6 +108,7 @@ void ebb_sync_device_cleanup(ebb_sync_t *s)
         ebb_free(d->piece_n);
         ebb_free(d->own_n);
     }
+    s->backend->ops->free(s->backend->dev, s->lane_counts);
     ebb_free(s->device_meet);
     ebb_free(s->lanes_meet);
     ebb_free(s->list);
@@ -137,13 +140,22 @@ static ebb_status_t kept_room(const ebb_sync_t *s, kept_rows_t *kept, int64_t n,
     return status;
 }
 
-static ebb_status_t keep_first(const ebb_sync_t *s, kept_rows_t *kept, const ebb_rows_t *rows, int64_t width,
-                               ebb_exec_t *exec)
+static ebb_rows_t rows_of(const kept_rows_t *kept, int64_t width)
+{
+    return (ebb_rows_t){.n = kept->n, .width = width, .idx = kept->idx, .val = kept->val, .count = kept->count};
+}
+
+/* count: where the device keeps the number of rows, if it knows that alone. */
+static ebb_status_t keep_first(const ebb_sync_t *s, kept_rows_t *kept, int64_t *count, const ebb_rows_t *rows,
+                               int64_t width, ebb_exec_t *exec)
 {
     const ebb_backend_ops_t *ops = s->backend->ops;
     EBB_TRY(kept_room(s, kept, rows->n, width));
     EBB_TRY(ops->copy(exec, kept->idx, rows->idx, (size_t)rows->n * sizeof *rows->idx));
     EBB_TRY(ops->copy(exec, kept->val, rows->val, (size_t)(rows->n * width) * sizeof *rows->val));
+    if (rows->count)
+        EBB_TRY(ops->copy(exec, count, rows->count, sizeof *count));
+    kept->count = rows->count ? count : NULL;
     kept->n = rows->n;
     return EBB_OK;
 }
@@ -154,7 +166,7 @@ static ebb_status_t keep_more(const ebb_sync_t *s, const table_t *table, kept_ro
 {
     const ebb_backend_ops_t *ops = s->backend->ops;
     static const uint8_t meet[4];
-    ebb_rows_t both[2] = {{.n = kept->n, .width = table->width, .idx = kept->idx, .val = kept->val}, *rows};
+    ebb_rows_t both[2] = {rows_of(kept, table->width), *rows};
     ebb_rows_merge_t merge = {
         .lists = 2, .list = both, .meet = meet, .rows = table->rows, .width = table->width, .owners = 1};
     int64_t n;
@@ -164,6 +176,7 @@ static ebb_status_t keep_more(const ebb_sync_t *s, const table_t *table, kept_ro
     kept_rows_t swap = *kept;
     *kept = *spare;
     *spare = swap;
+    kept->count = NULL;
     kept->n = n;
     return EBB_OK;
 }
@@ -174,7 +187,8 @@ ebb_status_t ebb_sync_device_keep(ebb_sync_t *s, lane_t *lane, ebb_exec_t *exec)
         const ebb_rows_t *rows = &lane->grads.rows[t];
         const table_t *table = &s->table[t];
         if (lane->pieces == 0)
-            EBB_TRY(keep_first(s, &lane->rows[t], rows, table->width, exec));
+            EBB_TRY(keep_first(s, &lane->rows[t], s->lane_counts + (lane - s->lane) * s->n_tables + t, rows,
+                               table->width, exec));
         else if (rows->n > 0)
             EBB_TRY(keep_more(s, table, &lane->rows[t], &lane->spare[t], rows, exec));
     }
@@ -214,7 +228,7 @@ static ebb_status_t sum_lanes(ebb_sync_t *s, int t, int32_t lo, int32_t hi, int 
     int lists = hi - lo;
     for (int i = 0; i < lists; i++) {
         const kept_rows_t *kept = &s->lane[lo + i - s->lane0].rows[t];
-        s->list[i] = (ebb_rows_t){.n = kept->n, .width = s->table[t].width, .idx = kept->idx, .val = kept->val};
+        s->list[i] = rows_of(kept, s->table[t].width);
         for (int j = i + 1; j < lists; j++)
             s->lanes_meet[i * lists + j] = (uint8_t)ebb_tree_meet(&s->tree, lo + i, lo + j);
     }

@@ -6,8 +6,8 @@
 
 ebb_status_t ebb_sync_device_init(ebb_sync_t *s);
 void ebb_sync_device_cleanup(ebb_sync_t *s);
-/* A lane's piece of rows is kept: the first, or added to those before, whose number the host then waits for. On the
- * context that made them. */
+/* A lane's piece of rows is kept: the first, whose number the host need not know, or added to those before, for the
+ * number of which it waits. On the context that made them. */
 ebb_status_t ebb_sync_device_keep(ebb_sync_t *s, lane_t *lane, ebb_exec_t *exec);
 /* As their namesakes in steps.h. Collective. */
 ebb_status_t ebb_sync_device_rows_send(ebb_sync_t *s);

@@ -36,6 +36,7 @@ typedef struct kept_rows {
     int32_t *idx;
     float *val;
     int64_t idx_cap, val_cap;
+    const int64_t *count; /* as of ebb_rows_t */
 } kept_rows_t;
 
 typedef struct lane {
@@ -150,6 +151,7 @@ struct ebb_sync {
     ebb_pinned_t squares; /* (squares_cap) doubles: of the norm's segments */
     int64_t squares_cap;
     ebb_device_table_t device_table[EBB_MAX_TABLES];
+    int64_t *lane_counts; /* (n_lanes, n_tables), on the device: rows kept of lanes whose number it knows alone */
     uint8_t *device_meet; /* (all pieces, all pieces) */
     uint8_t *lanes_meet;  /* scratch: of the lanes of a sum */
     ebb_rows_t *list;     /* scratch: lists of a sum */

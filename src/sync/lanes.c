@@ -464,8 +464,10 @@ void ebb_sync_start_lanes(ebb_sync_t *s)
     memset(s->node_done, 0, (size_t)(2 * s->tree.lanes - 1));
     memset(s->lane_entries, 0, sizeof s->lane_entries);
     for (int32_t i = 0; i < s->n_lanes; i++)
-        for (int t = 0; t < s->n_tables; t++)
+        for (int t = 0; t < s->n_tables; t++) {
             s->lane[i].rows[t].n = s->lane[i].terms[t].n = 0;
+            s->lane[i].rows[t].count = NULL;
+        }
 }
 
 void ebb_sync_release_nodes(ebb_sync_t *s)

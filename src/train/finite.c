@@ -110,11 +110,14 @@ static ebb_status_t scan_table(const ebb_run_t *run, const ebb_param_t *p, const
     const ebb_backend_t *backend = run->workers.backend;
     const ebb_terms_t *terms = grads->terms[p->offset];
     const ebb_rows_t *rows = &grads->rows[p->offset];
+    int64_t n;
     float *sums;
     if (grads->table_dense[p->offset])
         return scan(run, 0, grads->table_dense[p->offset], floats_of(p), bad_p);
-    if (!terms || terms->n == 0)
-        return rows->n > 0 ? scan(run, 0, rows->val, rows->n * rows->width, bad_p) : EBB_OK;
+    if (!terms || terms->n == 0) {
+        EBB_TRY(ebb_rows_count(backend->ops, run->workers.exec[0], rows, &n));
+        return n > 0 ? scan(run, 0, rows->val, n * rows->width, bad_p) : EBB_OK;
+    }
     EBB_TRY(backend->ops->alloc(backend->dev, (size_t)(terms->n * terms->width) * sizeof *sums, "gradient rows",
                                 (void **)&sums));
     ebb_status_t status = backend->ops->terms_sum(run->workers.exec[0], terms, 0, terms->n, sums);

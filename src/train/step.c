@@ -7,8 +7,8 @@
  * A device is given a whole step's lanes at once, and then waited for once: each context's rows have their losses in
  * one array for the batch, whose weight the update needs and whose sums all ranks agree on. Sums and updates are only
  * given to it; they run while the host turns to the next batch. Beyond this the host waits
- *  - once a lane and table of row-sparse gradients, for the number of columns met, which sizes them, and with
- *    train.accumulate for the number of rows of their sum; and once a step and table for the rows of the lanes' sum;
+ *  - once a step and table of row-sparse gradients, for the number of rows of the lanes' sum; with train.accumulate
+ *    for that of each lane's pieces; and for a lane's own, where memory for as many as it can have would be much;
  *  - with train.clip_norm, for the gradient's norm;
  *  - with several ranks, where a wire takes over what the device made. */
 #include "train/finite.h"

@@ -10,7 +10,7 @@
 #include <dlfcn.h>
 #include <math.h>
 
-enum { MOST = 64, CPU = 0, DEV = 1 };
+enum { MOST = 128, CPU = 0, DEV = 1 };
 
 /* One backend, and what was allocated on it. */
 typedef struct side {
@@ -626,8 +626,11 @@ typedef struct rows_on_host {
 
 static rows_on_host_t get_rows(side_t *s, const ebb_rows_t *r)
 {
-    return (rows_on_host_t){r->n, r->width, get(s, r->idx, (size_t)r->n * sizeof *r->idx),
-                            get_floats(s, r->val, r->n * r->width)};
+    int64_t n;
+    assert_ok(ebb_rows_count(s->ops, s->x, r, &n));
+    assert_true(n <= r->n && r->n <= r->capacity);
+    return (rows_on_host_t){n, r->width, get(s, r->idx, (size_t)n * sizeof *r->idx),
+                            get_floats(s, r->val, n * r->width)};
 }
 
 static void assert_rows_near(const rows_on_host_t *cpu, const rows_on_host_t *dev, double size)
@@ -707,6 +710,52 @@ static void a_gradient_is_the_same_where_the_host_does_not_know_how_many_non_zer
     assert_memory_equal(rows[0].idx, rows[1].idx, (size_t)rows[0].n * sizeof *rows[0].idx);
     assert_memory_equal(rows[0].val, rows[1].val, (size_t)(rows[0].n * 5) * sizeof *rows[0].val);
     free(dY), free_sparse(&m);
+    clear();
+}
+
+/* Its number of rows is the device's alone; a large one, which would take memory for many more, is counted first. */
+static void a_gradient_is_given_without_waiting_unless_its_bound_is_large(void **state)
+{
+    side_t *s = &side[DEV];
+    sparse_t m = random_sparse(7, 110000, 50, 90000);
+    for (int64_t H = 64; H <= 192; H += 128) {
+        ebb_csr_t X = put_sparse(s, &m);
+        float *dY = numbers(m.rows * H, 1);
+        ebb_rows_t out;
+        assert_ok(s->ops->csr_grad(s->x, 3, &X, H, put_floats(s, dY, m.rows * H), &out));
+        rows_on_host_t rows = get_rows(s, &out);
+        assert_true(rows.n >= 90000);
+        assert_int_equal(out.count != NULL, H == 64);
+        assert_int_equal(out.n, H == 64 ? X.nnz : rows.n);
+        free(dY);
+        clear();
+    }
+    free_sparse(&m);
+}
+
+/* Several tables' gradients of one lane lie side by side until the next calls with the same slots. */
+static void gradients_in_several_slots_keep_their_numbers_of_rows(void **state)
+{
+    enum { GRADIENTS = 3, H = 4 };
+    side_t *s = &side[DEV];
+    ebb_rows_t out[2][GRADIENTS];
+    int64_t n[2][GRADIENTS];
+    float *dY = numbers(40 * H, 1), *d = put_floats(s, dY, 40 * H);
+    for (int late = 0; late < 2; late++)
+        for (int k = 0; k < GRADIENTS; k++) {
+            sparse_t m = random_sparse(20 + 5 * k, 100, 12, 1);
+            ebb_csr_t X = put_sparse(s, &m);
+            assert_ok(s->ops->csr_grad(s->x, k, &X, H, d, &out[late][k]));
+            n[late][k] = get_rows(s, &out[late][k]).n;
+            free_sparse(&m);
+        }
+    for (int k = 0; k < GRADIENTS; k++) {
+        int64_t now;
+        assert_ok(ebb_rows_count(s->ops, s->x, &out[1][k], &now));
+        assert_int_equal(now, n[1][k]);
+        assert_true(k == 0 || now != n[1][k - 1]);
+    }
+    free(dY);
     clear();
 }
 
@@ -1043,17 +1092,34 @@ static void assert_sums(const row_lists_t *l, int owners, bool canonical, const 
     }
 }
 
+/* A list whose host knows its number of rows, or one with some more that only the device knows not to be there. */
+static ebb_rows_t put_list(side_t *s, const row_lists_t *l, int a, bool counted)
+{
+    int64_t n = l->n[a], more = counted ? 1 + below(20) : 0;
+    int32_t *idx = calloc((size_t)(n + more) + 1, sizeof *idx);
+    float *val = numbers((n + more) * l->width, 9);
+    if (n > 0) {
+        memcpy(idx, l->idx[a], (size_t)n * sizeof *idx);
+        memcpy(val, l->val[a], (size_t)(n * l->width) * sizeof *val);
+    }
+    ebb_rows_t list = {.n = n + more,
+                       .width = l->width,
+                       .idx = put(s, idx, (size_t)(n + more) * sizeof *idx),
+                       .val = put_floats(s, val, (n + more) * l->width),
+                       .count = counted ? put(s, &n, sizeof n) : NULL};
+    free(idx), free(val);
+    return list;
+}
+
 static void sum_on_device(const row_lists_t *l, int owners, bool canonical)
 {
     side_t *s = &side[DEV];
     ebb_rows_t list[32];
     uint8_t meet[32 * 32] = {0};
     int64_t n[8], total = 0;
+    int counted = (int)below(3); /* all, none, or some */
     for (int a = 0; a < l->lists; a++) {
-        list[a] = (ebb_rows_t){.n = l->n[a],
-                               .width = l->width,
-                               .idx = put(s, l->idx[a], (size_t)l->n[a] * sizeof(int32_t)),
-                               .val = put_floats(s, l->val[a], l->n[a] * l->width)};
+        list[a] = put_list(s, l, a, counted == 2 ? a % 2 == 0 : counted == 1);
         for (int b = a + 1; b < l->lists; b++)
             meet[a * l->lists + b] = (uint8_t)depth_of_meeting(0, l->lists, a, b);
     }
@@ -1314,7 +1380,8 @@ static void what_a_graph_cannot_hold_is_refused_and_the_context_goes_on(void **s
                      .cols = 2,
                      .rowptr = put(s, rowptr, sizeof rowptr),
                      .col = put(s, col, sizeof col),
-                     .val = put(s, val, sizeof val)};
+                     .val = put(s, val, sizeof val),
+                     .nnz = 2};
     ebb_rows_t rows;
     void *more;
     ebb_graph_t *graph;
@@ -1370,6 +1437,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(sparse_products_equal_the_cpus),
         cmocka_unit_test(sparse_gradients_as_rows_dense_and_terms_are_one_and_the_cpus),
         cmocka_unit_test(a_gradient_is_the_same_where_the_host_does_not_know_how_many_non_zeros_there_are),
+        cmocka_unit_test(a_gradient_is_given_without_waiting_unless_its_bound_is_large),
+        cmocka_unit_test(gradients_in_several_slots_keep_their_numbers_of_rows),
         cmocka_unit_test(a_batch_without_non_zeros_has_an_empty_gradient),
         cmocka_unit_test(factorization_machines_equal_the_cpus),
         cmocka_unit_test(embeddings_equal_the_cpus_and_leave_columns_outside_fields_alone),

@@ -190,7 +190,7 @@ static inline ebb_status_t plain_set_rows(ebb_exec_t *x, int64_t n, int64_t widt
 
 static inline const float *plain_row(const ebb_rows_t *list, int64_t row)
 {
-    int64_t lo = 0, hi = list->n;
+    int64_t n = list->count ? *list->count : list->n, lo = 0, hi = n;
     while (lo < hi) {
         int64_t mid = (lo + hi) / 2;
         if (list->idx[mid] < row)
@@ -198,7 +198,7 @@ static inline const float *plain_row(const ebb_rows_t *list, int64_t row)
         else
             hi = mid;
     }
-    return lo < list->n && list->idx[lo] == row ? list->val + lo * list->width : NULL;
+    return lo < n && list->idx[lo] == row ? list->val + lo * list->width : NULL;
 }
 
 /* Values of the lists that have a row, at most 256, and their numbers. */

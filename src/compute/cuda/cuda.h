@@ -35,11 +35,12 @@ typedef struct cuda_device {
     cudaDeviceProp properties;
 } cuda_device_t;
 
-/* Non-zeros in the order of their columns, rows in order within a column. Arrays are the context's. */
+/* Non-zeros in the order of their columns, rows in order within a column. Arrays are the context's, on the device. */
 typedef struct grouped {
-    int64_t n, met; /* non-zeros that count, columns they touch */
-    int32_t *idx;   /* (met) columns, ascending */
-    int64_t *begin; /* (met + 1) */
+    int64_t most;   /* columns that they touch, at most */
+    int64_t *count; /* columns that they touch; non-zeros that count; then idx */
+    int32_t *idx;   /* (*count) columns, ascending */
+    int64_t *begin; /* (*count + 1) */
     ebb_term_t *term;
 } grouped_t;
 

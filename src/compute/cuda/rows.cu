@@ -1,7 +1,8 @@
 /* Sums of row lists along a tree. All entries are sorted by owner and row; the sort is stable and lists come one after
  * the other, so the entries of a row stand in the order of the lists. One thread then adds up one float of a row, as
- * sync/merge.c does on the host: a stack of partial sums, the deeper meeting added first. What rows_find leaves in the
- * context's scratch memory, rows_add uses. */
+ * sync/merge.c does on the host: a stack of partial sums, the deeper meeting added first. What lists have no more than
+ * room for is sorted behind all rows and left there. What rows_find leaves in the context's scratch memory, rows_add
+ * uses. */
 #include "compute/cuda/math.h"
 
 #include <vector>
@@ -11,6 +12,7 @@ enum { DEPTH = 32 }; /* of a tree over up to 2^31 lists */
 typedef struct list {
     const int32_t *idx;
     const float *val;
+    const int64_t *count; /* as of ebb_rows_t */
 } list_t;
 
 /* The arrays that the two calls share. */
@@ -32,28 +34,31 @@ KERNEL list_entries_kernel(int64_t n, int64_t lists, const list_t *list, const i
 {
     EACH(i, n)
     {
-        int64_t k = interval_of(i, lists, list0), row = list[k].idx[i - list0[k]];
-        key[i] = (uint32_t)(row / 64 % owners * each + row / 64 / owners * 64 + row % 64);
+        int64_t k = interval_of(i, lists, list0), at = i - list0[k];
+        bool there = !list[k].count || at < *list[k].count;
+        int64_t row = there ? list[k].idx[at] : 0;
+        key[i] = (uint32_t)(there ? row / 64 % owners * each + row / 64 / owners * 64 + row % 64 : owners * each);
         place[i] = (int32_t)i;
     }
 }
 
-KERNEL row_heads_kernel(int64_t n, const uint32_t *key, int32_t *head)
+/* none: the key of what is no row, above all others. */
+KERNEL row_heads_kernel(int64_t n, uint32_t none, const uint32_t *key, int32_t *head)
 {
     EACH(i, n)
     {
-        head[i] = i == 0 || key[i] != key[i - 1];
+        head[i] = key[i] != none && (i == 0 || key[i] != key[i - 1]);
     }
 }
 
-KERNEL row_begins_kernel(int64_t n, const uint32_t *key, const int32_t *rank, int64_t *begin)
+KERNEL row_begins_kernel(int64_t n, uint32_t none, const uint32_t *key, const int32_t *rank, int64_t *begin)
 {
     EACH(i, n)
     {
-        if (i == 0 || key[i] != key[i - 1])
+        if (key[i] != none && (i == 0 || key[i] != key[i - 1]))
             begin[rank[i] - 1] = i;
-        if (i == n - 1)
-            begin[rank[i]] = n;
+        if (key[i] != none && (i == n - 1 || key[i + 1] == none))
+            begin[rank[i]] = i + 1;
     }
 }
 
@@ -70,7 +75,7 @@ KERNEL owners_kernel(int64_t owners1, int64_t n, int64_t each, const uint32_t *k
             else
                 hi = mid;
         }
-        first[o] = lo == n ? (int64_t)rank[n - 1] : (int64_t)rank[lo] - 1;
+        first[o] = lo > 0 ? rank[lo - 1] : 0;
     }
 }
 
@@ -120,11 +125,12 @@ ebb_status_t ebb_cuda_rows_find(ebb_exec_t *x, const ebb_rows_merge_t *m, int64_
     std::vector<list_t> list;
     std::vector<int64_t> list0(1, 0), first((size_t)m->owners + 1, 0);
     for (int k = 0; k < m->lists; k++) {
-        list.push_back(list_t{m->list[k].idx, m->list[k].val});
+        list.push_back(list_t{m->list[k].idx, m->list[k].val, m->list[k].count});
         list0.push_back(list0.back() + m->list[k].n);
     }
     int64_t n = list0.back(), lists = m->lists, each = rows_each(m);
     EBB_TRY(check(m, n));
+    uint32_t none = (uint32_t)(each * m->owners);
     EBB_TRY(make_room(x, m, n));
     uint32_t *key = (uint32_t *)x->key.ptr, *sorted = (uint32_t *)x->key_sorted.ptr;
     int32_t *place = (int32_t *)x->place.ptr, *head = (int32_t *)x->head.ptr, *rank = head + n;
@@ -134,10 +140,10 @@ ebb_status_t ebb_cuda_rows_find(ebb_exec_t *x, const ebb_rows_merge_t *m, int64_
     if (n > 0) {
         LAUNCH(list_entries_kernel, n, x, lists, (const list_t *)x->lists.ptr, (const int64_t *)x->fields.ptr,
                m->owners, each, key, place);
-        EBB_TRY(ebb_cuda_sort(x, n, bits_for(each * m->owners), key, sorted, place, (int32_t *)x->place_sorted.ptr));
-        LAUNCH(row_heads_kernel, n, x, sorted, head);
+        EBB_TRY(ebb_cuda_sort(x, n, bits_for((int64_t)none + 1), key, sorted, place, (int32_t *)x->place_sorted.ptr));
+        LAUNCH(row_heads_kernel, n, x, none, sorted, head);
         EBB_TRY(ebb_cuda_running_sum(x, n, head, rank));
-        LAUNCH(row_begins_kernel, n, x, sorted, rank, (int64_t *)x->begin.ptr);
+        LAUNCH(row_begins_kernel, n, x, none, sorted, rank, (int64_t *)x->begin.ptr);
         LAUNCH(owners_kernel, m->owners + 1, x, n, each, sorted, rank, (int64_t *)x->first.ptr);
         LAUNCHED("sum of gradient rows");
         EBB_TRY(ebb_cuda_download(x, first.data(), x->first.ptr, first.size() * sizeof first[0]));

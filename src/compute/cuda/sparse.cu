@@ -49,6 +49,11 @@ ebb_status_t ebb_cuda_csr_gemm(ebb_exec_t *x, const ebb_csr_t *X, int64_t H, con
 
 #define NO_COLUMN 0x7fffffffu /* above all columns: an entry that is left out */
 
+enum {
+    COUNTS = 2,            /* numbers before the columns that they count */
+    MOST_BYTES = 64 << 20, /* of a gradient for as many rows as there can be */
+};
+
 /* Field of a column: the last f with begin[f] <= col, or -1 outside all fields. */
 DEVICE int field_of(int32_t col, int n_fields, const int32_t *begin)
 {
@@ -88,10 +93,10 @@ KERNEL heads_kernel(int64_t n, const uint32_t *key, int32_t *head)
     }
 }
 
-/* rank: columns met up to and with entry i. counts: of columns and of entries that count. */
+/* rank: columns met up to and with entry i. count: columns, then entries that count; both 0 before. */
 KERNEL place_kernel(int64_t n, const int64_t *rowptr, const uint32_t *key, const int32_t *place, const int32_t *source,
                     const float *val, const int32_t *rank, int32_t *idx, int64_t *begin, ebb_term_t *term,
-                    int64_t *counts)
+                    int64_t *count)
 {
     int64_t b = rowptr[0];
     EACH(i, n)
@@ -107,8 +112,8 @@ KERNEL place_kernel(int64_t n, const int64_t *rowptr, const uint32_t *key, const
             }
             if (i == n - 1 || key[i + 1] == NO_COLUMN) {
                 begin[k + 1] = i + 1;
-                counts[0] = k + 1;
-                counts[1] = i + 1;
+                count[0] = k + 1;
+                count[1] = i + 1;
             }
         }
     }
@@ -138,16 +143,22 @@ static ebb_status_t count_entries(ebb_exec_t *x, const ebb_csr_t *X, int64_t *n_
     return EBB_OK;
 }
 
+/* For counts and n columns. */
+static size_t columns_bytes(int64_t n)
+{
+    return COUNTS * sizeof(int64_t) + (size_t)n * sizeof(int32_t);
+}
+
 static ebb_status_t make_room(ebb_exec_t *x, int64_t n)
 {
     struct {
         room_t *room;
         size_t element;
-    } need[] = {{&x->key, 4},  {&x->key_sorted, 4}, {&x->place, 4}, {&x->place_sorted, 4},         {&x->source, 4},
-                {&x->head, 8}, {&x->idx, 4},        {&x->begin, 8}, {&x->term, sizeof(ebb_term_t)}};
+    } need[] = {{&x->key, 4},    {&x->key_sorted, 4}, {&x->place, 4}, {&x->place_sorted, 4},
+                {&x->source, 4}, {&x->head, 8},       {&x->begin, 8}, {&x->term, sizeof(ebb_term_t)}};
     for (auto &r : need)
         EBB_TRY(ebb_cuda_room(x, r.room, n + 1, r.element, "grouping by column"));
-    return ebb_cuda_room(x, &x->answer, 2, sizeof(int64_t), "grouping by column");
+    return ebb_cuda_room(x, &x->idx, (int64_t)columns_bytes(n), 1, "grouping by column");
 }
 
 /* field_begin: (n_fields + 1) on the host; n_fields 0: plain rows. */
@@ -155,6 +166,7 @@ static ebb_status_t group(ebb_exec_t *x, const ebb_csr_t *X, int n_fields, const
 {
     int64_t n;
     memset(g, 0, sizeof *g);
+    EBB_TRY(ebb_cuda_not_noted(x, "a gradient of sparse input"));
     if (n_fields < 0 || (n_fields > 0 && X->rows > INT32_MAX / n_fields))
         return EBB_FAIL(EBB_EINVAL, "embedding of %d fields for %lld rows", n_fields, (long long)X->rows);
     EBB_TRY(count_entries(x, X, &n));
@@ -164,36 +176,42 @@ static ebb_status_t group(ebb_exec_t *x, const ebb_csr_t *X, int n_fields, const
     int32_t *place_sorted = (int32_t *)x->place_sorted.ptr, *source = (int32_t *)x->source.ptr;
     uint32_t *key = (uint32_t *)x->key.ptr, *key_sorted = (uint32_t *)x->key_sorted.ptr;
     int32_t *head = (int32_t *)x->head.ptr, *rank = head + n;
-    int64_t *counts = (int64_t *)x->answer.ptr;
-    g->idx = (int32_t *)x->idx.ptr;
+    g->most = n < X->cols ? n : X->cols;
+    g->count = (int64_t *)x->idx.ptr;
+    g->idx = (int32_t *)(g->count + COUNTS);
     g->begin = (int64_t *)x->begin.ptr;
     g->term = (ebb_term_t *)x->term.ptr;
+    EBB_TRY(ebb_cuda_zero(x, g->count, COUNTS * sizeof *g->count));
     if (n == 0)
         return ebb_cuda_zero(x, g->begin, sizeof *g->begin);
     if (n_fields > 0)
         EBB_TRY(ebb_cuda_upload(x, fields, field_begin, (size_t)(n_fields + 1) * sizeof *field_begin));
-    EBB_TRY(ebb_cuda_zero(x, counts, 2 * sizeof *counts));
     LAUNCH(entries_kernel, n, x, X->rows, X->rowptr, X->col, n_fields, fields, key, place, source);
     EBB_TRY(ebb_cuda_sort(x, n, n_fields > 0 ? 31 : bits_for(X->cols), key, key_sorted, place, place_sorted));
     LAUNCH(heads_kernel, n, x, key_sorted, head);
     EBB_TRY(ebb_cuda_running_sum(x, n, head, rank));
     LAUNCH(place_kernel, n, x, X->rowptr, key_sorted, place_sorted, source, X->val, rank, g->idx, g->begin, g->term,
-           counts);
+           g->count);
     LAUNCHED("grouping by column");
-    EBB_TRY(ebb_cuda_tell(x, 0, 2, counts));
-    g->met = x->told[0];
-    g->n = x->told[1];
     return EBB_OK;
 }
 
 /* ---- sums over groups ---- */
 
+/* Kernels are launched for as many rows as there can be, `each` threads a row; of these n, so many have a row. count
+ * NULL: all. */
+DEVICE int64_t with_rows(int64_t n, const int64_t *count, int64_t each)
+{
+    return count && *count * each < n ? *count * each : n;
+}
+
 /* Row k of out: the sum of its terms' rows of dY, from zero, or where `idx` is given from what row idx[k] of out holds.
  * A thread takes WIDE neighbouring columns, which it reads at once; per_row threads a row. */
 template <int WIDE>
-KERNEL sums_kernel(int64_t n, int64_t per_row, const int64_t *begin, const ebb_term_t *term, const float *dY,
-                   const int32_t *idx, float *out)
+KERNEL sums_kernel(int64_t n, const int64_t *count, int64_t per_row, const int64_t *begin, const ebb_term_t *term,
+                   const float *dY, const int32_t *idx, float *out)
 {
+    n = with_rows(n, count, per_row);
     EACH(i, n)
     {
         int64_t k = i / per_row, h = i % per_row * WIDE, H = per_row * WIDE, end = begin[k + 1];
@@ -211,21 +229,23 @@ KERNEL sums_kernel(int64_t n, int64_t per_row, const int64_t *begin, const ebb_t
     }
 }
 
-static ebb_status_t add_terms(ebb_exec_t *x, int64_t n, int64_t H, const int64_t *begin, const ebb_term_t *term,
-                              const float *dY, const int32_t *idx, float *out, const char *what)
+static ebb_status_t add_terms(ebb_exec_t *x, int64_t n, const int64_t *count, int64_t H, const int64_t *begin,
+                              const ebb_term_t *term, const float *dY, const int32_t *idx, float *out, const char *what)
 {
     if (H % 4 == 0 && are_aligned(dY, out))
-        LAUNCH(sums_kernel<4>, n * (H / 4), x, H / 4, begin, term, dY, idx, out);
+        LAUNCH(sums_kernel<4>, n * (H / 4), x, count, H / 4, begin, term, dY, idx, out);
     else
-        LAUNCH(sums_kernel<1>, n * H, x, H, begin, term, dY, idx, out);
+        LAUNCH(sums_kernel<1>, n * H, x, count, H, begin, term, dY, idx, out);
     LAUNCHED(what);
     return EBB_OK;
 }
 
 /* The same for the table of a factorization machine: column 0 is w, the others v. */
-KERNEL fm_sums_kernel(int64_t n, int64_t width, const int32_t *columns, const int64_t *begin, const ebb_term_t *term,
-                      const float *T, const float *sums, const float *dout, bool dense, float *out)
+KERNEL fm_sums_kernel(int64_t n, const int64_t *count, int64_t width, const int32_t *columns, const int64_t *begin,
+                      const ebb_term_t *term, const float *T, const float *sums, const float *dout, bool dense,
+                      float *out)
 {
+    n = with_rows(n, count, width);
     EACH(i, n)
     {
         int64_t k = i / width, h = i % width, column = columns[k];
@@ -242,41 +262,48 @@ KERNEL fm_sums_kernel(int64_t n, int64_t width, const int32_t *columns, const in
     }
 }
 
-KERNEL touch_kernel(int64_t n, const int32_t *idx, uint64_t *touched)
+KERNEL touch_kernel(int64_t n, const int64_t *count, const int32_t *idx, uint64_t *touched)
 {
+    n = with_rows(n, count, 1);
     EACH(k, n)
     {
         or_bits(touched + ((uint32_t)idx[k] >> 6), (uint64_t)1 << (idx[k] & 63));
     }
 }
 
-/* A slot's rows of `width` floats for what was grouped, columns filled in. */
+/* A slot's rows of `width` floats for what was grouped, columns filled in. There is memory for as many as there can be,
+ * so that nobody has to wait for their number, unless that would be much. */
 static ebb_status_t open_slot(ebb_exec_t *x, int slot, const grouped_t *g, int64_t width, ebb_rows_t *out)
 {
     if (slot < 0 || slot >= SLOTS)
         return EBB_FAIL(EBB_EINVAL, "slot %d: a context has slots 0 to %d", slot, SLOTS - 1);
     slot_t *s = &x->slot[slot];
-    EBB_TRY(ebb_cuda_room(x, &s->idx, g->met, sizeof *out->idx, "row-sparse gradient"));
-    EBB_TRY(ebb_cuda_room(x, &s->val, g->met * width, sizeof *out->val, "row-sparse gradient"));
-    out->n = out->capacity = g->met;
+    bool wait = g->most * width * (int64_t)sizeof *out->val > MOST_BYTES;
+    if (wait)
+        EBB_TRY(ebb_cuda_tell(x, TOLD_COUNTS, 1, g->count));
+    out->n = out->capacity = wait ? x->told[TOLD_COUNTS] : g->most;
+    EBB_TRY(ebb_cuda_room(x, &s->idx, (int64_t)columns_bytes(out->n), 1, "row-sparse gradient"));
+    EBB_TRY(ebb_cuda_room(x, &s->val, out->n * width, sizeof *out->val, "row-sparse gradient"));
+    int64_t *count = (int64_t *)s->idx.ptr;
     out->width = width;
-    out->idx = (int32_t *)s->idx.ptr;
+    out->idx = (int32_t *)(count + COUNTS);
     out->val = (float *)s->val.ptr;
-    return ebb_cuda_copy(x, out->idx, g->idx, (size_t)g->met * sizeof *out->idx);
+    out->count = wait ? NULL : count;
+    return ebb_cuda_copy(x, count, g->count, columns_bytes(out->n));
 }
 
 static ebb_status_t rows_gradient(ebb_exec_t *x, int slot, const grouped_t *g, int64_t H, const float *dY,
                                   ebb_rows_t *out)
 {
     EBB_TRY(open_slot(x, slot, g, H, out));
-    return add_terms(x, g->met, H, g->begin, g->term, dY, NULL, out->val, "row-sparse gradient");
+    return add_terms(x, out->n, g->count, H, g->begin, g->term, dY, NULL, out->val, "row-sparse gradient");
 }
 
 static ebb_status_t dense_gradient(ebb_exec_t *x, const grouped_t *g, int64_t H, const float *dY, float *G,
                                    uint64_t *touched)
 {
-    LAUNCH(touch_kernel, g->met, x, g->idx, touched);
-    return add_terms(x, g->met, H, g->begin, g->term, dY, g->idx, G, "gradient of a table");
+    LAUNCH(touch_kernel, g->most, x, g->count, g->idx, touched);
+    return add_terms(x, g->most, g->count, H, g->begin, g->term, dY, g->idx, G, "gradient of a table");
 }
 
 ebb_status_t ebb_cuda_csr_grad(ebb_exec_t *x, int slot, const ebb_csr_t *X, int64_t H, const float *dY, ebb_rows_t *out)
@@ -315,12 +342,14 @@ ebb_status_t ebb_cuda_csr_terms(ebb_exec_t *x, const ebb_csr_t *X, int64_t H, co
     t->n = 0;
     t->width = H;
     EBB_TRY(group(x, X, 0, NULL, &g));
-    EBB_TRY(own_copy(x, (void **)&t->idx, &t->idx_capacity, g.idx, g.met, sizeof *t->idx));
-    EBB_TRY(own_copy(x, (void **)&t->begin, &t->begin_capacity, g.begin, g.met + 1, sizeof *t->begin));
-    EBB_TRY(own_copy(x, (void **)&t->term, &t->term_capacity, g.term, g.n, sizeof *t->term));
+    EBB_TRY(ebb_cuda_tell(x, TOLD_COUNTS, COUNTS, g.count));
+    int64_t met = x->told[0], n = x->told[1];
+    EBB_TRY(own_copy(x, (void **)&t->idx, &t->idx_capacity, g.idx, met, sizeof *t->idx));
+    EBB_TRY(own_copy(x, (void **)&t->begin, &t->begin_capacity, g.begin, met + 1, sizeof *t->begin));
+    EBB_TRY(own_copy(x, (void **)&t->term, &t->term_capacity, g.term, n, sizeof *t->term));
     EBB_TRY(own_copy(x, (void **)&t->dY, &t->dY_capacity, dY, X->rows * H, sizeof *t->dY));
     EBB_TRY(ebb_cuda_exec_sync(x)); /* any context may add them up now */
-    t->n = g.met;
+    t->n = met;
     return EBB_OK;
 }
 
@@ -330,7 +359,7 @@ ebb_status_t ebb_cuda_terms_sum(ebb_exec_t *x, const ebb_terms_t *t, int64_t fir
         return EBB_FAIL(EBB_EINVAL, "rows %lld .. %lld of a gradient of %lld rows", (long long)first,
                         (long long)(first + n), (long long)t->n);
     EBB_TRY(ebb_cuda_use(x));
-    return add_terms(x, n, t->width, t->begin + first, t->term, t->dY, NULL, val, "sum of gradient terms");
+    return add_terms(x, n, NULL, t->width, t->begin + first, t->term, t->dY, NULL, val, "sum of gradient terms");
 }
 
 void ebb_cuda_terms_free(void *dev, ebb_terms_t *t)
@@ -392,7 +421,8 @@ ebb_status_t ebb_cuda_fm_grad(ebb_exec_t *x, int slot, const ebb_csr_t *X, int64
     grouped_t g;
     EBB_TRY(group(x, X, 0, NULL, &g));
     EBB_TRY(open_slot(x, slot, &g, 1 + k, grad));
-    LAUNCH(fm_sums_kernel, g.met * (1 + k), x, 1 + k, g.idx, g.begin, g.term, T, sums, dout, false, grad->val);
+    LAUNCH(fm_sums_kernel, grad->n * (1 + k), x, g.count, 1 + k, g.idx, g.begin, g.term, T, sums, dout, false,
+           grad->val);
     LAUNCHED("gradient of a factorization machine");
     return EBB_OK;
 }
@@ -402,8 +432,8 @@ ebb_status_t ebb_cuda_fm_grad_dense(ebb_exec_t *x, const ebb_csr_t *X, int64_t k
 {
     grouped_t g;
     EBB_TRY(group(x, X, 0, NULL, &g));
-    LAUNCH(touch_kernel, g.met, x, g.idx, touched);
-    LAUNCH(fm_sums_kernel, g.met * (1 + k), x, 1 + k, g.idx, g.begin, g.term, T, sums, dout, true, G);
+    LAUNCH(touch_kernel, g.most, x, g.count, g.idx, touched);
+    LAUNCH(fm_sums_kernel, g.most * (1 + k), x, g.count, 1 + k, g.idx, g.begin, g.term, T, sums, dout, true, G);
     LAUNCHED("gradient of a factorization machine");
     return EBB_OK;
 }

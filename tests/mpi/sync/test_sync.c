@@ -161,6 +161,7 @@ typedef struct setup {
     gradient_t *piece[MAX_THREADS];
     int32_t idx[MAX_THREADS][TABLES][MAX_ROWS]; /* of the context, overwritten by its next lane */
     float val[MAX_THREADS][TABLES][MAX_ROWS * 100 / 4];
+    int64_t count[MAX_THREADS][TABLES];
 } setup_t;
 
 /* Row r of a gradient: one term, 1 times its values. */
@@ -178,6 +179,21 @@ static void add_term(ebb_terms_t *terms, int32_t r, int64_t width, const float *
     terms->begin[k + 1] = k + 1;
     terms->term[k] = (ebb_term_t){(int32_t)k, 1.0f};
     memcpy(terms->dY + k * width, values, (size_t)width * sizeof *values);
+}
+
+/* n rows of the context; on a device an odd number is told there alone, among some more. */
+static ebb_rows_t rows_of(setup_t *u, int thread, int t, int64_t n, int64_t width)
+{
+    ebb_rows_t rows = {n, MAX_ROWS, width, u->idx[thread][t], u->val[thread][t], NULL};
+    int64_t more = table_of(u->layout, t)->rows - n;
+    if (backend == &plain_backend || n % 2 == 0)
+        return rows;
+    memset(rows.idx + n, 0, (size_t)more * sizeof *rows.idx); /* a row that the sums must not meet */
+    memset(rows.val + n * width, 0x7f, (size_t)(more * width) * sizeof *rows.val);
+    rows.n += more;
+    u->count[thread][t] = n;
+    rows.count = &u->count[thread][t];
+    return rows;
 }
 
 static void fill(setup_t *u, int thread, const gradient_t *g, ebb_grads_t *out)
@@ -205,7 +221,7 @@ static void fill(setup_t *u, int thread, const gradient_t *g, ebb_grads_t *out)
             memcpy(u->val[thread][t] + n++ * w, g->row[t] + r * w, (size_t)w * 4);
         }
         if (!out->table_dense[t] && !out->terms[t])
-            out->rows[t] = (ebb_rows_t){n, MAX_ROWS, w, u->idx[thread][t], u->val[thread][t]};
+            out->rows[t] = rows_of(u, thread, t, n, w);
     }
 }
 

@@ -105,7 +105,7 @@ static void broken_plugins_are_refused(void **state)
 static void tables_are_checked_for_version_and_entries(void **state)
 {
     ebb_model_ops_t ops = {.version = EBB_MODEL_VERSION + 1};
-    assert_fails(ebb_model_ops_check(&ops), EBB_EINVAL, "version 3, this Ebb needs 2");
+    assert_fails(ebb_model_ops_check(&ops), EBB_EINVAL, "version 4, this Ebb needs 3");
     ops.version = EBB_MODEL_VERSION;
     ops.name = "half";
     assert_fails(ebb_model_ops_check(&ops), EBB_EINVAL,
