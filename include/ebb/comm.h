@@ -91,12 +91,11 @@ EBB_API ebb_status_t ebb_comm_agree(ebb_comm_t *comm, ebb_status_t mine) EBB_MUS
 
 /* ---- wires: messages between the memories of devices ----
  * Where gradients live on devices, slices of them go from device to device by a wire: through host memory and an
- * ebb_comm_t (`mpi`), or by NCCL. Pointers are the device's. Messages are begun, before the device has come to what
- * they follow if need be, and finished later. What is gathered or summed must be complete before the call, and no
- * message under way; when the call returns, everything has arrived. A wire is used by the thread that uses the
- * communicator. */
+ * ebb_comm_t (`mpi`), or by NCCL. Pointers are the device's. Exchanges are begun, before the device has come to what
+ * they follow if need be; what follows them on the device is given to it after an event, and need not be waited for by
+ * the host either. A wire is used by the thread that uses the communicator. */
 
-#define EBB_WIRE_VERSION 2u
+#define EBB_WIRE_VERSION 3u
 
 /* One message: to a peer, or from it. Between two ranks the n-th one sent is the n-th one received. */
 typedef struct ebb_part {
@@ -109,23 +108,24 @@ typedef struct ebb_part {
 typedef struct ebb_wire_ops {
     uint32_t version; /* EBB_WIRE_VERSION */
     const char *name;
-    /* Begin messages, none of which waits for another of the call. They are carried out in the order of begins, once
-     * the device has reached n_after events (what its backend's exec_event gives: a cudaEvent_t of CUDA's), as these
-     * are now; the call does not wait for that. The lists are read now; what is sent is not written to and what is
-     * received not touched until finish. Collective in one order, but for ranks without messages. */
+    /* Begin messages, none of which waits for another of the call. What is begun is carried out in its order, once the
+     * device has reached n_after events (what its backend's exec_event gives: a cudaEvent_t of CUDA's), as these are
+     * now; the call need not wait for that. The lists are read now; what is sent is not written to and what is
+     * received not touched until it is through. Collective in one order, but for ranks without messages. */
     ebb_status_t (*begin)(void *state, int n_after, void *const *after, int64_t n, const ebb_part_t *part);
-    /* Wait until all that was begun has left and arrived. The work before its events has been waited for: a wire
-     * through host memory does everything here. Collective, but for ranks without messages. */
+    /* Begin to give slices of buf to all, counts[r] bytes at displs[r] being rank r's. In place. Collective. */
+    ebb_status_t (*gather)(void *state, int n_after, void *const *after, void *buf, const int64_t *counts,
+                           const int64_t *displs);
+    /* An event of the device (for its backend's exec_await_event) that is reached when all that was begun is through;
+     * NULL: it is through. Valid until the next call. Not collective. */
+    ebb_status_t (*event)(void *state, void **event_p);
+    /* Wait until all that was begun is through, and tell what went wrong with it; after an error of NCCL nothing can be
+     * exchanged any more. Not collective. */
     ebb_status_t (*finish)(void *state);
-    /* Give up what was begun and is not finished: another rank failed and will not begin its part of it. Not
-     * collective, and nothing where nothing is under way. A wire that cannot take messages back (NCCL's) exchanges
-     * nothing any more: its operations fail with EBB_EPEER. */
-    void (*cancel)(void *state);
-    /* Slices of buf, counts[r] bytes at displs[r] being rank r's, to all. In place. Collective. */
-    ebb_status_t (*allgatherv)(void *state, void *buf, const int64_t *counts, const int64_t *displs);
-    /* Sum in the transport's own order, in place: for `sync: fast`. Collective. */
+    /* Sum in the transport's own order, in place, of what is complete, and wait for it: for `sync: fast`. Collective.
+     */
     ebb_status_t (*allreduce)(void *state, float *buf, int64_t count);
-    void (*destroy)(void *state);
+    void (*destroy)(void *state); /* gives up what is under way */
 } ebb_wire_ops_t;
 
 typedef struct ebb_wire {
@@ -146,12 +146,10 @@ EBB_API void ebb_wire_close(ebb_wire_t *wire);
 /* The operations of the table. */
 EBB_API ebb_status_t ebb_wire_begin(const ebb_wire_t *wire, int n_after, void *const *after, int64_t n,
                                     const ebb_part_t *part);
+EBB_API ebb_status_t ebb_wire_gather(const ebb_wire_t *wire, int n_after, void *const *after, void *buf,
+                                     const int64_t *counts, const int64_t *displs);
+EBB_API ebb_status_t ebb_wire_event(const ebb_wire_t *wire, void **event_p);
 EBB_API ebb_status_t ebb_wire_finish(const ebb_wire_t *wire);
-EBB_API void ebb_wire_cancel(const ebb_wire_t *wire);
-/* Messages at once: begun after no event, what is sent being complete, and finished. */
-EBB_API ebb_status_t ebb_wire_exchange(const ebb_wire_t *wire, int64_t n, const ebb_part_t *part);
-EBB_API ebb_status_t ebb_wire_allgatherv(const ebb_wire_t *wire, void *buf, const int64_t *counts,
-                                         const int64_t *displs);
 EBB_API ebb_status_t ebb_wire_allreduce(const ebb_wire_t *wire, float *buf, int64_t count);
 
 #ifdef __cplusplus

@@ -20,9 +20,9 @@
 extern "C" {
 #endif
 
-#define EBB_BACKEND_VERSION 8u
-#define EBB_MARKS           5
-#define EBB_MARK_JOIN       3 /* ebb_exec_join's own */
+#define EBB_BACKEND_VERSION 9u
+#define EBB_MARKS           16
+#define EBB_MARK_JOIN       3 /* ebb_exec_join's; afterwards all that any of the contexts was given until then */
 
 typedef struct ebb_exec ebb_exec_t;
 typedef struct ebb_graph ebb_graph_t; /* work noted, to be carried out many times */
@@ -240,7 +240,7 @@ typedef struct ebb_backend_ops {
      * usual continuation, poisson exp(o) - y o. row_weight (rows, host doubles): weight of each row. dout (rows,width)
      * or NULL: gradient of the weighted SUM of losses. row_loss and row_weight may be filled in only once the context
      * was waited for; any number of losses may be under way. A label that is no class gives EBB_EDATA with the row,
-     * here or from the next exec_sync; of several losses under way the least such row of any is named. */
+     * here or from the next exec_sync or exec_wait; of several losses under way the least such row of any is named. */
     ebb_status_t (*loss)(ebb_exec_t *x, ebb_loss_kind_t kind, float huber_delta, int64_t rows, int64_t width,
                          const float *out, const int32_t *label, const float *y, const float *weight,
                          const float *class_weight, double *row_loss, double *row_weight, float *dout);
@@ -278,6 +278,14 @@ typedef struct ebb_backend_ops {
     /* A mark as the device's own event (a cudaEvent_t of CUDA's), for a wire's messages that follow it: the mark as it
      * was last set. Setting it again moves the event, but not what waits for it already. The context's. */
     ebb_status_t (*exec_event)(ebb_exec_t *x, int mark, void **event_p);
+    /* What is given to x from now on begins after an event of the device's own. */
+    ebb_status_t (*exec_await_event)(ebb_exec_t *x, void *event);
+    /* Set a mark that the host may wait for by exec_wait, which tells what exec_sync would of the work before the mark,
+     * and waits for no more. One is under way at a time. */
+    ebb_status_t (*exec_post)(ebb_exec_t *x, int mark);
+    ebb_status_t (*exec_wait)(ebb_exec_t *x, int mark);
+    /* Take the memory that dense products on x need, which else the first of them does. */
+    ebb_status_t (*exec_reserve)(ebb_exec_t *x);
     /* Of gemm from now on, in all contexts; fp32 at first. */
     ebb_status_t (*set_precision)(void *dev, ebb_precision_t precision);
     /* Nothing will write to these weights (n floats) until the next call, with n = 0 if need be: gemm of any context

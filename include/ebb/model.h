@@ -36,14 +36,39 @@ typedef struct ebb_param {
                           ebb_layout_create */
 } ebb_param_t;
 
-/* Where parameters live: dense ones in one vector of dense_floats, each row-sparse table on its own. */
+/* Where parameters live: dense ones in one vector of dense_floats, each row-sparse table on its own. The vector is one
+ * bucket or several, in the order in which backward passes complete their gradients: the last layers' first. Every rank
+ * owns a part of each bucket, so that all can exchange each as soon as it is complete. */
 typedef struct ebb_layout {
     int n_params;
     ebb_param_t *params;
-    int64_t dense_floats;            /* padded; padding stays 0 */
-    int n_tables;                    /* <= EBB_MAX_TABLES */
-    int table_param[EBB_MAX_TABLES]; /* parameter number of each table */
+    int64_t dense_floats;                  /* padded; padding stays 0 */
+    int n_tables;                          /* <= EBB_MAX_TABLES */
+    int table_param[EBB_MAX_TABLES];       /* parameter number of each table */
+    int n_buckets;                         /* 0: one */
+    int64_t bucket_begin[EBB_MAX_BUCKETS]; /* falling, the last is 0; each the offset of a parameter */
 } ebb_layout_t;
+
+static inline int ebb_layout_buckets(const ebb_layout_t *layout)
+{
+    return layout->n_buckets > 0 ? layout->n_buckets : 1;
+}
+
+/* Floats [*begin_p, *end_p) of the dense vector are bucket i. */
+static inline void ebb_layout_bucket(const ebb_layout_t *layout, int i, int64_t *begin_p, int64_t *end_p)
+{
+    *begin_p = layout->n_buckets > 0 ? layout->bucket_begin[i] : 0;
+    *end_p = i > 0 ? layout->bucket_begin[i - 1] : layout->dense_floats;
+}
+
+/* The bucket of the float at `offset`: all of a dense parameter's are in one. */
+static inline int ebb_layout_bucket_of(const ebb_layout_t *layout, int64_t offset)
+{
+    int i = 0;
+    while (i < layout->n_buckets - 1 && offset < layout->bucket_begin[i])
+        i++;
+    return i;
+}
 
 /* Place n declared parameters; errors name the parameter. params is copied. */
 EBB_API ebb_status_t ebb_layout_create(int n, const ebb_param_t *params, ebb_layout_t **layout_p) EBB_MUST_CHECK;
@@ -129,6 +154,7 @@ typedef struct ebb_model ebb_model_t;
 EBB_API ebb_status_t ebb_model_create(const char *config, const ebb_dataset_info_t *info,
                                       ebb_model_t **model_p) EBB_MUST_CHECK;
 EBB_API void ebb_model_destroy(ebb_model_t *model);
+/* Its dense vector is one bucket at first. */
 EBB_API const ebb_layout_t *ebb_model_layout(const ebb_model_t *model);
 EBB_API const ebb_loss_t *ebb_model_loss(const ebb_model_t *model);
 EBB_API int64_t ebb_model_outputs(const ebb_model_t *model);
@@ -142,6 +168,9 @@ EBB_API ebb_status_t ebb_model_backward(const ebb_model_t *model, const ebb_pass
  * have up to EBB_MAX_BUCKETS, cut between layers, all of 4 MiB or more but for the last, which takes what is left;
  * plug-ins have one. *begin_p: borrowed until destroy. */
 EBB_API int ebb_model_buckets(const ebb_model_t *model, const int64_t **begin_p);
+/* Let the layout's dense vector be in these buckets, instead of one. Before sync and optimiser are made of it; on all
+ * ranks alike. */
+EBB_API void ebb_model_use_buckets(ebb_model_t *model);
 /* The part of the backward pass that completes one bucket; all of them, from bucket 0 on, are the operations of
  * ebb_model_backward in their order, so gradients have the same bits. All with the same pass, input and dout, and
  * nobody else writing to dout or the workspace meanwhile; passes with others may come between, on the same context.

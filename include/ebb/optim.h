@@ -55,10 +55,13 @@ EBB_API void ebb_optim_destroy(ebb_optim_t *optim);
  * needs it. FTRL computes weights from its state z; without a z that stands for them, a weight drawn at random would be
  * lost at its first step. */
 EBB_API ebb_status_t ebb_optim_start(ebb_optim_t *optim, const ebb_weights_t *weights) EBB_MUST_CHECK;
-/* Update this rank's slice and rows of `weights` from the sums. step: from 0; scale: 1 / global weight times the
+/* Update this rank's floats and rows of `weights` from the sums. step: from 0; scale: 1 / global weight times the
  * clipping factor; lr_p: the rate used. Not collective. */
 EBB_API ebb_status_t ebb_optim_step(ebb_optim_t *optim, int64_t step, double scale, const ebb_sums_t *sums,
                                     ebb_weights_t *weights, double *lr_p);
+/* Of one bucket of the layout alone; the last one's brings the tables. */
+EBB_API ebb_status_t ebb_optim_step_bucket(ebb_optim_t *optim, int bucket, int64_t step, double scale,
+                                           const ebb_sums_t *sums, ebb_weights_t *weights, double *lr_p);
 /* Multiply the base rate by factor from the next step on: 1 at first. Not for ftrl. */
 EBB_API void ebb_optim_set_rate(ebb_optim_t *optim, double factor);
 /* Clipping: factor min(1, clip / norm) for the mean gradient's norm sqrt(norm2) * scale. */
@@ -67,7 +70,7 @@ EBB_API double ebb_optim_clip(const ebb_optim_options_t *options, double norm2, 
 /* State arrays, for checkpoints: state i (0 .. count-1) has a name ("m", "v", "accum", ...). */
 EBB_API int ebb_optim_state_count(const ebb_optim_t *optim);
 EBB_API const char *ebb_optim_state_name(const ebb_optim_t *optim, int i);
-/* This rank's part: dense (dense1 - dense0 floats) and each table's local rows. Device pointers. */
+/* This rank's part: dense (ebb_sync_own_floats) and each table's local rows. Device pointers. */
 EBB_API float *ebb_optim_state_dense(ebb_optim_t *optim, int i);
 EBB_API float *ebb_optim_state_table(ebb_optim_t *optim, int i, int table);
 

@@ -65,7 +65,8 @@ typedef struct ebb_step_report {
     int64_t rows;                       /* of this step, all ranks */
     int64_t rows_done;                  /* since the run (or its resumption) began */
     double seconds;                     /* since then */
-    double stall_seconds, sync_seconds; /* of them, waiting for the loader; in gradient exchange */
+    double stall_seconds, sync_seconds; /* of them, waiting for the loader; in gradient exchange, which on GPUs is but
+                                           what the host has to do for it: it goes on beside passes */
 } ebb_step_report_t;
 
 typedef struct ebb_metric_value {

@@ -1,9 +1,9 @@
 /* Which rank writes what where several ranks write one file.
  *
- * Weights are whole on every rank, dense states lie in contiguous slices on their owners: each rank writes an equal
- * share of the first and its own of the second, contiguous within each array. States of tables lie in blocks of 64
- * rows, dealt in turns: so small pieces of so many writers side by side are what parallel file systems are worst at,
- * and rank 0 gathers them.
+ * Weights are whole on every rank, each dense array's states lie in contiguous parts on their owners: each rank writes
+ * an equal share of the first and its own of the second, contiguous within each array. States of tables lie in blocks
+ * of 64 rows, dealt in turns: so small pieces of so many writers side by side are what parallel file systems are worst
+ * at, and rank 0 gathers them.
  */
 #include "checkpoint/internal.h"
 
@@ -22,6 +22,12 @@ bool ebb_ckpt_may_split(const ebb_layout_t *layout, const ebb_ckpt_array_t *arra
     return array->state < 0 || layout->params[param].kind == EBB_PARAM_DENSE;
 }
 
+/* What a rank owns of the bucket of a dense parameter. */
+static ebb_own_t own_of(const ebb_layout_t *layout, const ebb_param_t *p, int rank, int ranks)
+{
+    return ebb_sync_own(layout, ebb_layout_bucket_of(layout, p->offset), rank, ranks);
+}
+
 void ebb_ckpt_part(const ebb_layout_t *layout, const ebb_ckpt_array_t *array, int param, int rank, int ranks,
                    int64_t *first_p, int64_t *n_p)
 {
@@ -29,9 +35,9 @@ void ebb_ckpt_part(const ebb_layout_t *layout, const ebb_ckpt_array_t *array, in
     int64_t begin = p->rows * rank / ranks * p->cols, end = p->rows * (rank + 1) / ranks * p->cols;
     if (p->kind == EBB_PARAM_DENSE) {
         int64_t floats = ebb_ckpt_floats(array);
-        ebb_sync_dense_range(layout, rank, ranks, &begin, &end);
-        begin = begin > p->offset ? begin - p->offset : 0;
-        end = end < p->offset + floats ? end - p->offset : floats;
+        const ebb_own_t own = own_of(layout, p, rank, ranks);
+        begin = own.begin > p->offset ? own.begin - p->offset : 0;
+        end = own.end < p->offset + floats ? own.end - p->offset : floats;
     }
     *first_p = begin;
     *n_p = end > begin ? end - begin : 0;
@@ -42,11 +48,10 @@ ebb_status_t ebb_ckpt_copy_part(const ebb_checkpoint_state_t *state, const ebb_c
 {
     const ebb_param_t *p = &state->layout->params[param];
     const ebb_backend_ops_t *ops = state->backend->ops;
-    int64_t begin, end;
+    const ebb_own_t own = own_of(state->layout, p, ebb_comm_rank(state->comm), ebb_comm_size(state->comm));
     const float *from;
-    ebb_sync_dense_range(state->layout, ebb_comm_rank(state->comm), ebb_comm_size(state->comm), &begin, &end);
     if (array->state >= 0)
-        from = ebb_optim_state_dense(state->optim, array->state) + (p->offset + first - begin);
+        from = ebb_optim_state_dense(state->optim, array->state) + own.local + (p->offset + first - own.begin);
     else
         from =
             (p->kind == EBB_PARAM_DENSE ? state->weights->dense + p->offset : state->weights->table[p->offset]) + first;

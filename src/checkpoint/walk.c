@@ -124,14 +124,15 @@ static ebb_status_t move_weights(walk_t *w, int param, int64_t first, int64_t n)
 
 static ebb_status_t move_dense(walk_t *w, int state, int param, int64_t first, int64_t n)
 {
-    int64_t begin = w->layout->params[param].offset + first, end = begin + n;
+    int64_t offset = w->layout->params[param].offset, begin = offset + first, end = begin + n;
+    int bucket = ebb_layout_bucket_of(w->layout, offset);
     float *mine = ebb_optim_state_dense(w->state->optim, state);
     for (int r = 0; r < w->ranks; r++) {
-        int64_t r0, r1;
-        ebb_sync_dense_range(w->layout, r, w->ranks, &r0, &r1);
-        int64_t a = begin > r0 ? begin : r0, b = end < r1 ? end : r1;
+        const ebb_own_t own = ebb_sync_own(w->layout, bucket, r, w->ranks);
+        int64_t a = begin > own.begin ? begin : own.begin, b = end < own.end ? end : own.end;
+        float *at = r == w->rank ? mine + own.local + (a - own.begin) : NULL;
         if (a < b)
-            EBB_TRY(move(w, r, w->piece + (a - begin), r == w->rank ? mine + (a - r0) : NULL, b - a));
+            EBB_TRY(move(w, r, w->piece + (a - begin), at, b - a));
     }
     return settle(w);
 }

@@ -17,8 +17,7 @@ static ebb_status_t check(const ebb_wire_ops_t *ops)
     if (!ops || ops->version != EBB_WIRE_VERSION)
         return EBB_FAIL(EBB_EUNAVAILABLE, "its table has version %u, this Ebb needs %u: rebuild both from one source",
                         ops ? ops->version : 0, EBB_WIRE_VERSION);
-    if (!ops->name || !ops->begin || !ops->finish || !ops->cancel || !ops->allgatherv || !ops->allreduce ||
-        !ops->destroy)
+    if (!ops->name || !ops->begin || !ops->gather || !ops->event || !ops->finish || !ops->allreduce || !ops->destroy)
         return EBB_FAIL(EBB_EUNAVAILABLE, "its table lacks an operation: rebuild it");
     return EBB_OK;
 }
@@ -85,21 +84,17 @@ ebb_status_t ebb_wire_finish(const ebb_wire_t *wire)
     return waited(wire->ops->finish(wire->state));
 }
 
-void ebb_wire_cancel(const ebb_wire_t *wire)
-{
-    wire->ops->cancel(wire->state);
-}
-
-ebb_status_t ebb_wire_exchange(const ebb_wire_t *wire, int64_t n, const ebb_part_t *part)
-{
-    EBB_TRY(ebb_wire_begin(wire, 0, NULL, n, part));
-    return ebb_wire_finish(wire);
-}
-
-ebb_status_t ebb_wire_allgatherv(const ebb_wire_t *wire, void *buf, const int64_t *counts, const int64_t *displs)
+ebb_status_t ebb_wire_gather(const ebb_wire_t *wire, int n_after, void *const *after, void *buf, const int64_t *counts,
+                             const int64_t *displs)
 {
     ebb_pulse_wait(true);
-    return waited(wire->ops->allgatherv(wire->state, buf, counts, displs));
+    return waited(wire->ops->gather(wire->state, n_after, after, buf, counts, displs));
+}
+
+ebb_status_t ebb_wire_event(const ebb_wire_t *wire, void **event_p)
+{
+    ebb_pulse_wait(true);
+    return waited(wire->ops->event(wire->state, event_p));
 }
 
 ebb_status_t ebb_wire_allreduce(const ebb_wire_t *wire, float *buf, int64_t count)

@@ -68,8 +68,9 @@ static const needed_t required[] = {
 };
 
 static const needed_t required_of_devices[] = {
-    ENTRY(device_info),   ENTRY(host_alloc),   ENTRY(host_free), ENTRY(exec_mark), ENTRY(exec_await), ENTRY(exec_event),
-    ENTRY(set_precision), ENTRY(hold_weights), ENTRY(get_rows),  ENTRY(rows_find), ENTRY(rows_add),
+    ENTRY(device_info),   ENTRY(host_alloc),       ENTRY(host_free), ENTRY(exec_mark), ENTRY(exec_await),
+    ENTRY(exec_event),    ENTRY(exec_await_event), ENTRY(exec_post), ENTRY(exec_wait), ENTRY(exec_reserve),
+    ENTRY(set_precision), ENTRY(hold_weights),     ENTRY(get_rows),  ENTRY(rows_find), ENTRY(rows_add),
 };
 
 static const needed_t required_of_graphs[] = {

@@ -149,6 +149,13 @@ int ebb_model_buckets(const ebb_model_t *model, const int64_t **begin_p)
     return 1;
 }
 
+void ebb_model_use_buckets(ebb_model_t *model)
+{
+    const int64_t *begin;
+    model->layout->n_buckets = ebb_model_buckets(model, &begin);
+    memcpy(model->layout->bucket_begin, begin, (size_t)model->layout->n_buckets * sizeof *begin);
+}
+
 ebb_status_t ebb_model_backward_bucket(const ebb_model_t *model, const ebb_pass_t *pass, const ebb_input_t *in,
                                        float *dout, ebb_grads_t *grads, int bucket)
 {

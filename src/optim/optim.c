@@ -1,7 +1,7 @@
-/* The optimiser of one owner: state for its slice of the dense vector and its rows of the tables, updated by all pool
+/* The optimiser of one owner: state for its part of the dense vector and its rows of the tables, updated by all pool
  * threads.
  *
- * The slice is cut at parameter boundaries, because penalties do not apply to every parameter, and into chunks of at
+ * The part is cut at parameter boundaries, because penalties do not apply to every parameter, and into chunks of at
  * most CHUNK floats that threads claim. An update touches each weight on its own, so the bits depend neither on the
  * chunks nor on the ranks.
  */
@@ -17,6 +17,7 @@
 
 typedef struct span {
     int64_t begin, end; /* floats of the dense vector */
+    int64_t local;      /* the first one's place among the own floats */
     bool decay;
 } span_t;
 
@@ -28,8 +29,8 @@ struct ebb_optim {
     ebb_exec_t **exec;
     const ebb_layout_t *layout;
     int rank, ranks;
-    int64_t dense0, dense1;
-    int64_t chunk; /* floats of one task */
+    int64_t dense_floats; /* own ones */
+    int64_t chunk;        /* floats of one task */
     int n_states;
     float *dense_state[2];
     float *table_state[2][EBB_MAX_TABLES];
@@ -43,6 +44,8 @@ typedef struct update_job {
     ebb_optim_hyper_t hyper[2]; /* without penalties, with them */
     const ebb_sums_t *sums;
     ebb_weights_t *weights;
+    int64_t span0, spans;                    /* first of these spans */
+    bool tables;                             /* and the tables */
     int64_t table_task0[EBB_MAX_TABLES + 1]; /* first task of each table */
     int64_t rows_per_task[EBB_MAX_TABLES];
 } update_job_t;
@@ -52,23 +55,25 @@ static const ebb_param_t *table_param(const ebb_layout_t *layout, int table)
     return &layout->params[layout->table_param[table]];
 }
 
-/* Walk the chunks of this rank's slice; with span NULL only count them. */
-static int64_t list_spans(const ebb_layout_t *layout, int64_t chunk, int64_t dense0, int64_t dense1, span_t *span)
+/* Walk the chunks of this rank's floats; with span NULL only count them. */
+static int64_t list_spans(const ebb_optim_t *optim, int64_t chunk, span_t *span)
 {
+    const ebb_layout_t *layout = optim->layout;
     int64_t n = 0;
     for (int i = 0; i < layout->n_params; i++) {
         const ebb_param_t *p = &layout->params[i];
         if (p->kind != EBB_PARAM_DENSE)
             continue;
+        ebb_own_t own = ebb_sync_own(layout, ebb_layout_bucket_of(layout, p->offset), optim->rank, optim->ranks);
         int64_t end = p->offset + p->rows * p->cols;
         for (int64_t at = p->offset; at < end; at += chunk) {
-            int64_t b = at > dense0 ? at : dense0;
+            int64_t b = at > own.begin ? at : own.begin;
             int64_t e = at + chunk < end ? at + chunk : end;
-            e = e < dense1 ? e : dense1;
+            e = e < own.end ? e : own.end;
             if (b >= e)
                 continue;
             if (span)
-                span[n] = (span_t){b, e, p->decay};
+                span[n] = (span_t){b, e, own.local + (b - own.begin), p->decay};
             n++;
         }
     }
@@ -80,7 +85,7 @@ static ebb_status_t make_states(ebb_optim_t *optim)
     const ebb_backend_ops_t *ops = optim->backend->ops;
     void *dev = optim->backend->dev;
     for (int s = 0; s < optim->n_states; s++) {
-        size_t bytes = (size_t)(optim->dense1 - optim->dense0) * sizeof(float);
+        size_t bytes = (size_t)optim->dense_floats * sizeof(float);
         EBB_TRY(ops->alloc(dev, bytes, "optimiser state", (void **)&optim->dense_state[s]));
         for (int t = 0; t < optim->layout->n_tables; t++) {
             const ebb_param_t *p = table_param(optim->layout, t);
@@ -114,10 +119,10 @@ ebb_status_t ebb_optim_create(const ebb_optim_options_t *options, ebb_backend_t 
     optim->ranks = ranks;
     optim->chunk = backend->ops->caps & EBB_CAP_HOST_MEMORY ? CHUNK : DEVICE_CHUNK;
     optim->n_states = ebb_optim_states(options->hyper.kind, options->hyper.momentum);
-    ebb_sync_dense_range(layout, rank, ranks, &optim->dense0, &optim->dense1);
-    optim->n_spans = list_spans(layout, optim->chunk, optim->dense0, optim->dense1, NULL);
+    optim->dense_floats = ebb_sync_own_floats(layout, rank, ranks);
+    optim->n_spans = list_spans(optim, optim->chunk, NULL);
     EBB_TRY_GOTO(status, EBB_NEW_ARRAY("optimiser chunks", optim->n_spans, &optim->span), fail);
-    list_spans(layout, optim->chunk, optim->dense0, optim->dense1, optim->span);
+    list_spans(optim, optim->chunk, optim->span);
     EBB_TRY_GOTO(status, make_states(optim), fail);
     *optim_p = optim;
     return EBB_OK;
@@ -179,7 +184,7 @@ ebb_status_t ebb_optim_start(ebb_optim_t *optim, const ebb_weights_t *weights)
     for (int64_t i = 0; i < optim->n_spans; i++) {
         const span_t *span = &optim->span[i];
         EBB_TRY(start_floats(optim, span->decay, span->end - span->begin, weights->dense + span->begin,
-                             optim->dense_state[0] + (span->begin - optim->dense0)));
+                             optim->dense_state[0] + span->local));
     }
     for (int t = 0; t < optim->layout->n_tables; t++)
         EBB_TRY(start_table(optim, t, weights->table[t]));
@@ -195,15 +200,15 @@ static float *state_at(float *state, int64_t offset)
 
 typedef struct span_job {
     const update_job_t *update;
-    bool decay;
+    const span_t *span;
 } span_job_t;
 
 static ebb_status_t update_floats(void *user, int thread, int64_t begin, int64_t n, const float *sum)
 {
     const span_job_t *job = user;
     const ebb_optim_t *optim = job->update->optim;
-    int64_t at = begin - optim->dense0;
-    return optim->backend->ops->update(optim->exec[thread], &job->update->hyper[job->decay], n,
+    int64_t at = job->span->local + (begin - job->span->begin);
+    return optim->backend->ops->update(optim->exec[thread], &job->update->hyper[job->span->decay], n,
                                        job->update->weights->dense + begin, sum, state_at(optim->dense_state[0], at),
                                        state_at(optim->dense_state[1], at));
 }
@@ -211,12 +216,11 @@ static ebb_status_t update_floats(void *user, int thread, int64_t begin, int64_t
 /* Floats are updated as soon as some are summed: their sums never leave the cache. */
 static ebb_status_t update_span(const update_job_t *job, int thread, const span_t *span)
 {
-    span_job_t user = {job, span->decay};
+    span_job_t user = {job, span};
     const ebb_sums_t *sums = job->sums;
     if (!sums->dense)
         return ebb_sync_form_dense(sums->sync, thread, span->begin, span->end, update_floats, &user);
-    return update_floats(&user, thread, span->begin, span->end - span->begin,
-                         sums->dense + (span->begin - job->optim->dense0));
+    return update_floats(&user, thread, span->begin, span->end - span->begin, sums->dense + span->local);
 }
 
 typedef struct part_job {
@@ -261,8 +265,8 @@ static ebb_status_t update_rows(const update_job_t *job, int thread, int table, 
 static ebb_status_t update_task(void *user, int thread, int64_t index)
 {
     const update_job_t *job = user;
-    if (index < job->optim->n_spans)
-        return update_span(job, thread, &job->optim->span[index]);
+    if (index < job->spans)
+        return update_span(job, thread, &job->optim->span[job->span0 + index]);
     int t = 0;
     while (index >= job->table_task0[t + 1])
         t++;
@@ -272,38 +276,60 @@ static ebb_status_t update_task(void *user, int thread, int64_t index)
 static void plan_tables(update_job_t *job)
 {
     const ebb_layout_t *layout = job->optim->layout;
-    int64_t next = job->optim->n_spans;
+    int64_t next = job->spans;
     for (int t = 0; t < layout->n_tables; t++) {
         int64_t rows = job->optim->chunk / table_param(layout, t)->cols;
         rows = rows > 0 ? rows : 1;
         job->rows_per_task[t] = rows;
         job->table_task0[t] = next;
+        if (!job->tables)
+            continue;
         next += job->sums->table[t].parts > 0 ? job->sums->table[t].parts : (job->sums->table[t].n + rows - 1) / rows;
     }
     job->table_task0[layout->n_tables] = next;
 }
 
-ebb_status_t ebb_optim_step(ebb_optim_t *optim, int64_t step, double scale, const ebb_sums_t *sums,
-                            ebb_weights_t *weights, double *lr_p)
+static ebb_status_t carry_out(update_job_t *job, int64_t step, double scale, double *lr_p)
 {
-    update_job_t job = {.optim = optim, .sums = sums, .weights = weights};
-    if (sums->dense0 != optim->dense0 || sums->dense1 != optim->dense1)
-        return EBB_FAIL(EBB_EBUG, "optimiser owns floats %lld .. %lld, but the sums are of %lld .. %lld",
-                        (long long)optim->dense0, (long long)optim->dense1, (long long)sums->dense0,
-                        (long long)sums->dense1);
+    ebb_optim_t *optim = job->optim;
+    const ebb_sums_t *sums = job->sums;
+    if (sums->dense_floats != optim->dense_floats)
+        return EBB_FAIL(EBB_EBUG, "the optimiser owns %lld floats, but the sums are of %lld",
+                        (long long)optim->dense_floats, (long long)sums->dense_floats);
     double lr = (double)optim->options.hyper.lr * optim->rate * ebb_schedule_factor(&optim->options.schedule, step);
-    ebb_optim_hyper_t *h = job.hyper;
+    ebb_optim_hyper_t *h = job->hyper;
     h[1] = optim->options.hyper;
     h[1].lr = (float)lr;
     h[1].scale = (float)scale;
     h[1].t = step + 1;
     h[0] = h[1];
     h[0].l1 = h[0].l2 = 0.0f;
-    plan_tables(&job);
-    EBB_TRY(ebb_pool_run(optim->pool, job.table_task0[optim->layout->n_tables], update_task, &job));
+    plan_tables(job);
+    EBB_TRY(ebb_pool_run(optim->pool, job->table_task0[optim->layout->n_tables], update_task, job));
     EBB_TRY(ebb_exec_join(optim->backend->ops, ebb_pool_threads(optim->pool), optim->exec));
     *lr_p = lr;
     return EBB_OK;
+}
+
+ebb_status_t ebb_optim_step(ebb_optim_t *optim, int64_t step, double scale, const ebb_sums_t *sums,
+                            ebb_weights_t *weights, double *lr_p)
+{
+    update_job_t job = {.optim = optim, .sums = sums, .weights = weights, .spans = optim->n_spans, .tables = true};
+    return carry_out(&job, step, scale, lr_p);
+}
+
+ebb_status_t ebb_optim_step_bucket(ebb_optim_t *optim, int bucket, int64_t step, double scale, const ebb_sums_t *sums,
+                                   ebb_weights_t *weights, double *lr_p)
+{
+    const ebb_layout_t *layout = optim->layout;
+    update_job_t job = {.optim = optim, .sums = sums, .weights = weights};
+    while (job.span0 < optim->n_spans && ebb_layout_bucket_of(layout, optim->span[job.span0].begin) != bucket)
+        job.span0++;
+    while (job.span0 + job.spans < optim->n_spans &&
+           ebb_layout_bucket_of(layout, optim->span[job.span0 + job.spans].begin) == bucket)
+        job.spans++;
+    job.tables = bucket == ebb_layout_buckets(layout) - 1;
+    return carry_out(&job, step, scale, lr_p);
 }
 
 void ebb_optim_set_rate(ebb_optim_t *optim, double factor)

@@ -117,14 +117,44 @@ void ebb_sync_device_cleanup(ebb_sync_t *s)
         s->staged.ops->destroy(s->staged.state);
 }
 
+/* An event that is reached when the contexts have done all they were given. */
+static ebb_status_t event_of_all(const ebb_sync_t *s, void **event_p)
+{
+    const ebb_backend_ops_t *ops = s->backend->ops;
+    EBB_TRY(ebb_exec_join(ops, s->threads, s->exec));
+    EBB_TRY(ops->exec_mark(s->exec[0], EBB_MARK_JOIN));
+    return ops->exec_event(s->exec[0], EBB_MARK_JOIN, event_p);
+}
+
+/* The contexts go on when the wire has done what it was given. */
+static ebb_status_t follow_wire(ebb_sync_t *s)
+{
+    void *event;
+    s->under_way = true;
+    EBB_TRY(ebb_wire_event(s->wire, &event));
+    for (int t = 0; event && t < s->threads; t++)
+        EBB_TRY(s->backend->ops->exec_await_event(s->exec[t], event));
+    return EBB_OK;
+}
+
 ebb_status_t ebb_sync_device_flush(ebb_sync_t *s)
 {
     int64_t n = s->n_parts;
+    void *after;
     s->n_parts = 0;
     if (n == 0)
         return EBB_OK;
-    EBB_TRY(ebb_sync_await_all(s));
-    return ebb_wire_exchange(s->wire, n, s->part);
+    EBB_TRY(event_of_all(s, &after));
+    EBB_TRY(ebb_wire_begin(s->wire, 1, &after, n, s->part));
+    return follow_wire(s);
+}
+
+ebb_status_t ebb_sync_device_gather(ebb_sync_t *s, float *dense, const int64_t *counts, const int64_t *displs)
+{
+    void *after;
+    EBB_TRY(event_of_all(s, &after));
+    EBB_TRY(ebb_wire_gather(s->wire, 1, &after, dense, counts, displs));
+    return follow_wire(s);
 }
 
 /* ---- a lane's rows ---- */
@@ -211,6 +241,7 @@ static ebb_status_t sum_lists(ebb_sync_t *s, int t, int lists, const uint8_t *me
                               .owners = owners,
                               .canonical = canonical};
     int64_t total = 0;
+    EBB_TRY(ebb_sync_settle(s)); /* before the host waits for numbers of rows */
     EBB_TRY(ops->rows_find(s->exec[0], &merge, n));
     for (int o = 0; o < owners; o++)
         total += n[o];
@@ -275,10 +306,10 @@ static ebb_status_t note_rows(ebb_sync_t *s, const ebb_device_rows_t *rows, int6
 {
     ebb_rows_t list = list_of(rows, first, n, width);
     int64_t idx = n * (int64_t)sizeof *list.idx, val = n * width * (int64_t)sizeof *list.val;
-    EBB_TRY(send ? ebb_sync_send(s, list.idx, idx, peer, EBB_TAG_ROWS)
-                 : ebb_sync_receive(s, list.idx, idx, peer, EBB_TAG_ROWS));
-    return send ? ebb_sync_send(s, list.val, val, peer, EBB_TAG_ROWS)
-                : ebb_sync_receive(s, list.val, val, peer, EBB_TAG_ROWS);
+    EBB_TRY(send ? ebb_sync_note_send(s, list.idx, idx, peer, EBB_TAG_ROWS)
+                 : ebb_sync_note_receive(s, list.idx, idx, peer, EBB_TAG_ROWS));
+    return send ? ebb_sync_note_send(s, list.val, val, peer, EBB_TAG_ROWS)
+                : ebb_sync_note_receive(s, list.val, val, peer, EBB_TAG_ROWS);
 }
 
 static ebb_status_t send_rows(ebb_sync_t *s, int t)
@@ -381,6 +412,7 @@ static ebb_status_t spread(ebb_sync_t *s, const ebb_device_rows_t *mine, int64_t
                            ebb_device_rows_t *all)
 {
     int64_t total = 0, first = 0;
+    EBB_TRY(ebb_sync_settle(s)); /* before the host waits for others */
     EBB_TRY(ebb_comm_allgather(s->comm, &n, sizeof n, s->words_in));
     for (int r = 0; r < s->ranks; r++)
         total += s->words_in[r];
@@ -416,6 +448,7 @@ ebb_status_t ebb_sync_device_gather_rows(ebb_sync_t *s, ebb_weights_t *weights)
     for (int t = 0; t < s->n_tables; t++) {
         ebb_device_table_t *d = &s->device_table[t];
         int64_t width = s->table[t].width, n = s->table[t].n, first = 0;
+        EBB_TRY(ebb_sync_settle(s)); /* room that grows waits for the device */
         EBB_TRY(room(s, &d->packed, n * width * (int64_t)sizeof(float)));
         EBB_TRY(ops->get_rows(s->exec[0], n, width, s->table[t].row, weights->table[t], d->packed.ptr));
         ebb_device_rows_t mine = {d->sums.idx, d->packed};
@@ -426,5 +459,5 @@ ebb_status_t ebb_sync_device_gather_rows(ebb_sync_t *s, ebb_weights_t *weights)
                 EBB_TRY(ops->set_rows(s->exec[0], list.n, width, list.idx, list.val, weights->table[t]));
         }
     }
-    return ops->exec_sync(s->exec[0]);
+    return EBB_OK;
 }

@@ -14,7 +14,9 @@ ebb_status_t ebb_sync_device_rows_send(ebb_sync_t *s);
 ebb_status_t ebb_sync_device_rows_finish(ebb_sync_t *s);
 ebb_status_t ebb_sync_device_rows_fast(ebb_sync_t *s, int t);
 ebb_status_t ebb_sync_device_gather_rows(ebb_sync_t *s, ebb_weights_t *weights);
-/* Messages noted by ebb_sync_send and ebb_sync_receive. */
+/* Messages noted are begun, and slices of the dense vector given to all, after what the contexts have been given; what
+ * they are given from now on begins when it is through. */
 ebb_status_t ebb_sync_device_flush(ebb_sync_t *s);
+ebb_status_t ebb_sync_device_gather(ebb_sync_t *s, float *dense, const int64_t *counts, const int64_t *displs);
 
 #endif

@@ -47,9 +47,9 @@ static ebb_status_t reduce_dense_table(ebb_sync_t *s, int t, buffer_t *first)
     }
     memset(s->view, 0, (size_t)(2 * s->tree.lanes - 1) * sizeof *s->view);
     s->view[0] = (ebb_view_t){.p = first->table[t], .touched = first->touched[t]};
-    s->node_buf[0] = first;
+    s->bucket[0].node_buf[0] = first;
     ebb_status_t status = ebb_sync_pack_own_rows(s, t, true);
-    s->node_buf[0] = NULL;
+    s->bucket[0].node_buf[0] = NULL;
     return status;
 }
 
@@ -102,7 +102,7 @@ ebb_status_t ebb_sync_reduce_fast(ebb_sync_t *s)
 {
     EBB_TRY(reduce_dense(s));
     if (!s->partial) /* no lane had rows: an empty buffer stands for their tables */
-        EBB_TRY(ebb_sync_take_buffer(s, &s->partial));
+        EBB_TRY(ebb_sync_take_buffer(s, 0, &s->partial));
     for (int t = 0; t < s->n_tables; t++) {
         EBB_TRY(s->table[t].dense ? reduce_dense_table(s, t, s->partial) : reduce_rows(s, t));
         s->words_out[t] = s->lane_entries[t];
@@ -114,7 +114,7 @@ ebb_status_t ebb_sync_reduce_fast(ebb_sync_t *s)
     while (s->partial) {
         buffer_t *buf = s->partial;
         s->partial = buf->next;
-        buf->user = NULL; /* the end of reduce joins contexts */
+        buf->user = NULL; /* lanes' contexts go on after the sums */
         ebb_sync_free_buffer(s, buf);
     }
     return EBB_OK;

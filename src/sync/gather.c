@@ -1,4 +1,4 @@
-/* New weights from their owners to all: the dense slices in place, the touched rows of all tables in one message a
+/* New weights from their owners to all: the dense parts in place, the touched rows of all tables in one message a
  * rank. */
 #include "sync/device.h"
 #include "sync/steps.h"
@@ -87,31 +87,39 @@ static ebb_status_t gather_tables(ebb_sync_t *s, ebb_weights_t *weights)
     return EBB_OK;
 }
 
-static ebb_status_t gather_dense(ebb_sync_t *s, ebb_weights_t *weights)
+static ebb_status_t gather_share(ebb_sync_t *s, int share, const ebb_weights_t *weights)
 {
     for (int r = 0; r < s->ranks; r++) {
-        int64_t begin, end;
-        ebb_sync_dense_range(s->layout, r, s->ranks, &begin, &end);
-        s->gather_displs[r] = begin * 4;
-        s->gather_counts[r] = (end - begin) * 4;
+        const ebb_own_t own = ebb_sync_own(s->layout, share, r, s->ranks);
+        s->gather_displs[r] = own.begin * 4;
+        s->gather_counts[r] = (own.end - own.begin) * 4;
     }
     s->stats.bytes_sent += s->gather_counts[s->rank] * (s->ranks - 1);
-    EBB_TRY(ebb_sync_await_all(s));
     if (s->device)
-        return ebb_wire_allgatherv(s->wire, weights->dense, s->gather_counts, s->gather_displs);
-    return ebb_comm_allgatherv(s->comm, weights->dense + s->dense0, s->gather_counts[s->rank], weights->dense,
-                               s->gather_counts, s->gather_displs);
+        return ebb_sync_device_gather(s, weights->dense, s->gather_counts, s->gather_displs);
+    return ebb_comm_allgatherv(s->comm, weights->dense + s->share[share].own.begin, s->gather_counts[s->rank],
+                               weights->dense, s->gather_counts, s->gather_displs);
+}
+
+ebb_status_t ebb_sync_gather_bucket(ebb_sync_t *s, int bucket, ebb_weights_t *weights)
+{
+    int64_t start = ebb_now_ns();
+    bool last = bucket == s->n_shares - 1;
+    if (s->owners > 1 && s->layout->dense_floats > 0)
+        EBB_TRY(gather_share(s, bucket, weights));
+    if (s->owners > 1 && s->n_tables > 0 && last)
+        EBB_TRY(s->device ? ebb_sync_device_gather_rows(s, weights) : gather_tables(s, weights));
+    if (s->device && last)
+        EBB_TRY(ebb_sync_let_lanes_go(s));
+    s->stats.gather_ns += ebb_now_ns() - start;
+    return EBB_OK;
 }
 
 ebb_status_t ebb_sync_gather(ebb_sync_t *s, ebb_weights_t *weights)
 {
-    int64_t start = ebb_now_ns();
-    if (s->owners == 1)
-        return EBB_OK;
-    if (s->layout->dense_floats > 0)
-        EBB_TRY(gather_dense(s, weights));
-    if (s->n_tables > 0)
-        EBB_TRY(s->device ? ebb_sync_device_gather_rows(s, weights) : gather_tables(s, weights));
-    s->stats.gather_ns += ebb_now_ns() - start;
+    if (!s->device)
+        EBB_TRY(ebb_sync_await_all(s));
+    for (int i = 0; i < s->n_shares; i++)
+        EBB_TRY(ebb_sync_gather_bucket(s, i, weights));
     return EBB_OK;
 }

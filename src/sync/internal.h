@@ -18,12 +18,17 @@
 #define EBB_SYNC_FORM  4096 /* floats of rows formed at a time, roughly */
 #define EBB_SYNC_TERMS 9    /* tables at least so wide give terms; narrower rows are as small */
 #define EBB_SYNC_MARK  2    /* of a context that computes: after its work on a buffer */
+#define EBB_SYNC_READY 4    /* and on: after its work on a bucket that is to be summed, of EBB_MAX_BUCKETS */
 
-/* Floats of one gradient: of a lane, or of a subtree. Tables only where they travel dense; zero when free. */
+_Static_assert(EBB_SYNC_READY + EBB_MAX_BUCKETS <= EBB_MARKS, "a mark for each bucket");
+
+/* A bucket's floats of one gradient: of a lane, or of a subtree. Tables only where they travel dense; zero when free.
+ */
 typedef struct buffer {
     struct buffer *next; /* of the list it is in */
     struct buffer *next_all;
-    float *dense;
+    int bucket;
+    float *dense; /* the whole vector, of which the buffer has its bucket */
     float *table[EBB_MAX_TABLES];
     uint64_t *touched[EBB_MAX_TABLES];
     bool used;        /* fast mode: holds sums of lanes */
@@ -41,10 +46,11 @@ typedef struct kept_rows {
 
 typedef struct lane {
     ebb_grads_t grads;
-    buffer_t *buf, *last; /* last: of the step before */
-    bool joined;          /* buf is the left sibling's sum, to which the lane adds its gradient */
-    buffer_t *earlier;    /* dense tables of the pieces so far */
-    int pieces;           /* kept so far */
+    buffer_t *buf;
+    buffer_t **last;   /* (buckets): buf of the step before */
+    bool joined;       /* buf is the left sibling's sum, to which the lane adds its gradient */
+    buffer_t *earlier; /* dense tables of the pieces so far */
+    int pieces;        /* kept so far */
     kept_rows_t rows[EBB_MAX_TABLES], spare[EBB_MAX_TABLES];
     ebb_terms_t terms[EBB_MAX_TABLES]; /* instead of rows where n > 0 */
 } lane_t;
@@ -94,11 +100,30 @@ typedef struct parcel {
     int64_t bytes, cap;
 } parcel_t;
 
+/* Floats [begin, end) of the dense vector that lanes complete together, which go their own way through the tree: those
+ * of one bucket of the layout, or all. */
+typedef struct bucket {
+    int64_t begin, end;
+    buffer_t *free_list;
+    int buffers;         /* made so far */
+    uint8_t *node_done;  /* (nodes) */
+    buffer_t **node_buf; /* (nodes): sum of a complete node, NULL: nothing there, or passed on to the parent */
+    bool ready;          /* in this step: lanes' contexts have their marks */
+} bucket_t;
+
+/* A bucket of the layout, as it is exchanged. */
+typedef struct share {
+    ebb_own_t own;    /* this owner's */
+    ebb_view_t *view; /* (nodes): until the next step */
+} share_t;
+
 struct ebb_sync {
     ebb_comm_t *comm;
     ebb_backend_t *backend;
     ebb_pool_t *pool;
-    ebb_exec_t **exec;
+    ebb_exec_t **exec;        /* (threads): that add */
+    ebb_exec_t *const *lanes; /* (n_lane_execs): of lanes, in this step; NULL: the same */
+    int n_lane_execs;
     const ebb_layout_t *layout;
     ebb_sync_mode_t mode;
     ebb_rows_mode_t rows_mode;
@@ -112,10 +137,12 @@ struct ebb_sync {
     int *piece0;            /* (ranks + 1) */
 
     pthread_mutex_t lock; /* guards what follows while lanes are under way */
-    buffer_t *all, *free_list;
-    uint8_t *node_done;  /* (nodes) */
-    buffer_t **node_buf; /* (nodes): sum of a complete node, NULL: nothing there, or passed on to the parent */
-    buffer_t *partial;   /* fast mode: buffers with sums that nobody adds into at the moment */
+    buffer_t *all;
+    bucket_t *bucket; /* as lanes come: n_shares, or one. The last one's passes have the tables */
+    int n_buckets;
+    float **store; /* (stores): dense vectors; the i-th buffers of all buckets share the i-th one */
+    int64_t stores, stores_cap;
+    buffer_t *partial; /* fast mode: buffers with sums that nobody adds into at the moment */
     int64_t lane_entries[EBB_MAX_TABLES];
 
     bool leave_parts; /* of this reduce */
@@ -123,13 +150,14 @@ struct ebb_sync {
     float *formed; /* (threads, formed_floats) */
     int64_t formed_floats;
     int64_t eager; /* nodes of up to so many lanes are added as soon as they are complete */
-    int64_t dense0, dense1;
+    int64_t own_floats;
+    share_t *share; /* (n_shares): of each bucket of the layout */
+    int n_shares;
     int n_tables;
     table_t table[EBB_MAX_TABLES];
-    ebb_view_t *view;       /* (nodes): scratch of a pass */
-    ebb_view_t *dense_view; /* (nodes): of the dense vector, until the next step */
-    float *dense_sum;       /* (dense1 - dense0) */
-    float *scratch;         /* (threads, scratch_floats) */
+    ebb_view_t *view; /* (nodes): scratch of a pass */
+    float *dense_sum; /* (own_floats) */
+    float *scratch;   /* (threads, scratch_floats) */
     int64_t scratch_floats, slab_stride;
     float *zeros;          /* (slab_stride) */
     parcel_t *send, *recv; /* (ranks): of one kind of message at a time */
@@ -159,11 +187,18 @@ struct ebb_sync {
     const ebb_wire_t *wire;
     ebb_part_t *part; /* messages noted */
     int64_t n_parts;
+    bool under_way; /* something that a wire has begun */
 };
 
 static inline int64_t ebb_min64(int64_t a, int64_t b)
 {
     return a < b ? a : b;
+}
+
+/* The bucket in which lanes bring the floats of one of the layout's. */
+static inline bucket_t *bucket_with(const ebb_sync_t *s, int share)
+{
+    return &s->bucket[s->n_buckets > 1 ? share : 0];
 }
 
 static inline int pieces_of(const ebb_sync_t *s, int rank)

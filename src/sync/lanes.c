@@ -7,6 +7,9 @@
  * its gradient to: the same addition, done by the model. The lock guards lists and node states, never an addition. Fast
  * mode has no nodes: a buffer with sums is handed to the next lane, which adds to it.
  *
+ * Where lanes come bucket by bucket, each bucket has nodes and buffers of its own, and buffers of different buckets
+ * share a dense vector: no more of them are needed than for lanes that come whole.
+ *
  * On a device nobody waits for passes or additions: a buffer knows the context that was given work on it last, and the
  * next one to be given some begins after the mark that was set behind that work (or a later one: contexts take turns in
  * a step far fewer times than they have lanes). The host waits where it reads what a pass wrote, which is never so on a
@@ -19,12 +22,26 @@
 
 /* ---- buffers ---- */
 
+/* The i-th dense vector. */
+static ebb_status_t find_store(ebb_sync_t *s, int i, float **dense_p)
+{
+    EBB_TRY(ebb_grow("lane gradients", (void **)&s->store, &s->stores_cap, i + 1, sizeof *s->store));
+    if (i == s->stores) {
+        EBB_TRY(s->backend->ops->alloc(s->backend->dev, (size_t)s->layout->dense_floats * 4, "lane gradients",
+                                       (void **)&s->store[i]));
+        s->stores++;
+    }
+    *dense_p = s->store[i];
+    return EBB_OK;
+}
+
 static ebb_status_t fill_buffer(ebb_sync_t *s, buffer_t *buf)
 {
     const ebb_backend_ops_t *ops = s->backend->ops;
-    if (!buf->dense)
-        EBB_TRY(
-            ops->alloc(s->backend->dev, (size_t)s->layout->dense_floats * 4, "lane gradients", (void **)&buf->dense));
+    if (!buf->dense) {
+        EBB_TRY(find_store(s, s->bucket[buf->bucket].buffers, &buf->dense));
+        s->bucket[buf->bucket].buffers++;
+    }
     for (int t = 0; t < s->n_tables; t++) {
         const table_t *table = &s->table[t];
         if (!table->dense || buf->touched[t])
@@ -37,13 +54,14 @@ static ebb_status_t fill_buffer(ebb_sync_t *s, buffer_t *buf)
     return EBB_OK;
 }
 
-ebb_status_t ebb_sync_take_buffer(ebb_sync_t *s, buffer_t **buf_p)
+ebb_status_t ebb_sync_take_buffer(ebb_sync_t *s, int bucket, buffer_t **buf_p)
 {
-    buffer_t *buf = s->free_list;
+    buffer_t **list = &s->bucket[bucket].free_list, *buf = *list;
     if (buf) {
-        s->free_list = buf->next;
+        *list = buf->next;
     } else {
         EBB_TRY(EBB_NEW("lane gradients", &buf));
+        buf->bucket = bucket;
         buf->next_all = s->all;
         s->all = buf;
     }
@@ -57,8 +75,9 @@ void ebb_sync_free_buffer(ebb_sync_t *s, buffer_t *buf)
 {
     if (!buf)
         return;
-    buf->next = s->free_list;
-    s->free_list = buf;
+    bucket_t *b = &s->bucket[buf->bucket];
+    buf->next = b->free_list;
+    b->free_list = buf;
 }
 
 /* Run of touched words from w on; returns its end. */
@@ -114,9 +133,11 @@ static ebb_status_t await_passes(const ebb_sync_t *s, ebb_exec_t *exec)
 
 static ebb_status_t add_buffer(const ebb_sync_t *s, ebb_exec_t *exec, buffer_t *left, buffer_t *right)
 {
+    const bucket_t *b = &s->bucket[left->bucket];
+    float *sum = left->dense + b->begin;
     EBB_TRY(follow(s, exec, left));
     EBB_TRY(follow(s, exec, right));
-    EBB_TRY(s->backend->ops->add(exec, s->layout->dense_floats, left->dense, right->dense, left->dense));
+    EBB_TRY(s->backend->ops->add(exec, b->end - b->begin, sum, right->dense + b->begin, sum));
     for (int t = 0; t < s->n_tables; t++)
         if (s->table[t].dense)
             EBB_TRY(ebb_sync_move_table(s, t, exec, right, left));
@@ -237,19 +258,19 @@ static ebb_status_t not_ours(const ebb_sync_t *s, int32_t lane)
 }
 
 /* Of free buffers a lane takes its last one first, so that on a device its passes are the same in every step. */
-static void prefer(ebb_sync_t *s, buffer_t *wanted)
+static void prefer(buffer_t **list, buffer_t *wanted)
 {
-    buffer_t **at = &s->free_list;
+    buffer_t **at = list;
     while (*at && *at != wanted)
         at = &(*at)->next;
     if (!*at)
         return;
     *at = wanted->next;
-    wanted->next = s->free_list;
-    s->free_list = wanted;
+    wanted->next = *list;
+    *list = wanted;
 }
 
-static ebb_status_t lend_buffer(ebb_sync_t *s, buffer_t *wanted, buffer_t **buf_p)
+static ebb_status_t lend_buffer(ebb_sync_t *s, int bucket, buffer_t *wanted, buffer_t **buf_p)
 {
     ebb_status_t status = EBB_OK;
     pthread_mutex_lock(&s->lock);
@@ -258,8 +279,8 @@ static ebb_status_t lend_buffer(ebb_sync_t *s, buffer_t *wanted, buffer_t **buf_
         s->partial = (*buf_p)->next;
     } else {
         if (s->device)
-            prefer(s, wanted);
-        status = ebb_sync_take_buffer(s, buf_p);
+            prefer(&s->bucket[bucket].free_list, wanted);
+        status = ebb_sync_take_buffer(s, bucket, buf_p);
     }
     pthread_mutex_unlock(&s->lock);
     return status;
@@ -280,31 +301,32 @@ static bool is_eager(const ebb_sync_t *s, int32_t node)
 }
 
 /* The sum to which a lane may add its gradient itself: its left sibling's, when that is complete; else NULL. */
-static buffer_t *sibling_sum(ebb_sync_t *s, int32_t lane)
+static buffer_t *sibling_sum(ebb_sync_t *s, int32_t lane, const bucket_t *b)
 {
     int32_t node = s->tree.leaf[lane], up = s->tree.node[node].parent;
     if (s->mode == EBB_SYNC_FAST || s->n_tables > 0 || !is_own(s, up) || s->tree.node[up].right != node)
         return NULL;
     int32_t left = s->tree.node[up].left;
     pthread_mutex_lock(&s->lock);
-    buffer_t *buf = s->node_done[left] ? s->node_buf[left] : NULL;
+    buffer_t *buf = b->node_done[left] ? b->node_buf[left] : NULL;
     if (buf)
-        s->node_buf[left] = NULL;
+        b->node_buf[left] = NULL;
     pthread_mutex_unlock(&s->lock);
     return buf;
 }
 
-ebb_status_t ebb_sync_lane_grads(ebb_sync_t *s, int32_t number, bool whole, ebb_exec_t *exec, ebb_grads_t **grads_p)
+ebb_status_t ebb_sync_lane_grads(ebb_sync_t *s, int32_t number, int bucket, bool whole, ebb_exec_t *exec,
+                                 ebb_grads_t **grads_p)
 {
     lane_t *lane = find_lane(s, number);
     *grads_p = NULL;
     if (!lane)
         return not_ours(s, number);
-    lane->buf = whole ? sibling_sum(s, number) : NULL;
+    lane->buf = whole ? sibling_sum(s, number, &s->bucket[bucket]) : NULL;
     lane->joined = lane->buf != NULL;
     if (!lane->joined)
-        EBB_TRY(lend_buffer(s, lane->last, &lane->buf));
-    lane->last = lane->buf;
+        EBB_TRY(lend_buffer(s, bucket, lane->last[bucket], &lane->buf));
+    lane->last[bucket] = lane->buf;
     EBB_TRY(follow(s, exec, lane->buf));
     lane->pieces = 0;
     lane->grads = (ebb_grads_t){.dense = lane->buf->dense, .accumulate = lane->joined || lane->buf->used};
@@ -332,7 +354,7 @@ static ebb_status_t keep_dense_tables(ebb_sync_t *s, lane_t *lane, ebb_exec_t *e
         return EBB_OK;
     if (!lane->earlier) {
         pthread_mutex_lock(&s->lock);
-        ebb_status_t status = ebb_sync_take_buffer(s, &lane->earlier);
+        ebb_status_t status = ebb_sync_take_buffer(s, 0, &lane->earlier);
         pthread_mutex_unlock(&s->lock);
         EBB_TRY(status);
     }
@@ -370,9 +392,8 @@ static int64_t count_touched(const ebb_sync_t *s, const lane_t *lane, int t)
 }
 
 /* The tables' part of a lane that is complete. */
-static ebb_status_t close_lane(ebb_sync_t *s, lane_t *lane, ebb_exec_t *exec)
+static ebb_status_t close_tables(ebb_sync_t *s, lane_t *lane, ebb_exec_t *exec)
 {
-    EBB_TRY(await_passes(s, exec));
     if (lane->pieces == 0)
         EBB_TRY(keep_rows(s, lane, exec));
     if (lane->earlier) {
@@ -380,8 +401,6 @@ static ebb_status_t close_lane(ebb_sync_t *s, lane_t *lane, ebb_exec_t *exec)
             if (s->table[t].dense)
                 EBB_TRY(ebb_sync_move_table(s, t, exec, lane->earlier, lane->buf));
     }
-    if (s->device)
-        EBB_TRY(leave(s, exec, lane->buf));
     int64_t n[EBB_MAX_TABLES];
     for (int t = 0; t < s->n_tables; t++)
         n[t] = count_touched(s, lane, t);
@@ -394,21 +413,29 @@ static ebb_status_t close_lane(ebb_sync_t *s, lane_t *lane, ebb_exec_t *exec)
     return EBB_OK;
 }
 
+static ebb_status_t close_lane(ebb_sync_t *s, lane_t *lane, int bucket, ebb_exec_t *exec)
+{
+    EBB_TRY(await_passes(s, exec));
+    if (bucket == s->n_buckets - 1)
+        EBB_TRY(close_tables(s, lane, exec));
+    return s->device ? leave(s, exec, lane->buf) : EBB_OK;
+}
+
 /* Set a node's sum, then add up the tree as far as siblings are complete. */
-static ebb_status_t complete_node(ebb_sync_t *s, int32_t node, buffer_t *buf, ebb_exec_t *exec)
+static ebb_status_t complete_node(ebb_sync_t *s, const bucket_t *bucket, int32_t node, buffer_t *buf, ebb_exec_t *exec)
 {
     pthread_mutex_lock(&s->lock);
     for (;;) {
-        s->node_done[node] = 1;
-        s->node_buf[node] = buf;
+        bucket->node_done[node] = 1;
+        bucket->node_buf[node] = buf;
         int32_t up = s->tree.node[node].parent;
         if (!is_eager(s, up))
             break;
         int32_t left = s->tree.node[up].left, right = s->tree.node[up].right;
-        if (!s->node_done[left] || !s->node_done[right])
+        if (!bucket->node_done[left] || !bucket->node_done[right])
             break;
-        buffer_t *a = s->node_buf[left], *b = s->node_buf[right];
-        s->node_buf[left] = s->node_buf[right] = NULL;
+        buffer_t *a = bucket->node_buf[left], *b = bucket->node_buf[right];
+        bucket->node_buf[left] = bucket->node_buf[right] = NULL;
         if (a && b) {
             pthread_mutex_unlock(&s->lock);
             EBB_TRY(add_buffer(s, exec, a, b));
@@ -434,7 +461,7 @@ static void give_back(ebb_sync_t *s, buffer_t *buf)
     pthread_mutex_unlock(&s->lock);
 }
 
-ebb_status_t ebb_sync_lane_done(ebb_sync_t *s, int32_t number, bool has_rows, ebb_exec_t *exec)
+ebb_status_t ebb_sync_lane_done(ebb_sync_t *s, int32_t number, int bucket, bool has_rows, ebb_exec_t *exec)
 {
     lane_t *lane = find_lane(s, number);
     if (!lane)
@@ -443,12 +470,12 @@ ebb_status_t ebb_sync_lane_done(ebb_sync_t *s, int32_t number, bool has_rows, eb
     if (has_rows && !buf)
         return EBB_FAIL(EBB_EBUG, "lane %d is complete, but nobody asked for its buffers", number);
     if (has_rows)
-        EBB_TRY(close_lane(s, lane, exec));
+        EBB_TRY(close_lane(s, lane, bucket, exec));
     int32_t node = s->tree.leaf[number];
     lane->buf = NULL;
     if (lane->joined) {
         lane->joined = false;
-        return complete_node(s, s->tree.node[node].parent, buf, exec);
+        return complete_node(s, &s->bucket[bucket], s->tree.node[node].parent, buf, exec);
     }
     if (buf && (!has_rows || s->mode == EBB_SYNC_FAST)) {
         buf->used |= has_rows;
@@ -456,12 +483,16 @@ ebb_status_t ebb_sync_lane_done(ebb_sync_t *s, int32_t number, bool has_rows, eb
     }
     if (s->mode == EBB_SYNC_FAST)
         return EBB_OK;
-    return complete_node(s, node, has_rows ? buf : NULL, exec);
+    return complete_node(s, &s->bucket[bucket], node, has_rows ? buf : NULL, exec);
 }
 
 void ebb_sync_start_lanes(ebb_sync_t *s)
 {
-    memset(s->node_done, 0, (size_t)(2 * s->tree.lanes - 1));
+    for (int i = 0; i < s->n_buckets; i++) {
+        memset(s->bucket[i].node_done, 0, (size_t)(2 * s->tree.lanes - 1));
+        s->bucket[i].ready = false;
+    }
+    s->lanes = NULL;
     memset(s->lane_entries, 0, sizeof s->lane_entries);
     for (int32_t i = 0; i < s->n_lanes; i++)
         for (int t = 0; t < s->n_tables; t++) {
@@ -472,12 +503,13 @@ void ebb_sync_start_lanes(ebb_sync_t *s)
 
 void ebb_sync_release_nodes(ebb_sync_t *s)
 {
-    for (int32_t i = 0; i < 2 * s->tree.lanes - 1; i++) {
-        if (s->node_buf[i])
-            s->node_buf[i]->user = NULL; /* the end of reduce joins contexts */
-        ebb_sync_free_buffer(s, s->node_buf[i]);
-        s->node_buf[i] = NULL;
-    }
+    for (bucket_t *b = s->bucket; b < s->bucket + s->n_buckets; b++)
+        for (int32_t i = 0; i < 2 * s->tree.lanes - 1; i++) {
+            if (b->node_buf[i])
+                b->node_buf[i]->user = NULL; /* lanes' contexts go on after the sums */
+            ebb_sync_free_buffer(s, b->node_buf[i]);
+            b->node_buf[i] = NULL;
+        }
 }
 
 static void free_kept(const ebb_sync_t *s, kept_rows_t *kept)
@@ -500,10 +532,12 @@ void ebb_sync_free_lanes(ebb_sync_t *s)
             s->backend->ops->terms_free(s->backend->dev, &s->lane[i].terms[t]);
         }
     ebb_free(s->lane);
+    for (int64_t i = 0; i < s->stores; i++)
+        s->backend->ops->free(s->backend->dev, s->store[i]);
+    ebb_free(s->store);
     while (s->all) {
         buffer_t *buf = s->all;
         s->all = buf->next_all;
-        s->backend->ops->free(s->backend->dev, buf->dense);
         for (int t = 0; t < EBB_MAX_TABLES; t++) {
             s->backend->ops->free(s->backend->dev, buf->table[t]);
             s->backend->ops->free(s->backend->dev, buf->touched[t]);

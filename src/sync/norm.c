@@ -1,5 +1,5 @@
-/* The squared norm of the gradient sum: squares of fixed segments (the slices' unit; table rows) are added exactly, so
- * neither the order nor the split over threads and ranks matters. */
+/* The squared norm of the gradient sum: squares of fixed segments (the unit of owners' parts; table rows) are added
+ * exactly, so neither the order nor the split over threads and ranks matters. */
 #include "sync/steps.h"
 
 #include <string.h>
@@ -34,7 +34,11 @@ static ebb_status_t add_squares(ebb_sync_t *s, const float *val, int64_t n, int6
 
 static ebb_status_t add_on_host(ebb_sync_t *s)
 {
-    EBB_TRY(add_squares(s, s->sums.dense, s->dense1 - s->dense0, ebb_sync_unit(s->layout->dense_floats)));
+    for (int i = 0; i < s->n_shares; i++) {
+        const ebb_own_t *own = &s->share[i].own;
+        EBB_TRY(
+            add_squares(s, s->sums.dense + own->local, own->end - own->begin, ebb_sync_unit(s->layout->dense_floats)));
+    }
     for (int t = 0; t < s->n_tables; t++)
         EBB_TRY(add_squares(s, s->sums.table[t].val, s->sums.table[t].n * s->table[t].width, s->table[t].width));
     return EBB_OK;
@@ -65,17 +69,27 @@ static ebb_status_t add_some(void *user, int thread, int64_t index)
     return EBB_OK;
 }
 
+static int64_t segments_of(const ebb_own_t *own, int64_t unit)
+{
+    return (own->end - own->begin + unit - 1) / unit;
+}
+
 static ebb_status_t add_on_device(ebb_sync_t *s)
 {
     const ebb_backend_ops_t *ops = s->backend->ops;
-    int64_t floats = s->dense1 - s->dense0, unit = ebb_sync_unit(s->layout->dense_floats);
-    int64_t dense = (floats + unit - 1) / unit, n = dense;
+    int64_t unit = ebb_sync_unit(s->layout->dense_floats), n = 0;
+    EBB_TRY(ebb_sync_settle(s));
+    for (int i = 0; i < s->n_shares; i++)
+        n += segments_of(&s->share[i].own, unit);
     for (int t = 0; t < s->n_tables; t++)
         n += s->sums.table[t].n;
     EBB_TRY(room_for_squares(s, n));
     double *squares = s->squares.ptr;
-    EBB_TRY(ops->sumsq(s->exec[0], floats, unit, s->sums.dense, squares));
-    n = dense;
+    n = 0;
+    for (int i = 0; i < s->n_shares; n += segments_of(&s->share[i++].own, unit)) {
+        const ebb_own_t *own = &s->share[i].own;
+        EBB_TRY(ops->sumsq(s->exec[0], own->end - own->begin, unit, s->sums.dense + own->local, squares + n));
+    }
     for (int t = 0; t < s->n_tables; n += s->sums.table[t++].n)
         EBB_TRY(ops->sumsq(s->exec[0], s->sums.table[t].n * s->table[t].width, s->table[t].width, s->sums.table[t].val,
                            squares + n));

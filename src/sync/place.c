@@ -10,13 +10,30 @@ int64_t ebb_sync_unit(int64_t dense_floats)
     return unit;
 }
 
-void ebb_sync_dense_range(const ebb_layout_t *layout, int rank, int ranks, int64_t *begin_p, int64_t *end_p)
+/* Without its place among the own arrays. */
+static ebb_own_t own_part(const ebb_layout_t *layout, int bucket, int rank, int ranks)
 {
-    int64_t unit = ebb_sync_unit(layout->dense_floats);
-    int64_t units = (layout->dense_floats + unit - 1) / unit;
-    int64_t begin = units * rank / ranks * unit, end = units * (rank + 1) / ranks * unit;
-    *begin_p = begin < layout->dense_floats ? begin : layout->dense_floats;
-    *end_p = end < layout->dense_floats ? end : layout->dense_floats;
+    int64_t begin, end, unit = ebb_sync_unit(layout->dense_floats);
+    ebb_layout_bucket(layout, bucket, &begin, &end);
+    int64_t units = (end - begin + unit - 1) / unit;
+    int64_t from = begin + units * rank / ranks * unit, to = begin + units * (rank + 1) / ranks * unit;
+    return (ebb_own_t){.begin = from < end ? from : end, .end = to < end ? to : end};
+}
+
+ebb_own_t ebb_sync_own(const ebb_layout_t *layout, int bucket, int rank, int ranks)
+{
+    ebb_own_t own = own_part(layout, bucket, rank, ranks);
+    for (int i = bucket + 1; i < ebb_layout_buckets(layout); i++) {
+        ebb_own_t before = own_part(layout, i, rank, ranks);
+        own.local += before.end - before.begin;
+    }
+    return own;
+}
+
+int64_t ebb_sync_own_floats(const ebb_layout_t *layout, int rank, int ranks)
+{
+    ebb_own_t last = ebb_sync_own(layout, 0, rank, ranks);
+    return last.local + last.end - last.begin;
 }
 
 int64_t ebb_sync_table_rows(int64_t rows, int rank, int ranks)

@@ -4,8 +4,8 @@
 
 #include <stdint.h>
 
-/* Slices of the dense vector are multiples of so many floats (16 .. 4096, by the vector's length alone), which are also
- * the segments of the norm: it must not depend on where ranks cut. */
+/* Owners' parts of a bucket are multiples of so many floats (16 .. 4096, by the dense vector's length alone), which are
+ * also the segments of the norm: it must not depend on where ranks cut. */
 int64_t ebb_sync_unit(int64_t dense_floats);
 
 #endif

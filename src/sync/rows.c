@@ -135,14 +135,14 @@ ebb_status_t ebb_sync_rows_send(ebb_sync_t *s)
         int peer = (s->rank + s->ranks - i) % s->ranks;
         EBB_TRY(ebb_sync_room(s, &s->recv_rows[peer],
                               parcel_bytes(s, s->words_in + peer * s->words_each, pieces_of(s, peer))));
-        EBB_TRY(ebb_sync_receive(s, s->recv_rows[peer].data, s->recv_rows[peer].bytes, peer, EBB_TAG_ROWS));
+        EBB_TRY(ebb_sync_note_receive(s, s->recv_rows[peer].data, s->recv_rows[peer].bytes, peer, EBB_TAG_ROWS));
     }
     for (int t = 0; t < s->n_tables; t++)
         if (!s->table[t].dense)
             EBB_TRY(ebb_merge_sum(&s->table[t].lanes));
     for (int i = 1; i < s->ranks; i++) {
         int peer = (s->rank + i) % s->ranks;
-        EBB_TRY(ebb_sync_send(s, s->send_rows[peer].data, s->send_rows[peer].bytes, peer, EBB_TAG_ROWS));
+        EBB_TRY(ebb_sync_note_send(s, s->send_rows[peer].data, s->send_rows[peer].bytes, peer, EBB_TAG_ROWS));
     }
     return EBB_OK;
 }

@@ -1,9 +1,7 @@
 /* The wire through host memory: every message is copied down into one buffer, sent over the communicator, and copied up
- * from another. What is begun is only noted: finish does it all, when the device has come to it. */
+ * from another, all before the call returns. What is sent is complete for the wire's context. */
 #include "sync/wire.h"
 #include "base/alloc.h"
-
-#include <string.h>
 
 enum { TAG = 1002 };
 
@@ -17,8 +15,6 @@ typedef struct staged {
     const ebb_backend_ops_t *ops;
     ebb_exec_t *exec;
     room_t host;
-    ebb_part_t *part; /* begun */
-    int64_t parts, parts_room;
     ebb_request_t *request;
     int64_t requests;
 } staged_t;
@@ -26,22 +22,6 @@ typedef struct staged {
 static ebb_status_t staged_begin(void *state, int n_after, void *const *after, int64_t n, const ebb_part_t *part)
 {
     staged_t *s = state;
-    (void)n_after, (void)after; /* waited for before finish */
-    EBB_TRY(ebb_grow("messages between devices", (void **)&s->part, &s->parts_room, s->parts + n, sizeof *s->part));
-    if (n > 0)
-        memcpy(s->part + s->parts, part, (size_t)n * sizeof *part);
-    s->parts += n;
-    return EBB_OK;
-}
-
-static void staged_cancel(void *state)
-{
-    staged_t *s = state;
-    s->parts = 0;
-}
-
-static ebb_status_t exchange(staged_t *s, int64_t n, const ebb_part_t *part)
-{
     int64_t bytes = 0, at = 0;
     int under_way = 0;
     for (int64_t i = 0; i < n; i++)
@@ -70,15 +50,19 @@ static ebb_status_t exchange(staged_t *s, int64_t n, const ebb_part_t *part)
     return s->ops->exec_sync(s->exec);
 }
 
-static ebb_status_t staged_finish(void *state)
+static ebb_status_t staged_event(void *state, void **event_p)
 {
-    staged_t *s = state;
-    int64_t n = s->parts;
-    s->parts = 0;
-    return n > 0 ? exchange(s, n, s->part) : EBB_OK;
+    *event_p = NULL;
+    return EBB_OK;
 }
 
-static ebb_status_t staged_allgatherv(void *state, void *buf, const int64_t *counts, const int64_t *displs)
+static ebb_status_t staged_finish(void *state)
+{
+    return EBB_OK;
+}
+
+static ebb_status_t staged_gather(void *state, int n_after, void *const *after, void *buf, const int64_t *counts,
+                                  const int64_t *displs)
 {
     staged_t *s = state;
     int rank = ebb_comm_rank(s->comm);
@@ -112,7 +96,6 @@ static void staged_destroy(void *state)
 {
     staged_t *s = state;
     ebb_free(s->host.ptr);
-    ebb_free(s->part);
     ebb_free(s->request);
     ebb_free(s);
 }
@@ -122,9 +105,9 @@ ebb_status_t ebb_wire_staged(ebb_comm_t *comm, const ebb_backend_ops_t *ops, ebb
     static const ebb_wire_ops_t staged_ops = {.version = EBB_WIRE_VERSION,
                                               .name = "mpi",
                                               .begin = staged_begin,
+                                              .gather = staged_gather,
+                                              .event = staged_event,
                                               .finish = staged_finish,
-                                              .cancel = staged_cancel,
-                                              .allgatherv = staged_allgatherv,
                                               .allreduce = staged_allreduce,
                                               .destroy = staged_destroy};
     staged_t *s;

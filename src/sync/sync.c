@@ -1,9 +1,10 @@
 /* A rank's part in the gradient sums: what it holds, and the order of a step.
  *
- * begin decides how tables travel; lanes come in on any thread (lanes.c); reduce sends every owner its slice of the
- * rank's pieces (the maximal subtrees it holds) and finishes the tree for the own slice (dense.c, tables.c, rows.c;
- * fast.c for the other mode); gather hands the new weights round (gather.c). Slices and rows are summed by all pool
- * threads; only the calling thread talks to other ranks.
+ * begin decides how tables travel; lanes come in on any thread (lanes.c); reduce sends every owner its part of the
+ * rank's pieces (the maximal subtrees it holds) and finishes the tree for what the rank owns (dense.c, tables.c,
+ * rows.c; fast.c for the other mode); gather hands the new weights round (gather.c). Where lanes come bucket by bucket,
+ * each is exchanged and summed by contexts of its own while lanes' contexts compute the next. Parts and rows are summed
+ * by all pool threads; only the calling thread talks to other ranks.
  */
 #include "sync/device.h"
 #include "sync/lanes.h"
@@ -116,7 +117,7 @@ static ebb_status_t make_messages(ebb_sync_t *s)
     EBB_TRY(EBB_NEW_ARRAY("sync messages", (s->words_each + 1) * s->ranks, &s->words_in));
     EBB_TRY(EBB_NEW_ARRAY("sync messages", s->ranks, &s->gather_counts));
     EBB_TRY(EBB_NEW_ARRAY("sync messages", s->ranks, &s->gather_displs));
-    s->max_requests = pieces_of(s, s->rank) * s->ranks + s->piece0[s->ranks] + 4 * s->ranks;
+    s->max_requests = s->n_shares * (pieces_of(s, s->rank) * s->ranks + s->piece0[s->ranks]) + 4 * s->ranks;
     return EBB_NEW_ARRAY("sync messages", s->max_requests, &s->request);
 }
 
@@ -141,7 +142,58 @@ static ebb_status_t make_scratch(ebb_sync_t *s)
     EBB_TRY(EBB_NEW_ARRAY("sync scratch", s->formed_floats * s->threads, &s->formed));
     EBB_TRY(EBB_NEW_ARRAY("sync scratch", s->threads, &s->norm));
     EBB_TRY(EBB_NEW_ARRAY("sync scratch", EBB_SYNC_SLAB * s->threads, &s->segment));
-    return make_floats(s, "gradient sums", s->dense1 - s->dense0, &s->dense_sum);
+    return make_floats(s, "gradient sums", s->own_floats, &s->dense_sum);
+}
+
+static ebb_status_t make_shares(ebb_sync_t *s)
+{
+    s->n_shares = ebb_layout_buckets(s->layout);
+    EBB_TRY(EBB_NEW_ARRAY("sync", s->n_shares, &s->share));
+    for (int i = 0; i < s->n_shares; i++) {
+        s->share[i].own = ebb_sync_own(s->layout, i, s->owner, s->owners);
+        EBB_TRY(EBB_NEW_ARRAY("sync", 2 * (int64_t)s->tree.lanes - 1, &s->share[i].view));
+    }
+    return EBB_OK;
+}
+
+/* Of the layout, or one for all of them. */
+static ebb_status_t make_buckets(ebb_sync_t *s, int n)
+{
+    EBB_TRY(EBB_NEW_ARRAY("sync", n, &s->bucket));
+    s->n_buckets = n;
+    for (int i = 0; i < n; i++) {
+        bucket_t *b = &s->bucket[i];
+        b->end = s->layout->dense_floats;
+        if (n > 1)
+            ebb_layout_bucket(s->layout, i, &b->begin, &b->end);
+        EBB_TRY(EBB_NEW_ARRAY("sync", 2 * (int64_t)s->tree.lanes - 1, &b->node_done));
+        EBB_TRY(EBB_NEW_ARRAY("sync", 2 * (int64_t)s->tree.lanes - 1, &b->node_buf));
+    }
+    for (int32_t i = 0; i < s->n_lanes; i++)
+        EBB_TRY(EBB_NEW_ARRAY("sync", n, &s->lane[i].last));
+    return EBB_OK;
+}
+
+static void free_buckets(ebb_sync_t *s)
+{
+    for (int i = 0; s->bucket && i < s->n_buckets; i++) {
+        ebb_free(s->bucket[i].node_done);
+        ebb_free(s->bucket[i].node_buf);
+    }
+    for (int32_t i = 0; s->lane && i < s->n_lanes; i++) {
+        ebb_free(s->lane[i].last);
+        s->lane[i].last = NULL;
+    }
+    ebb_free(s->bucket);
+    s->bucket = NULL;
+}
+
+ebb_status_t ebb_sync_use_buckets(ebb_sync_t *s)
+{
+    if (!s->device || s->mode != EBB_SYNC_CANONICAL)
+        return EBB_FAIL(EBB_EBUG, "lanes come bucket by bucket on devices and for canonical sums only");
+    free_buckets(s);
+    return make_buckets(s, s->n_shares);
 }
 
 static ebb_status_t make_lanes(ebb_sync_t *s, int32_t lanes)
@@ -149,11 +201,10 @@ static ebb_status_t make_lanes(ebb_sync_t *s, int32_t lanes)
     s->lane0 = ebb_lane_first(lanes, s->rank, s->ranks);
     s->n_lanes = ebb_lane_first(lanes, s->rank + 1, s->ranks) - s->lane0;
     EBB_TRY(ebb_tree_init(&s->tree, lanes));
-    EBB_TRY(EBB_NEW_ARRAY("sync", 2 * (int64_t)lanes - 1, &s->node_done));
-    EBB_TRY(EBB_NEW_ARRAY("sync", 2 * (int64_t)lanes - 1, &s->node_buf));
     EBB_TRY(EBB_NEW_ARRAY("sync", 2 * (int64_t)lanes - 1, &s->view));
-    EBB_TRY(EBB_NEW_ARRAY("sync", 2 * (int64_t)lanes - 1, &s->dense_view));
     EBB_TRY(EBB_NEW_ARRAY("sync", s->n_lanes, &s->lane));
+    EBB_TRY(make_shares(s));
+    EBB_TRY(make_buckets(s, 1));
     return make_pieces(s);
 }
 
@@ -193,12 +244,11 @@ ebb_status_t ebb_sync_create(ebb_comm_t *comm, ebb_backend_t *backend, struct eb
         s->owner = s->rank;
         s->owners = s->ranks;
     }
-    ebb_sync_dense_range(layout, s->owner, s->owners, &s->dense0, &s->dense1);
+    s->own_floats = ebb_sync_own_floats(layout, s->owner, s->owners);
     s->sums.sync = s;
+    s->sums.dense_floats = s->own_floats;
     s->device = !(backend->ops->caps & EBB_CAP_HOST_MEMORY);
-    s->slab = s->device ? ebb_min64(DEVICE_SLAB, s->dense1 - s->dense0 + 1) : EBB_SYNC_SLAB;
-    s->sums.dense0 = s->dense0;
-    s->sums.dense1 = s->dense1;
+    s->slab = s->device ? ebb_min64(DEVICE_SLAB, s->own_floats + 1) : EBB_SYNC_SLAB;
     EBB_TRY_GOTO(status, make_lanes(s, lanes), fail);
     EBB_TRY_GOTO(status, make_tables(s), fail);
     EBB_TRY_GOTO(status, make_messages(s), fail);
@@ -240,7 +290,10 @@ void ebb_sync_destroy(ebb_sync_t *s)
 {
     if (!s)
         return;
+    free_buckets(s);
     ebb_sync_free_lanes(s);
+    for (int i = 0; s->share && i < s->n_shares; i++)
+        ebb_free(s->share[i].view);
     parcel_t *parcels[] = {s->send, s->recv, s->send_rows, s->recv_rows, s->send_tables, s->recv_tables};
     for (size_t i = 0; i < sizeof parcels / sizeof *parcels; i++)
         free_parcels(s, parcels[i]);
@@ -252,9 +305,9 @@ void ebb_sync_destroy(ebb_sync_t *s)
     ebb_pinned_free(s->backend, &s->squares);
     if (s->device)
         ebb_sync_device_cleanup(s);
-    void *rest[] = {s->piece,         s->piece0,        s->node_done, s->node_buf, s->view,
-                    s->dense_view,    s->words_out,     s->words_in,  s->request,  s->gather_counts,
-                    s->gather_displs, s->gathered.data, s->norm,      s->segment,  s->formed};
+    void *rest[] = {s->piece,    s->piece0,  s->share,         s->view,          s->words_out,
+                    s->words_in, s->request, s->gather_counts, s->gather_displs, s->gathered.data,
+                    s->norm,     s->segment, s->formed};
     for (size_t i = 0; i < sizeof rest / sizeof *rest; i++)
         ebb_free(rest[i]);
     ebb_tree_cleanup(&s->tree);
@@ -311,6 +364,7 @@ ebb_status_t ebb_sync_room(ebb_sync_t *s, parcel_t *parcel, int64_t bytes)
 {
     parcel->bytes = bytes;
     if (s->device && bytes > parcel->cap) {
+        EBB_TRY(ebb_sync_settle(s)); /* freeing waits for the device */
         s->backend->ops->free(s->backend->dev, parcel->data);
         parcel->data = NULL;
         parcel->cap = 0;
@@ -320,7 +374,7 @@ ebb_status_t ebb_sync_room(ebb_sync_t *s, parcel_t *parcel, int64_t bytes)
     return ebb_grow("sync messages", (void **)&parcel->data, &parcel->cap, bytes, 1);
 }
 
-ebb_status_t ebb_sync_send(ebb_sync_t *s, const void *data, int64_t bytes, int peer, int tag)
+ebb_status_t ebb_sync_note_send(ebb_sync_t *s, const void *data, int64_t bytes, int peer, int tag)
 {
     s->stats.bytes_sent += bytes;
     if (s->device) {
@@ -330,7 +384,7 @@ ebb_status_t ebb_sync_send(ebb_sync_t *s, const void *data, int64_t bytes, int p
     return bytes > 0 ? ebb_comm_isend(s->comm, data, bytes, peer, tag, &s->request[s->n_requests++]) : EBB_OK;
 }
 
-ebb_status_t ebb_sync_receive(ebb_sync_t *s, void *data, int64_t bytes, int peer, int tag)
+ebb_status_t ebb_sync_note_receive(ebb_sync_t *s, void *data, int64_t bytes, int peer, int tag)
 {
     if (s->device) {
         s->part[s->n_parts++] = (ebb_part_t){data, bytes, peer, false};
@@ -342,29 +396,71 @@ ebb_status_t ebb_sync_receive(ebb_sync_t *s, void *data, int64_t bytes, int peer
 ebb_status_t ebb_sync_await_all(ebb_sync_t *s)
 {
     EBB_TRY(ebb_exec_join(s->backend->ops, s->threads, s->exec));
+    EBB_TRY(ebb_sync_settle(s));
     return s->device ? s->backend->ops->exec_sync(s->exec[0]) : EBB_OK;
 }
 
-static ebb_status_t reduce_on_device(ebb_sync_t *s)
+/* ---- on a device, which nobody waits for ---- */
+
+ebb_status_t ebb_sync_ready(ebb_sync_t *s, int bucket, int n, ebb_exec_t *const *exec)
 {
-    EBB_TRY(ebb_sync_dense_send(s));
+    for (int i = 0; i < n; i++)
+        EBB_TRY(s->backend->ops->exec_mark(exec[i], EBB_SYNC_READY + bucket));
+    s->bucket[bucket].ready = true;
+    s->lanes = exec;
+    s->n_lane_execs = n;
+    return EBB_OK;
+}
+
+/* The contexts that add go on when lanes have come with a bucket of the layout. */
+static ebb_status_t follow_lanes(const ebb_sync_t *s, int share)
+{
+    const bucket_t *b = bucket_with(s, share);
+    if (!b->ready)
+        return ebb_exec_join(s->backend->ops, s->threads, s->exec);
+    for (int i = 0; i < s->n_lane_execs; i++)
+        EBB_TRY(s->backend->ops->exec_await(s->exec[0], s->lanes[i], EBB_SYNC_READY + (int)(b - s->bucket)));
+    return ebb_exec_join(s->backend->ops, s->threads, s->exec);
+}
+
+ebb_status_t ebb_sync_let_lanes_go(const ebb_sync_t *s)
+{
+    EBB_TRY(ebb_exec_join(s->backend->ops, s->threads, s->exec));
+    EBB_TRY(s->backend->ops->exec_mark(s->exec[0], EBB_MARK_JOIN));
+    for (int i = 0; s->lanes && i < s->n_lane_execs; i++)
+        EBB_TRY(s->backend->ops->exec_await(s->lanes[i], s->exec[0], EBB_MARK_JOIN));
+    return EBB_OK;
+}
+
+static ebb_status_t sum_tables(ebb_sync_t *s)
+{
     EBB_TRY(ebb_sync_device_rows_send(s));
     EBB_TRY(ebb_sync_device_flush(s));
-    EBB_TRY(ebb_sync_dense_finish(s));
     EBB_TRY(ebb_sync_device_rows_finish(s));
     ebb_sync_release_nodes(s);
     return EBB_OK;
 }
 
+ebb_status_t ebb_sync_settle(ebb_sync_t *s)
+{
+    bool under_way = s->under_way;
+    s->under_way = false;
+    return under_way ? ebb_wire_finish(s->wire) : EBB_OK;
+}
+
+/* ---- a whole step's sums ---- */
+
 static ebb_status_t reduce_canonical(ebb_sync_t *s)
 {
     s->n_requests = 0;
-    EBB_TRY(ebb_sync_dense_send(s));
+    for (int i = 0; i < s->n_shares; i++)
+        EBB_TRY(ebb_sync_dense_send(s, i));
     EBB_TRY(ebb_sync_tables_send(s));
     EBB_TRY(ebb_sync_rows_send(s));
     if (s->ranks > 1)
         EBB_TRY(ebb_comm_waitall(s->comm, s->n_requests, s->request));
-    EBB_TRY(ebb_sync_dense_finish(s));
+    for (int i = 0; i < s->n_shares; i++)
+        EBB_TRY(ebb_sync_dense_finish(s, i));
     EBB_TRY(ebb_sync_tables_finish(s));
     EBB_TRY(ebb_sync_rows_finish(s));
     if (!s->leave_dense)
@@ -413,21 +509,54 @@ ebb_status_t ebb_sync_room_for_sums(table_t *table, int64_t n)
     return ebb_grow("gradient sums", (void **)&table->val, &table->val_cap, n * table->width, sizeof *table->val);
 }
 
-static ebb_status_t reduce(ebb_sync_t *s, bool leave_parts, ebb_sums_t **sums_p)
+/* The sums so far, for the caller. */
+static ebb_status_t publish(ebb_sync_t *s, ebb_sums_t **sums_p)
 {
-    int64_t start = ebb_now_ns();
-    *sums_p = NULL;
-    s->leave_parts = leave_parts;
-    s->leave_dense = leave_parts && !s->device; /* there, launches for as little as a cache holds would cost more */
-    for (int t = 0; t < s->n_tables; t++)
-        s->table[t].parts = NULL;
-    EBB_TRY(ebb_exec_join(s->backend->ops, s->threads, s->exec)); /* lanes' work */
-    EBB_TRY(s->mode == EBB_SYNC_FAST ? ebb_sync_reduce_fast(s) : s->device ? reduce_on_device(s) : reduce_canonical(s));
     EBB_TRY(ebb_exec_join(s->backend->ops, s->threads, s->exec)); /* slabs of the sums */
     for (int t = 0; t < s->n_tables; t++)
         EBB_TRY(s->table[t].parts ? publish_parts(s, t) : publish_table(s, t, s->table[t].n));
     s->sums.dense = s->leave_dense ? NULL : s->dense_sum;
     *sums_p = &s->sums;
+    return EBB_OK;
+}
+
+ebb_status_t ebb_sync_reduce_bucket(ebb_sync_t *s, int bucket, ebb_sums_t **sums_p)
+{
+    int64_t start = ebb_now_ns();
+    *sums_p = NULL;
+    if (!s->device || s->mode != EBB_SYNC_CANONICAL)
+        return EBB_FAIL(EBB_EBUG, "buckets are summed one by one on devices and canonically only");
+    EBB_TRY(follow_lanes(s, bucket));
+    EBB_TRY(ebb_sync_dense_send(s, bucket));
+    EBB_TRY(ebb_sync_device_flush(s));
+    EBB_TRY(ebb_sync_dense_finish(s, bucket));
+    if (bucket == s->n_shares - 1)
+        EBB_TRY(sum_tables(s));
+    EBB_TRY(publish(s, sums_p));
+    s->stats.reduce_ns += ebb_now_ns() - start;
+    return EBB_OK;
+}
+
+static ebb_status_t reduce_on_device(ebb_sync_t *s, ebb_sums_t **sums_p)
+{
+    for (int i = 0; i < s->n_shares; i++)
+        EBB_TRY(ebb_sync_reduce_bucket(s, i, sums_p));
+    return EBB_OK;
+}
+
+static ebb_status_t reduce(ebb_sync_t *s, bool leave_parts, ebb_sums_t **sums_p)
+{
+    int64_t start = ebb_now_ns();
+    *sums_p = NULL;
+    if (s->device && s->mode == EBB_SYNC_CANONICAL)
+        return reduce_on_device(s, sums_p);
+    s->leave_parts = leave_parts;
+    s->leave_dense = leave_parts;
+    for (int t = 0; t < s->n_tables; t++)
+        s->table[t].parts = NULL;
+    EBB_TRY(follow_lanes(s, 0));
+    EBB_TRY(s->mode == EBB_SYNC_FAST ? ebb_sync_reduce_fast(s) : reduce_canonical(s));
+    EBB_TRY(publish(s, sums_p));
     s->stats.reduce_ns += ebb_now_ns() - start;
     return EBB_OK;
 }
@@ -483,9 +612,11 @@ void ebb_sync_place(const ebb_sync_t *s, int *owner_p, int *owners_p)
 }
 
 /* A thread has a lane under way, and on each level of the tree at most one sum that waits for its right half. */
-int64_t ebb_sync_lane_bytes(const ebb_sync_t *s)
+int64_t ebb_sync_step_bytes(const ebb_sync_t *s)
 {
-    return ebb_min64(s->n_lanes, (int64_t)s->threads * s->tree.depth) * s->layout->dense_floats * 4;
+    int64_t lanes = ebb_min64(s->n_lanes, (int64_t)s->threads * s->tree.depth) * s->layout->dense_floats * 4;
+    int others = s->mode == EBB_SYNC_CANONICAL ? s->piece0[s->ranks] - pieces_of(s, s->rank) : 0;
+    return lanes + others * s->own_floats * 4;
 }
 
 void ebb_sync_stats(const ebb_sync_t *s, ebb_sync_stats_t *stats)

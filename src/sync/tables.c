@@ -29,9 +29,9 @@ static int64_t rows_of(int64_t rows, int64_t w, int64_t end)
 
 static void see_own_tables(ebb_sync_t *s, int t)
 {
+    buffer_t *const *node = s->bucket[0].node_buf;
     for (int32_t i = 0; i < 2 * s->tree.lanes - 1; i++)
-        s->view[i] = s->node_buf[i] ? (ebb_view_t){.p = s->node_buf[i]->table[t], .touched = s->node_buf[i]->touched[t]}
-                                    : (ebb_view_t){0};
+        s->view[i] = node[i] ? (ebb_view_t){.p = node[i]->table[t], .touched = node[i]->touched[t]} : (ebb_view_t){0};
 }
 
 /* Touched words of the views at and below a node. */
@@ -51,7 +51,7 @@ static ebb_status_t clear_nodes(const ebb_sync_t *s, int t, int thread, int64_t 
 {
     const table_t *table = &s->table[t];
     for (int32_t i = 0; i < 2 * s->tree.lanes - 1; i++) {
-        buffer_t *buf = s->node_buf[i];
+        buffer_t *buf = s->bucket[0].node_buf[i];
         for (int64_t w = w0; buf && w < end; w++) {
             if (!buf->touched[t][w])
                 continue;
@@ -146,7 +146,7 @@ ebb_status_t ebb_sync_tables_send(ebb_sync_t *s)
         EBB_TRY(ebb_sync_room(s, &s->send_tables[r], part_offset(s, s->n_tables, 0, mine, r)));
         EBB_TRY(ebb_sync_room(s, &s->recv_tables[r], part_offset(s, s->n_tables, 0, pieces_of(s, r), s->rank)));
         if (r != s->rank)
-            EBB_TRY(ebb_sync_receive(s, s->recv_tables[r].data, s->recv_tables[r].bytes, r, EBB_TAG_TABLES));
+            EBB_TRY(ebb_sync_note_receive(s, s->recv_tables[r].data, s->recv_tables[r].bytes, r, EBB_TAG_TABLES));
     }
     for (int t = 0; t < s->n_tables; t++) {
         if (!s->table[t].dense)
@@ -157,7 +157,7 @@ ebb_status_t ebb_sync_tables_send(ebb_sync_t *s)
     }
     for (int i = 1; i < s->ranks; i++) {
         int peer = (s->rank + i) % s->ranks;
-        EBB_TRY(ebb_sync_send(s, s->send_tables[peer].data, s->send_tables[peer].bytes, peer, EBB_TAG_TABLES));
+        EBB_TRY(ebb_sync_note_send(s, s->send_tables[peer].data, s->send_tables[peer].bytes, peer, EBB_TAG_TABLES));
     }
     return EBB_OK;
 }

@@ -1,7 +1,6 @@
 /* A ring of batches in device memory, filled by a context of its own from the loader's pinned memory while passes work.
- * A place of the ring is filled again only once the passes over what was in it are done, which the order of the calls
- * makes sure of: there is one place more than batches ahead. Contexts wait for a copy by its mark; the host never does.
- */
+ * Passes begin after the copy of their batch, and a place of the ring is filled again after the passes over what was in
+ * it, both by marks: the host never waits. There is one place more than batches ahead. */
 #include "train/ahead.h"
 #include "base/alloc.h"
 
@@ -9,6 +8,8 @@
 #include <string.h>
 
 enum { PLACES = 3, ALIGN_ROWS = 64 }; /* so many rows of floats are a multiple of 256 bytes */
+
+_Static_assert(EBB_MARK_PASSED + PLACES <= EBB_MARKS, "a mark for each place");
 
 enum { ROWPTR, COL, VAL, X, LABEL, Y, WEIGHT, ARRAYS };
 
@@ -194,6 +195,8 @@ static ebb_status_t fill(ebb_ahead_t *a, int number, const ebb_batch_t *b)
     room_t *room = p->room;
     ebb_batch_t *d = &p->device;
     p->host = NULL;
+    for (int t = 0; t < a->w->threads; t++)
+        EBB_TRY(a->w->backend->ops->exec_await(a->copy, a->w->exec[t], EBB_MARK_PASSED + number));
     if (!p->lanes)
         EBB_TRY(EBB_NEW_ARRAY("lanes of a batch", b->n_lanes, &p->lanes));
     *d = *b;
@@ -224,6 +227,14 @@ ebb_status_t ebb_ahead_take(ebb_ahead_t *a, const ebb_batch_t *batch, const ebb_
     for (int t = 0; t < a->w->threads; t++)
         EBB_TRY(a->w->backend->ops->exec_await(a->w->exec[t], a->copy, number));
     *device_p = &a->place[number].device;
+    return EBB_OK;
+}
+
+ebb_status_t ebb_ahead_passed(const ebb_ahead_t *a)
+{
+    int number = (int)((a->taken - 1) % PLACES);
+    for (int t = 0; t < a->w->threads; t++)
+        EBB_TRY(a->w->backend->ops->exec_mark(a->w->exec[t], EBB_MARK_PASSED + number));
     return EBB_OK;
 }
 

@@ -21,12 +21,13 @@ int64_t ebb_ahead_bytes(const ebb_ahead_t *ahead, int64_t rows, int32_t lanes);
 void ebb_ahead_empty(ebb_ahead_t *ahead);
 /* A batch as the device sees it: its arrays are the device's, but for lanes and row. Lanes' first rows are those of x
  * there, of which every lane begins at a multiple of 256 bytes, whoever has it: a product may take another algorithm,
- * with other bits, for rows that lie otherwise. All contexts' work from now on
- * begins after its copy, which is begun unless it is under way. Valid until the step after the next; the batch is to be
- * kept until a context was waited for. */
+ * with other bits, for rows that lie otherwise. All contexts' work from now on begins after its copy, which is begun
+ * unless it is under way. Valid until the step after the next; the batch is to be kept until some of that work was
+ * waited for. */
 ebb_status_t ebb_ahead_take(ebb_ahead_t *ahead, const ebb_batch_t *batch, const ebb_batch_t **device_p);
-/* Begin to copy the batches that come next, so far as they are ready. Does not wait. After the passes over the batch
- * before the one taken last are done. */
+/* The contexts have been given all passes over the batch taken last. */
+ebb_status_t ebb_ahead_passed(const ebb_ahead_t *ahead);
+/* Begin to copy the batches that come next, so far as they are ready. Does not wait. */
 ebb_status_t ebb_ahead_look(ebb_ahead_t *ahead);
 
 #endif

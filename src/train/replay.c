@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PLACES = 1024, MOST = PLACES / 2 };
+enum { PLACES = 4096, MOST = PLACES / 2 };
 
 typedef struct entry {
     ebb_replay_key_t key; /* rows 0: none */

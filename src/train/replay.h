@@ -8,12 +8,12 @@
 
 typedef struct ebb_replay ebb_replay_t;
 
-/* All that passes over a piece depend on. Zeroed before it is filled in: compared byte by byte. */
+/* All that passes over a piece, or a part of them, depend on. Zeroed before it is filled in: compared byte by byte. */
 typedef struct ebb_replay_key {
     const void *x, *label, *y, *weight, *workspace, *out, *dout;
     float *dense;
     double *row_loss;
-    int64_t rows, accumulate;
+    int64_t rows, accumulate, part;
 } ebb_replay_key_t;
 
 /* For one context. *replay_p is NULL, for which everything is given plainly, where the backend has no graphs or with

@@ -34,6 +34,8 @@ static ebb_status_t build_model(ebb_run_t *run)
     free(text);
     if (status != EBB_OK)
         return ebb_yaml_locate_error(&run->config->yaml, "model");
+    if (!(run->workers.backend->ops->caps & EBB_CAP_HOST_MEMORY))
+        ebb_model_use_buckets(run->model);
     run->layout = ebb_model_layout(run->model);
     EBB_TRY(ebb_weights_create(run->workers.backend, run->layout, &run->weights));
     run->have_weights = true;
@@ -189,6 +191,47 @@ static ebb_status_t init_local(ebb_run_t *run)
     return EBB_NEW_ARRAY("step sums", run->workers.threads + 1, &run->words);
 }
 
+/* Whether lanes may run in step, so that losses are known, and buckets of the gradient exchanged, while others are
+ * computed. */
+static bool may_overlap(const ebb_run_t *run)
+{
+    const char *text = getenv("EBB_OVERLAP");
+    return run->ahead && run->config->sync == EBB_SYNC_CANONICAL && run->config->accumulate == 1 &&
+           !(text && strcmp(text, "0") == 0);
+}
+
+/* Whether a device has room for what steps and evaluation will take; a sixteenth is left for what else it does. */
+static ebb_status_t check_room_to_come(const ebb_run_t *run, int64_t rows)
+{
+    const ebb_workers_t *w = &run->workers;
+    ebb_device_info_t info;
+    int64_t need = ebb_sync_step_bytes(run->sync);
+    if (run->valid && rows < EBB_SCAN_BLOCK)
+        need += w->threads * ebb_model_workspace_bytes(run->model, EBB_SCAN_BLOCK);
+    EBB_TRY(w->backend->ops->device_info(w->backend->dev, &info));
+    if (need <= info.spare_bytes / 16 * 15)
+        return EBB_OK;
+    return EBB_FAIL(EBB_ENOMEM, "activations of all lanes leave %lld of the %lld MiB that steps take",
+                    (long long)info.spare_bytes >> 20, (long long)need >> 20);
+}
+
+/* Where there is no room for all lanes at once, they come one after another. */
+static ebb_status_t make_room_for_lanes(ebb_run_t *run, int64_t rows, int32_t lanes)
+{
+    ebb_status_t status = ebb_workers_fit_lanes(&run->workers, run->model, rows, lanes);
+    if (status == EBB_OK)
+        status = check_room_to_come(run, rows);
+    if (status == EBB_ENOMEM) {
+        ebb_workers_free_lanes(&run->workers);
+        EBB_INFO("train", "sums and updates follow the backward pass: %s", ebb_error()->message);
+        ebb_error_clear();
+        return EBB_OK;
+    }
+    EBB_TRY(status);
+    run->buckets = ebb_comm_size(run->comm) > 1 ? ebb_layout_buckets(run->layout) : 1;
+    return run->buckets > 1 ? ebb_sync_use_buckets(run->sync) : EBB_OK;
+}
+
 /* Buffers of batches and passes; where a device has no room for them, what would fit. */
 static ebb_status_t make_room(ebb_run_t *run)
 {
@@ -199,12 +242,14 @@ static ebb_status_t make_room(ebb_run_t *run)
                               .threads = w->threads,
                               .lanes = run->lane1 - run->lane0,
                               .rows = piece_rows(run),
-                              .gradients = ebb_sync_lane_bytes(run->sync)};
+                              .gradients = ebb_sync_step_bytes(run->sync)};
     need.pieces = need.lanes * accumulate;
     need.batch_row = run->order.lanes * accumulate;
     ebb_status_t status = ebb_ahead_reserve(run->ahead, batch_rows(run), need.lanes);
     if (status == EBB_OK)
         status = ebb_workers_fit(w, run->model, need.rows);
+    if (status == EBB_OK && may_overlap(run))
+        status = make_room_for_lanes(run, need.rows, need.lanes);
     if (status != EBB_ENOMEM || w->backend->ops->caps & EBB_CAP_HOST_MEMORY)
         return status;
     ebb_ahead_empty(run->ahead);
@@ -234,13 +279,13 @@ ebb_status_t ebb_run_init(ebb_run_t *run, ebb_comm_t *comm, const ebb_run_config
     ebb_workers_t *w = &run->workers;
     EBB_TRY(ebb_devices_open(&run->devices, comm, w->backend, config->sync == EBB_SYNC_CANONICAL,
                              (ebb_wire_choice_t)config->wire, config->watchdog));
-    EBB_TRY(ebb_sync_create(comm, w->backend, w->pool, w->exec, run->layout, run->order.lanes,
+    EBB_TRY(ebb_sync_create(comm, w->backend, w->pool, w->side, run->layout, run->order.lanes,
                             (ebb_sync_mode_t)config->sync, (ebb_rows_mode_t)config->rows, &run->sync));
     if (run->devices.wire)
         ebb_sync_use_wire(run->sync, run->devices.wire);
     int owner, owners;
     ebb_sync_place(run->sync, &owner, &owners);
-    EBB_TRY(ebb_comm_agree(comm, ebb_optim_create(&run->optim_options, w->backend, w->pool, w->exec, run->layout, owner,
+    EBB_TRY(ebb_comm_agree(comm, ebb_optim_create(&run->optim_options, w->backend, w->pool, w->side, run->layout, owner,
                                                   owners, &run->optim)));
     /* A run that saves by time alone may well end before it does, and then needs no snapshot. */
     const ebb_layout_t *soon = config->checkpoint_steps > 0 ? run->layout : NULL;
@@ -304,6 +349,8 @@ char *ebb_run_facts(const ebb_run_t *run)
         "snapshot", (json_int_t)ebb_saver_bytes(run->layout, states));
     if (facts && run->devices.told)
         json_object_set_new(facts, "devices", devices_of(&run->devices));
+    if (facts && run->devices.told) /* of the gradient, each exchanged and updated while the next is computed */
+        json_object_set_new(facts, "buckets", json_integer(run->buckets));
     if (facts && run->devices.told)
         json_object_set_new(facts, "wire", json_string(run->devices.wire ? run->devices.wire->ops->name : "mpi"));
     char *text = facts ? ebb_json_dump(facts) : NULL;

@@ -55,10 +55,11 @@ typedef struct ebb_run {
     float *class_weights;
     const float *device_class_weights; /* the same where passes can read them */
     int32_t lane0, lane1;              /* of this rank */
-    int64_t whole_rows[2];             /* lanes of so many rows are added whole (ebb_model_adds_whole); 0: none */
-    ebb_step_words_t *words;           /* (threads), then one for the sum */
-    ebb_pinned_t losses;               /* of: */
-    double *row_loss, *row_weight;     /* (rows of a batch): of the current one */
+    int buckets;                   /* in which backward passes come, lanes in step; 0: passes of a lane come at once */
+    int64_t whole_rows[2];         /* lanes of so many rows are added whole (ebb_model_adds_whole); 0: none */
+    ebb_step_words_t *words;       /* (threads), then one for the sum */
+    ebb_pinned_t losses;           /* of: */
+    double *row_loss, *row_weight; /* (rows of a batch): of the current one */
     ebb_sweep_t sweep;
     int64_t epoch_steps, total_steps, step;
     ebb_run_progress_t progress;
@@ -86,6 +87,8 @@ char *ebb_run_facts(const ebb_run_t *run);
 /* One optimiser step on the next batch. The summed words are left in *words_p. EBB_END at the epoch's end, before any
  * work. Collective. */
 ebb_status_t ebb_run_step(ebb_run_t *run, bool want_save, const ebb_step_words_t **words_p);
+/* Exchanges of the steps so far are through: before ranks turn to something else. One rank's error ends all. */
+ebb_status_t ebb_run_settle(ebb_run_t *run);
 extern volatile int ebb_run_stop_asked;
 
 /* Checkpoints of the run. Collective. Begin one, which is written while training goes on; or, with `wait`, return when

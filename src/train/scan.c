@@ -94,7 +94,7 @@ static ebb_status_t scan_block(const job_t *job, int thread, int64_t row, int64_
     int64_t outputs = ebb_model_outputs(scan->model);
     buffers_t *b = &job->buf[thread];
     ebb_piece_t here = {.cols = job->info->cols, .targets = job->info->target_cols}, piece;
-    ebb_pass_t pass = {.ops = ops, .exec = exec, .weights = scan->weights, .workspace = me->workspace};
+    ebb_pass_t pass = {.ops = ops, .exec = exec, .weights = scan->weights, .workspace = me->place.workspace};
     const float *pred;
     ebb_pulse_tick();
     EBB_TRY(read_rows(job, b, row, n, &here.in));
@@ -102,11 +102,11 @@ static ebb_status_t scan_block(const job_t *job, int thread, int64_t row, int64_
         EBB_TRY(read_targets(job, b, row, n, &here));
     piece = here;
     EBB_TRY(ebb_stage_rows(w, thread, &piece));
-    EBB_TRY(ebb_model_forward(scan->model, &pass, &piece.in, me->out));
+    EBB_TRY(ebb_model_forward(scan->model, &pass, &piece.in, me->place.out));
     if (job->metrics)
-        EBB_TRY(ops->loss(exec, loss->kind, loss->huber_delta, n, outputs, me->out, piece.label, piece.y, piece.weight,
-                          NULL, me->row_loss, me->row_weight, NULL));
-    EBB_TRY(ops->link(exec, loss->kind, n, outputs, me->out, me->out));
+        EBB_TRY(ops->loss(exec, loss->kind, loss->huber_delta, n, outputs, me->place.out, piece.label, piece.y,
+                          piece.weight, NULL, me->row_loss, me->row_weight, NULL));
+    EBB_TRY(ops->link(exec, loss->kind, n, outputs, me->place.out, me->place.out));
     EBB_TRY(ebb_stage_outputs(w, thread, n * outputs, &pred));
     if (job->metrics)
         return ebb_metrics_add(job->metrics, n, pred, here.label, here.y, me->row_loss, me->row_weight);

@@ -108,12 +108,12 @@ ebb_status_t ebb_stage_outputs(ebb_workers_t *w, int thread, int64_t n, const fl
 {
     ebb_worker_t *me = &w->worker[thread];
     ebb_stage_t *s;
-    *out_p = me->out;
+    *out_p = me->place.out;
     if (staged(w)) {
-        size_t bytes = (size_t)n * sizeof *me->out;
+        size_t bytes = (size_t)n * sizeof **out_p;
         EBB_TRY(stage_of(w, thread, &s));
         EBB_TRY(host_room(&s->out, bytes, "outputs"));
-        EBB_TRY(w->backend->ops->download(w->exec[thread], s->out.ptr, me->out, bytes));
+        EBB_TRY(w->backend->ops->download(w->exec[thread], s->out.ptr, me->place.out, bytes));
         *out_p = s->out.ptr;
     }
     return w->backend->ops->exec_sync(w->exec[thread]);

@@ -53,18 +53,18 @@ static const float *own_state(const ebb_run_t *run, const ebb_param_t *p, int st
                               int64_t *n_p)
 {
     int owner, owners;
-    int64_t from, to;
     ebb_sync_place(run->sync, &owner, &owners);
     if (p->kind != EBB_PARAM_DENSE) {
         int64_t row0 = begin / p->cols, row1 = (end + p->cols - 1) / p->cols;
-        from = ebb_sync_table_rows(row0, owner, owners) * p->cols;
+        int64_t from = ebb_sync_table_rows(row0, owner, owners) * p->cols;
         *n_p = ebb_sync_table_rows(row1, owner, owners) * p->cols - from;
         return ebb_optim_state_table(run->optim, state, (int)p->offset) + from;
     }
-    ebb_sync_dense_range(run->layout, owner, owners, &from, &to);
-    int64_t b = p->offset + begin > from ? p->offset + begin : from, e = p->offset + end < to ? p->offset + end : to;
+    const ebb_own_t own = ebb_sync_own(run->layout, ebb_layout_bucket_of(run->layout, p->offset), owner, owners);
+    int64_t b = p->offset + begin > own.begin ? p->offset + begin : own.begin;
+    int64_t e = p->offset + end < own.end ? p->offset + end : own.end;
     *n_p = e > b ? e - b : 0;
-    return ebb_optim_state_dense(run->optim, state) + (b - from);
+    return ebb_optim_state_dense(run->optim, state) + own.local + (b - own.begin);
 }
 
 /* Values [begin, end) of a parameter: its weights, or of a state. */

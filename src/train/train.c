@@ -175,7 +175,10 @@ static ebb_status_t loop(ebb_run_t *run, evaluation_t *e)
         bool every = run->config->checkpoint_steps > 0 && run->step % run->config->checkpoint_steps == 0;
         bool stop = words->stop > 0, save = every || words->save > 0 || stop;
         bool saved = words->saved > 0 && words->saved == ebb_saver_voices(run->saver);
-        if (run->step % run->epoch_steps == 0 || run->step == run->total_steps)
+        bool ends = run->step % run->epoch_steps == 0 || run->step == run->total_steps;
+        if (ends || saved || save) /* what ranks do now is no part of a step */
+            EBB_TRY(ebb_run_settle(run));
+        if (ends)
             EBB_TRY(end_epoch(run, e));
         if (saved)
             EBB_TRY(ebb_run_go_on_saving(run));

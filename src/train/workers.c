@@ -15,6 +15,20 @@ static ebb_status_t set_precision(const ebb_backend_t *backend, ebb_precision_t 
     return backend->ops->set_precision(backend->dev, precision);
 }
 
+static ebb_status_t make_contexts(const ebb_workers_t *w, ebb_exec_t **exec)
+{
+    for (int t = 0; t < w->threads; t++)
+        EBB_TRY(w->backend->ops->exec_create(w->backend->dev, &exec[t]));
+    return EBB_OK;
+}
+
+static void free_contexts(const ebb_workers_t *w, ebb_exec_t **exec)
+{
+    for (int t = 0; exec && t < w->threads; t++)
+        w->backend->ops->exec_destroy(exec[t]);
+    ebb_free(exec);
+}
+
 ebb_status_t ebb_workers_init(ebb_workers_t *w, const ebb_comm_t *comm, const char *backend, ebb_precision_t precision,
                               int threads)
 {
@@ -25,23 +39,51 @@ ebb_status_t ebb_workers_init(ebb_workers_t *w, const ebb_comm_t *comm, const ch
     EBB_TRY(ebb_pool_create(w->threads, &w->pool));
     EBB_TRY(EBB_NEW_ARRAY("workers", w->threads, &w->exec));
     EBB_TRY(EBB_NEW_ARRAY("workers", w->threads, &w->worker));
+    EBB_TRY(make_contexts(w, w->exec));
+    w->side = w->exec;
+    if (w->backend->ops->caps & EBB_CAP_HOST_MEMORY)
+        return EBB_OK;
     for (int t = 0; t < w->threads; t++)
-        EBB_TRY(w->backend->ops->exec_create(w->backend->dev, &w->exec[t]));
-    return EBB_OK;
+        EBB_TRY(w->backend->ops->exec_reserve(w->exec[t]));
+    EBB_TRY(EBB_NEW_ARRAY("workers", w->threads, &w->side));
+    return make_contexts(w, w->side);
+}
+
+static void free_place(const ebb_workers_t *w, ebb_place_t *place)
+{
+    w->backend->ops->free(w->backend->dev, place->workspace);
+    w->backend->ops->free(w->backend->dev, place->out);
+    w->backend->ops->free(w->backend->dev, place->dout);
+    *place = (ebb_place_t){0};
 }
 
 static void free_buffers(ebb_workers_t *w)
 {
     for (int t = 0; w->worker && t < w->threads; t++) {
         ebb_worker_t *me = &w->worker[t];
-        w->backend->ops->free(w->backend->dev, me->workspace);
-        w->backend->ops->free(w->backend->dev, me->out);
-        w->backend->ops->free(w->backend->dev, me->dout);
+        free_place(w, &me->place);
         ebb_pinned_free(w->backend, &me->losses);
-        me->workspace = NULL;
-        me->out = me->dout = NULL;
         me->row_loss = me->row_weight = NULL;
     }
+}
+
+void ebb_workers_free_lanes(ebb_workers_t *w)
+{
+    for (int32_t i = 0; w->lane && i < w->lanes; i++)
+        free_place(w, &w->lane[i]);
+    ebb_free(w->lane);
+    w->lane = NULL;
+    w->lanes = 0;
+}
+
+static ebb_status_t make_place(const ebb_workers_t *w, const ebb_model_t *model, int64_t rows, ebb_place_t *place)
+{
+    const ebb_backend_ops_t *ops = w->backend->ops;
+    size_t outputs = (size_t)(rows * ebb_model_outputs(model)) * sizeof(float);
+    EBB_TRY(
+        ops->alloc(w->backend->dev, (size_t)ebb_model_workspace_bytes(model, rows), "activations", &place->workspace));
+    EBB_TRY(ops->alloc(w->backend->dev, outputs, "outputs", (void **)&place->out));
+    return ops->alloc(w->backend->dev, outputs, "output gradients", (void **)&place->dout);
 }
 
 static ebb_status_t make_losses(const ebb_workers_t *w, ebb_worker_t *me, int64_t rows)
@@ -54,15 +96,9 @@ static ebb_status_t make_losses(const ebb_workers_t *w, ebb_worker_t *me, int64_
 
 static ebb_status_t make_buffers(ebb_workers_t *w, const ebb_model_t *model, int64_t rows)
 {
-    const ebb_backend_ops_t *ops = w->backend->ops;
-    size_t outputs = (size_t)(rows * ebb_model_outputs(model)) * sizeof(float);
     for (int t = 0; t < w->threads; t++) {
-        ebb_worker_t *me = &w->worker[t];
-        EBB_TRY(
-            ops->alloc(w->backend->dev, (size_t)ebb_model_workspace_bytes(model, rows), "activations", &me->workspace));
-        EBB_TRY(ops->alloc(w->backend->dev, outputs, "outputs", (void **)&me->out));
-        EBB_TRY(ops->alloc(w->backend->dev, outputs, "output gradients", (void **)&me->dout));
-        EBB_TRY(make_losses(w, me, rows));
+        EBB_TRY(make_place(w, model, rows, &w->worker[t].place));
+        EBB_TRY(make_losses(w, &w->worker[t], rows));
     }
     return EBB_OK;
 }
@@ -77,6 +113,17 @@ ebb_status_t ebb_workers_fit(ebb_workers_t *w, const ebb_model_t *model, int64_t
         free_buffers(w);
     w->model = status == EBB_OK ? model : NULL;
     w->rows = rows;
+    return status;
+}
+
+ebb_status_t ebb_workers_fit_lanes(ebb_workers_t *w, const ebb_model_t *model, int64_t rows, int32_t lanes)
+{
+    ebb_status_t status = EBB_NEW_ARRAY("activations", lanes, &w->lane);
+    w->lanes = lanes;
+    for (int32_t i = 0; i < lanes && status == EBB_OK; i++)
+        status = make_place(w, model, rows, &w->lane[i]);
+    if (status != EBB_OK)
+        ebb_workers_free_lanes(w);
     return status;
 }
 
@@ -110,12 +157,13 @@ void ebb_workers_cleanup(ebb_workers_t *w)
         ebb_replay_destroy(w->worker[t].replay);
     if (w->backend)
         free_buffers(w);
+    ebb_workers_free_lanes(w);
     ebb_stage_cleanup(w);
-    for (int t = 0; w->exec && t < w->threads; t++)
-        w->backend->ops->exec_destroy(w->exec[t]);
+    if (w->side != w->exec)
+        free_contexts(w, w->side);
+    free_contexts(w, w->exec);
     ebb_pool_destroy(w->pool);
     ebb_backend_close(w->backend);
-    ebb_free(w->exec);
     ebb_free(w->worker);
     memset(w, 0, sizeof *w);
 }

@@ -10,10 +10,18 @@
 
 typedef struct ebb_stage ebb_stage_t; /* train/stage.h */
 
+/* Marks of contexts of passes, beside those of sync. */
+enum { EBB_MARK_LOSSES = 12, EBB_MARK_PASSED = 13 /* and on: of a place of batches ahead (train/ahead.c) */ };
+
+/* What passes over some rows leave for one another, on the device. */
+typedef struct ebb_place {
+    void *workspace;
+    float *out, *dout; /* (rows, outputs) */
+} ebb_place_t;
+
 /* One thread's buffers for up to `rows` rows. */
 typedef struct ebb_worker {
-    void *workspace;               /* device */
-    float *out, *dout;             /* (rows, outputs), device */
+    ebb_place_t place;
     ebb_pinned_t losses;           /* of: */
     double *row_loss, *row_weight; /* (rows), host */
     ebb_stage_t *stage;            /* NULL until needed */
@@ -24,10 +32,13 @@ typedef struct ebb_workers {
     ebb_backend_t *backend;
     ebb_pool_t *pool;
     int threads;
-    ebb_exec_t **exec;    /* (threads) */
+    ebb_exec_t **exec;    /* (threads): of passes */
+    ebb_exec_t **side;    /* (threads): of sums and updates, on a device beside passes; else the same */
     ebb_worker_t *worker; /* (threads) */
     const ebb_model_t *model;
     int64_t rows;
+    ebb_place_t *lane; /* (lanes): or NULL */
+    int32_t lanes;
 } ebb_workers_t;
 
 /* threads 0: this rank's share of the host's cores. */
@@ -35,6 +46,9 @@ ebb_status_t ebb_workers_init(ebb_workers_t *w, const ebb_comm_t *comm, const ch
                               int threads);
 /* Make room for passes of the model over up to `rows` rows. */
 ebb_status_t ebb_workers_fit(ebb_workers_t *w, const ebb_model_t *model, int64_t rows);
+/* Room for the passes of so many lanes that are under way together. Nothing of it is held after a failure. */
+ebb_status_t ebb_workers_fit_lanes(ebb_workers_t *w, const ebb_model_t *model, int64_t rows, int32_t lanes);
+void ebb_workers_free_lanes(ebb_workers_t *w);
 /* What passes read until ebb_workers_release, and nobody writes: a device prepares it once for all of them. Between the
  * two only the pool's threads use the contexts. */
 ebb_status_t ebb_workers_hold(ebb_workers_t *w, const ebb_layout_t *layout, const ebb_weights_t *weights);

@@ -50,12 +50,12 @@ static ebb_status_t lane_task(void *user, int thread, int64_t index)
     side_t *side = user;
     ebb_grads_t *grads;
     int32_t lane = side->lane0 + (int32_t)index;
-    EBB_TRY(ebb_sync_lane_grads(side->sync, lane, true, side->exec[thread], &grads));
+    EBB_TRY(ebb_sync_lane_grads(side->sync, lane, 0, true, side->exec[thread], &grads));
     if (grads->accumulate)
         EBB_TRY(side->ops->add(side->exec[thread], side->floats, grads->dense, side->source, grads->dense));
     else
         EBB_TRY(side->ops->copy(side->exec[thread], grads->dense, side->source, (size_t)side->floats * 4));
-    return ebb_sync_lane_done(side->sync, lane, true, side->exec[thread]);
+    return ebb_sync_lane_done(side->sync, lane, 0, true, side->exec[thread]);
 }
 
 static double step(side_t *side, ebb_pool_t *pool, ebb_weights_t *weights, ebb_sums_t **sums)
@@ -80,10 +80,11 @@ static double bare(float *data, int64_t floats)
 }
 
 /* The gradients are small integers, so both sums are exact and must be equal. */
-static void compare(const ebb_sums_t *a, const ebb_sums_t *b)
+static void compare(const ebb_layout_t *layout, const ebb_sums_t *a, const ebb_sums_t *b)
 {
-    for (int64_t i = a->dense0; i < a->dense1; i++)
-        if (a->dense[i - a->dense0] != b->dense[i]) {
+    const ebb_own_t own = ebb_sync_own(layout, 0, ebb_comm_rank(comm), ebb_comm_size(comm));
+    for (int64_t i = own.begin; i < own.end; i++)
+        if (a->dense[i - own.begin] != b->dense[i]) {
             fprintf(stderr, "sums differ at %lld\n", (long long)i);
             exit(70);
         }
@@ -116,7 +117,7 @@ static void one_size(ebb_backend_t *backend, ebb_pool_t *pool, ebb_exec_t **exec
             t[m] = step(&side[m], pool, &weights, &sums[m]);
         t[2] = bare(data, floats);
         if (i < 0)
-            compare(sums[0], sums[1]);
+            compare(&layout, sums[0], sums[1]);
         for (int m = 0; i >= 0 && m < 3; m++)
             ms[m][i] = t[m];
     }

@@ -934,6 +934,32 @@ static void of_losses_under_way_together_the_least_bad_row_is_named_once(void **
     clear();
 }
 
+static void a_wait_for_a_posted_mark_tells_of_the_losses_before_it(void **state)
+{
+    side_t *s = &side[DEV];
+    float out[6 * 3] = {0};
+    int32_t good[6] = {0, 1, 2, 0, 1, 2}, bad[6] = {0, 2, 1, 3, -1, 0};
+    double loss[6] = {0}, weight[6];
+    const float *there = put_floats(s, out, 18);
+    const int32_t *labels[] = {put(s, good, sizeof good), put(s, bad, sizeof bad)};
+    for (int i = 0; i < 4; i++) {
+        assert_ok(s->ops->loss(s->x, EBB_LOSS_SOFTMAX_CE, 0, 6, 3, there, labels[i % 2], NULL, NULL, NULL, loss, weight,
+                               NULL));
+        assert_ok(s->ops->exec_post(s->x, 9));
+        assert_ok(s->ops->zero(s->x, s->ptr[0], sizeof out)); /* goes on */
+        assert_int_equal(s->ops->exec_wait(s->x, 9), i % 2 ? EBB_EDATA : EBB_OK);
+        if (i % 2)
+            assert_non_null(strstr(ebb_error()->message, "row 3 of the batch has label 3: classes are 0 to 2"));
+        assert_true(i % 2 || fabs(loss[5] - log(3)) < 1e-6);
+        ebb_error_clear();
+    }
+    assert_ok(s->ops->exec_sync(s->x));
+    assert_int_equal(s->ops->exec_post(s->x, EBB_MARKS), EBB_EINVAL);
+    assert_int_equal(s->ops->exec_wait(s->x, -1), EBB_EINVAL);
+    ebb_error_clear();
+    clear();
+}
+
 /* ---- sums and updates ---- */
 
 static void sums_and_sums_of_squares_equal_the_cpus(void **state)
@@ -1219,7 +1245,7 @@ static void what_awaits_a_mark_sees_all_that_was_done_before_it(void **state)
     size_t bytes = (size_t)N * sizeof(float);
     bool late = strcmp(s->ops->name, "cuda") != 0;
     assert_ok(s->ops->exec_create(s->backend->dev, &other));
-    for (int with_mark = !late; with_mark < 2; with_mark++) {
+    for (int with_mark = !late; with_mark < 3; with_mark++) { /* 2: by its event */
         int64_t n = late ? 64 : N;
         float one = 1, *sum = put(s, &(float){0}, 4), *a, *b, first, last;
         assert_ok(s->ops->alloc(s->backend->dev, bytes, "test", (void **)&a));
@@ -1233,14 +1259,17 @@ static void what_awaits_a_mark_sees_all_that_was_done_before_it(void **state)
             assert_ok(s->ops->copy(s->x, b, sum, sizeof one));
             assert_ok(s->ops->add(s->x, n, a, b, a));
         }
-        if (with_mark) {
-            assert_ok(s->ops->exec_mark(s->x, 1));
+        void *event;
+        assert_ok(s->ops->exec_mark(s->x, 1));
+        assert_ok(s->ops->exec_event(s->x, 1, &event));
+        if (with_mark == 1)
             assert_ok(s->ops->exec_await(other, s->x, 1));
-        }
+        else if (with_mark == 2)
+            assert_ok(s->ops->exec_await_event(other, event));
         assert_ok(s->ops->download(other, &first, a, sizeof first));
         assert_ok(s->ops->download(other, &last, a + n - 1, sizeof last));
         assert_ok(s->ops->exec_sync(other));
-        assert_true((first == ROUNDS && last == ROUNDS) == (with_mark == 1));
+        assert_true((first == ROUNDS && last == ROUNDS) == (with_mark > 0));
         assert_ok(s->ops->exec_sync(s->x));
         clear();
     }
@@ -1444,6 +1473,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(embeddings_equal_the_cpus_and_leave_columns_outside_fields_alone),
         cmocka_unit_test(losses_slopes_and_predictions_equal_the_cpus),
         cmocka_unit_test(a_label_that_is_no_class_is_named_by_the_first_such_row),
+        cmocka_unit_test(a_wait_for_a_posted_mark_tells_of_the_losses_before_it),
         cmocka_unit_test(of_losses_under_way_together_the_least_bad_row_is_named_once),
         cmocka_unit_test(sums_and_sums_of_squares_equal_the_cpus),
         cmocka_unit_test(every_update_rule_gives_the_cpus_bits_on_slices_and_rows),

@@ -60,7 +60,7 @@ if(TARGET ebb_cuda_double)
   ebb_wire_test(gpu.double.nccl.error 3 error)
   ebb_wire_test(gpu.double.nccl.later_error 2 async)
   ebb_wire_test(gpu.double.nccl.standstill 4 hang)
-  ebb_wire_test(gpu.double.nccl.given_up 3 cancel)
+  ebb_wire_test(gpu.double.nccl.given_up 3 close)
   ebb_wire_test(gpu.double.nccl.no_start 2 error 0)
   ebb_wire_test(gpu.double.nccl.start_hangs 2 hang 0)
 endif()
@@ -102,6 +102,13 @@ if(TARGET ebb_cuda)
   add_test(NAME gpu.models COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/check_models.py cuda)
   set_tests_properties(gpu.models PROPERTIES LABELS gpu TIMEOUT 600 SKIP_RETURN_CODE 77
     ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>;EBB_BACKEND_PATH=$<TARGET_FILE_DIR:ebb_cuda>")
+endif()
+
+# Exchanges beside passes.
+if(TARGET ebb_nccl_double)
+  add_test(NAME gpu.double.overlap COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/overlap.py)
+  set_tests_properties(gpu.double.overlap PROPERTIES LABELS gpu TIMEOUT 900 PROCESSORS 2
+    ENVIRONMENT "EBB=$<TARGET_FILE:ebb_command>;EBB_BACKEND_PATH=${CMAKE_CURRENT_BINARY_DIR}/doubles")
 endif()
 
 # What goes wrong, and which GPUs are taken.

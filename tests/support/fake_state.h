@@ -58,8 +58,13 @@ static ebb_param_t fake_params[] = {
     {.name = "1.embedding.table", .kind = EBB_PARAM_ROWS, .rows = 70, .cols = 5, .offset = 1},
     {.name = "2.linear.weight", .kind = EBB_PARAM_DENSE, .rows = 37, .cols = 11, .offset = 16},
 };
-static const ebb_layout_t fake_layout = {
-    .n_params = 4, .params = fake_params, .dense_floats = 16 + 416, .n_tables = 2, .table_param = {0, 2}};
+static const ebb_layout_t fake_layout = {.n_params = 4,
+                                         .params = fake_params,
+                                         .dense_floats = 16 + 416,
+                                         .n_tables = 2,
+                                         .table_param = {0, 2},
+                                         .n_buckets = 2,
+                                         .bucket_begin = {16, 0}};
 
 /* A value that only its place in the whole determines; salt tells runs apart. */
 static float fake_value(int salt, int kind, int param, int64_t i)
@@ -72,10 +77,10 @@ static float fake_value(int salt, int kind, int param, int64_t i)
 static int64_t fake_visit(const ebb_checkpoint_state_t *s, int salt, bool set)
 {
     int rank = ebb_comm_rank(s->comm), ranks = ebb_comm_size(s->comm);
-    int64_t wrong = 0, r0, r1;
-    ebb_sync_dense_range(s->layout, rank, ranks, &r0, &r1);
+    int64_t wrong = 0;
     for (int p = 0; p < s->layout->n_params; p++) {
         const ebb_param_t *param = &s->layout->params[p];
+        ebb_own_t own = ebb_sync_own(s->layout, ebb_layout_bucket_of(s->layout, param->offset), rank, ranks);
         for (int kind = 0; kind <= (s->optim ? s->optim->states : 0); kind++) {
             for (int64_t i = 0; i < param->rows * param->cols; i++) {
                 float *at = NULL;
@@ -83,7 +88,7 @@ static int64_t fake_visit(const ebb_checkpoint_state_t *s, int salt, bool set)
                 if (kind == 0)
                     at = fake_param(s->layout, s->weights, p) + i;
                 else if (param->kind == EBB_PARAM_DENSE)
-                    at = g >= r0 && g < r1 ? s->optim->dense[kind - 1] + (g - r0) : NULL;
+                    at = g >= own.begin && g < own.end ? s->optim->dense[kind - 1] + own.local + (g - own.begin) : NULL;
                 else if (row / 64 % ranks == rank)
                     at = s->optim->table[kind - 1][param->offset] + ebb_sync_local_row(row, ranks) * param->cols +
                          i % param->cols;
@@ -99,7 +104,6 @@ static int64_t fake_visit(const ebb_checkpoint_state_t *s, int salt, bool set)
 static void fake_create(ebb_comm_t *comm, int states, ebb_checkpoint_state_t *s)
 {
     int rank = ebb_comm_rank(comm), ranks = ebb_comm_size(comm);
-    int64_t r0, r1;
     *s = (ebb_checkpoint_state_t){.comm = comm, .backend = &fake_backend, .layout = &fake_layout};
     s->weights = calloc(1, sizeof *s->weights);
     s->weights->dense = calloc((size_t)fake_layout.dense_floats, sizeof(float));
@@ -111,9 +115,8 @@ static void fake_create(ebb_comm_t *comm, int states, ebb_checkpoint_state_t *s)
         return;
     s->optim = calloc(1, sizeof *s->optim);
     s->optim->states = states;
-    ebb_sync_dense_range(&fake_layout, rank, ranks, &r0, &r1);
     for (int k = 0; k < states; k++) {
-        s->optim->dense[k] = calloc((size_t)(r1 - r0 + 1), sizeof(float));
+        s->optim->dense[k] = calloc((size_t)ebb_sync_own_floats(&fake_layout, rank, ranks) + 1, sizeof(float));
         for (int t = 0; t < fake_layout.n_tables; t++) {
             const ebb_param_t *p = &fake_params[fake_layout.table_param[t]];
             s->optim->table[k][t] =

@@ -60,6 +60,11 @@ static inline ebb_status_t plain_exec_event(ebb_exec_t *x, int mark, void **even
     return EBB_OK;
 }
 
+static inline ebb_status_t plain_exec_await_event(ebb_exec_t *x, void *event)
+{
+    return EBB_OK;
+}
+
 static inline void *plain_host_alloc(void *dev, size_t bytes)
 {
     void *ptr = NULL;
@@ -261,8 +266,9 @@ static inline ebb_status_t plain_rows_add(ebb_exec_t *x, const ebb_rows_merge_t 
 
 #define PLAIN_DEVICE_OPS                                                                                               \
     .host_alloc = plain_host_alloc, .host_free = plain_free, .exec_mark = plain_exec_mark,                             \
-    .exec_await = plain_exec_await, .exec_event = plain_exec_event, .get_rows = plain_get_rows,                        \
-    .set_rows = plain_set_rows, .rows_find = plain_rows_find, .rows_add = plain_rows_add
+    .exec_await = plain_exec_await, .exec_event = plain_exec_event, .exec_await_event = plain_exec_await_event,        \
+    .exec_post = plain_exec_mark, .exec_wait = plain_exec_mark, .exec_reserve = plain_exec_sync,                       \
+    .get_rows = plain_get_rows, .set_rows = plain_set_rows, .rows_find = plain_rows_find, .rows_add = plain_rows_add
 
 static const ebb_backend_ops_t plain_ops = {
     .version = EBB_BACKEND_VERSION,

@@ -20,10 +20,10 @@ typedef struct nccl {
     ebb_comm_t *comm;
     ncclComm_t nccl; /* NULL: none, or aborted */
     cudaStream_t stream;
+    cudaEvent_t event; /* the last that was asked for */
     int device, rank, ranks;
     double limit;
     bool under_way; /* messages were begun and are not known to have arrived */
-    bool cancelled;
 } nccl_t;
 
 static double seconds(void)
@@ -105,10 +105,6 @@ static bool is_well(ncclResult_t code)
 
 static ebb_status_t usable(const nccl_t *w, const char *what)
 {
-    if (w->cancelled)
-        return EBB_FAIL(EBB_EPEER,
-                        "NCCL: %s on rank %d: no more, since messages under way were given up when another rank failed",
-                        what, w->rank);
     if (!w->nccl)
         return EBB_FAIL(EBB_EPEER, "NCCL: the communicator was aborted after an error");
     cudaError_t code = cudaSetDevice(w->device);
@@ -132,7 +128,7 @@ static ebb_status_t end_group(nccl_t *w, ncclResult_t code, const char *what)
     return EBB_OK;
 }
 
-static const char exchanging[] = "exchanging gradients";
+static const char exchanging[] = "exchanging gradients and weights";
 
 static ncclResult_t give_message(nccl_t *w, const ebb_part_t *part)
 {
@@ -144,15 +140,22 @@ static ncclResult_t give_message(nccl_t *w, const ebb_part_t *part)
                       : ncclRecv(part->ptr, bytes, ncclChar, part->peer, w->nccl, w->stream);
 }
 
-static ebb_status_t nccl_begin(void *state, int n_after, void *const *after, int64_t n, const ebb_part_t *part)
+/* Let the stream, which NCCL has been given all that was begun for, wait for events. */
+static ebb_status_t follow(nccl_t *w, int n_after, void *const *after, const char *what)
 {
-    nccl_t *w = state;
-    EBB_TRY(ready(w, exchanging));
+    EBB_TRY(ready(w, what));
     for (int i = 0; i < n_after; i++) {
         cudaError_t code = cudaStreamWaitEvent(w->stream, after[i], 0);
         if (code != cudaSuccess)
-            return cuda_failed(w, code, exchanging);
+            return cuda_failed(w, code, what);
     }
+    return EBB_OK;
+}
+
+static ebb_status_t nccl_begin(void *state, int n_after, void *const *after, int64_t n, const ebb_part_t *part)
+{
+    nccl_t *w = state;
+    EBB_TRY(follow(w, n_after, after, exchanging));
     NCCL_TRY(w, ncclGroupStart(), exchanging);
     ncclResult_t code = ncclSuccess;
     for (int64_t i = 0; i < n && is_well(code); i++)
@@ -167,16 +170,6 @@ static ebb_status_t nccl_finish(void *state)
     return settle(w, true, exchanging);
 }
 
-static void nccl_cancel(void *state)
-{
-    nccl_t *w = state;
-    if (!w->under_way)
-        return;
-    (void)cudaSetDevice(w->device);
-    give_up(w);
-    w->cancelled = true;
-}
-
 static bool are_equal(const nccl_t *w, const int64_t *counts, const int64_t *displs)
 {
     for (int r = 0; r < w->ranks; r++)
@@ -185,25 +178,38 @@ static bool are_equal(const nccl_t *w, const int64_t *counts, const int64_t *dis
     return true;
 }
 
-static ebb_status_t nccl_allgatherv(void *state, void *buf, const int64_t *counts, const int64_t *displs)
+static ebb_status_t nccl_gather(void *state, int n_after, void *const *after, void *buf, const int64_t *counts,
+                                const int64_t *displs)
 {
     static const char what[] = "gathering weights";
     nccl_t *w = state;
     char *at = buf;
-    EBB_TRY(ready(w, what));
+    EBB_TRY(follow(w, n_after, after, what));
+    w->under_way = true;
     if (are_equal(w, counts, displs)) {
         NCCL_TRY(w,
                  ncclAllGather(at + displs[w->rank], at + displs[0], (size_t)counts[0], ncclChar, w->nccl, w->stream),
                  what);
-        return settle(w, true, what);
+        return EBB_OK;
     }
     NCCL_TRY(w, ncclGroupStart(), what);
     ncclResult_t code = ncclSuccess;
     for (int r = 0; r < w->ranks && is_well(code); r++)
         if (counts[r] > 0)
             code = ncclBroadcast(at + displs[r], at + displs[r], (size_t)counts[r], ncclChar, r, w->nccl, w->stream);
-    EBB_TRY(end_group(w, code, what));
-    return settle(w, true, what);
+    return end_group(w, code, what);
+}
+
+/* NCCL has put all that was begun into the stream before the event is. */
+static ebb_status_t nccl_event(void *state, void **event_p)
+{
+    nccl_t *w = state;
+    EBB_TRY(ready(w, exchanging));
+    cudaError_t code = cudaEventRecord(w->event, w->stream);
+    if (code != cudaSuccess)
+        return cuda_failed(w, code, exchanging);
+    *event_p = w->event;
+    return EBB_OK;
 }
 
 static ebb_status_t nccl_allreduce(void *state, float *buf, int64_t count)
@@ -215,18 +221,26 @@ static ebb_status_t nccl_allreduce(void *state, float *buf, int64_t count)
     return settle(w, true, what);
 }
 
+static void release(nccl_t *w)
+{
+    if (w->event)
+        (void)cudaEventDestroy(w->event);
+    if (w->stream)
+        (void)cudaStreamDestroy(w->stream);
+    free(w);
+}
+
 static void nccl_destroy(void *state)
 {
     nccl_t *w = state;
     (void)cudaSetDevice(w->device);
-    nccl_cancel(w);
+    if (w->under_way)
+        give_up(w);
     if (w->nccl && ncclCommFinalize(w->nccl) <= ncclSuccess)
         (void)ncclCommDestroy(w->nccl);
     else if (w->nccl && settle(w, false, "taking leave") == EBB_OK)
         (void)ncclCommDestroy(w->nccl);
-    if (w->stream)
-        (void)cudaStreamDestroy(w->stream);
-    free(w);
+    release(w);
 }
 
 static ebb_status_t join(nccl_t *w, const ncclUniqueId *id)
@@ -237,6 +251,8 @@ static ebb_status_t join(nccl_t *w, const ncclUniqueId *id)
     cudaError_t code = cudaSetDevice(w->device);
     if (code == cudaSuccess)
         code = cudaStreamCreateWithFlags(&w->stream, cudaStreamNonBlocking);
+    if (code == cudaSuccess)
+        code = cudaEventCreateWithFlags(&w->event, cudaEventDisableTiming);
     if (code != cudaSuccess)
         return cuda_failed(w, code, what);
     NCCL_TRY(w, ncclCommInitRankConfig(&w->nccl, w->ranks, *id, w->rank, &config), what);
@@ -246,9 +262,9 @@ static ebb_status_t join(nccl_t *w, const ncclUniqueId *id)
 static const ebb_wire_ops_t table = {.version = EBB_WIRE_VERSION,
                                      .name = "nccl",
                                      .begin = nccl_begin,
+                                     .gather = nccl_gather,
+                                     .event = nccl_event,
                                      .finish = nccl_finish,
-                                     .cancel = nccl_cancel,
-                                     .allgatherv = nccl_allgatherv,
                                      .allreduce = nccl_allreduce,
                                      .destroy = nccl_destroy};
 
@@ -286,7 +302,7 @@ ebb_status_t ebb_wire_entry(uint32_t version, ebb_comm_t *comm, int device, doub
     if (status != EBB_OK) {
         if (w) {
             give_up(w);
-            free(w);
+            release(w);
         }
         return status;
     }

@@ -126,9 +126,13 @@ void ebb_cuda_exec_destroy(ebb_exec_t *x);
 ebb_status_t ebb_cuda_exec_mark(ebb_exec_t *x, int mark);
 ebb_status_t ebb_cuda_exec_await(ebb_exec_t *x, const ebb_exec_t *other, int mark);
 ebb_status_t ebb_cuda_exec_event(ebb_exec_t *x, int mark, void **event_p);
+ebb_status_t ebb_cuda_exec_await_event(ebb_exec_t *x, void *event);
+ebb_status_t ebb_cuda_exec_post(ebb_exec_t *x, int mark);
+ebb_status_t ebb_cuda_exec_wait(ebb_exec_t *x, int mark);
+ebb_status_t ebb_cuda_exec_reserve(ebb_exec_t *x);
 /* Refuse to write to weights that are held. */
 ebb_status_t ebb_cuda_check_written(const ebb_exec_t *x, const void *dst, size_t bytes);
-/* What dense products keep with a context. */
+/* What dense products keep with a context, made for the first of them. */
 ebb_status_t ebb_cuda_blas_start(ebb_exec_t *x);
 void ebb_cuda_blas_end(ebb_exec_t *x);
 /* Fetch the verdict on the labels of the losses so far, and read it once the context was waited for. */

@@ -216,8 +216,7 @@ static ebb_status_t start_context(ebb_exec_t *x)
     for (cudaEvent_t &mark : x->mark)
         CUDA_TRY(cudaEventCreateWithFlags(&mark, cudaEventDisableTiming), "making an event");
     EBB_TRY(ebb_cuda_room(x, &x->bad, 1, sizeof(int64_t), "a verdict on labels"));
-    EBB_TRY(ebb_cuda_upload(x, x->bad.ptr, x->told + TOLD_NONE, sizeof(int64_t)));
-    return ebb_cuda_blas_start(x);
+    return ebb_cuda_upload(x, x->bad.ptr, x->told + TOLD_NONE, sizeof(int64_t));
 }
 
 ebb_status_t ebb_cuda_exec_create(void *dev, ebb_exec_t **x_p)
@@ -269,6 +268,35 @@ ebb_status_t ebb_cuda_exec_event(ebb_exec_t *x, int mark, void **event_p)
     EBB_TRY(check_mark(mark));
     *event_p = x->mark[mark];
     return EBB_OK;
+}
+
+ebb_status_t ebb_cuda_exec_await_event(ebb_exec_t *x, void *event)
+{
+    EBB_TRY(ebb_cuda_use(x));
+    CUDA_TRY(cudaStreamWaitEvent(x->stream, (cudaEvent_t)event, 0), "letting a stream wait for an event");
+    return EBB_OK;
+}
+
+ebb_status_t ebb_cuda_exec_post(ebb_exec_t *x, int mark)
+{
+    EBB_TRY(check_mark(mark));
+    EBB_TRY(ebb_cuda_use(x));
+    EBB_TRY(ebb_cuda_fetch_verdict(x));
+    return ebb_cuda_exec_mark(x, mark);
+}
+
+ebb_status_t ebb_cuda_exec_wait(ebb_exec_t *x, int mark)
+{
+    EBB_TRY(check_mark(mark));
+    EBB_TRY(ebb_cuda_use(x));
+    CUDA_TRY(cudaEventSynchronize(x->mark[mark]), "waiting for the GPU");
+    return ebb_cuda_judge_labels(x);
+}
+
+ebb_status_t ebb_cuda_exec_reserve(ebb_exec_t *x)
+{
+    EBB_TRY(ebb_cuda_use(x));
+    return ebb_cuda_blas_start(x);
 }
 
 void ebb_cuda_exec_destroy(ebb_exec_t *x)
@@ -346,6 +374,10 @@ static ebb_backend_ops_t make_table(void)
     t.exec_mark = ebb_cuda_exec_mark;
     t.exec_await = ebb_cuda_exec_await;
     t.exec_event = ebb_cuda_exec_event;
+    t.exec_await_event = ebb_cuda_exec_await_event;
+    t.exec_post = ebb_cuda_exec_post;
+    t.exec_wait = ebb_cuda_exec_wait;
+    t.exec_reserve = ebb_cuda_exec_reserve;
     t.set_precision = ebb_cuda_set_precision;
     t.hold_weights = ebb_cuda_hold_weights;
     t.get_rows = ebb_cuda_get_rows;

@@ -33,7 +33,9 @@ static bool blas_is(cublasStatus_t *status, cublasStatus_t now)
 ebb_status_t ebb_cuda_blas_start(ebb_exec_t *x)
 {
     cublasStatus_t s;
-    x->plan = (plan_t *)calloc(PLANS, sizeof *x->plan);
+    if (x->blas)
+        return EBB_OK;
+    x->plan = x->plan ? x->plan : (plan_t *)calloc(PLANS, sizeof *x->plan);
     if (!x->plan)
         return EBB_FAIL(EBB_ENOMEM, "plans of dense products: out of memory");
     EBB_TRY(ebb_cuda_room(x, &x->blas_room, BLAS_ROOM, 1, "work space of cuBLAS"));
@@ -394,6 +396,7 @@ ebb_status_t ebb_cuda_gemm(ebb_exec_t *x, bool ta, bool tb, int64_t M, int64_t N
     EBB_TRY(ebb_cuda_use(x));
     EBB_TRY(ebb_cuda_check_written(x, C, (size_t)(M * ldc) * sizeof *C));
     if (K > 0) {
+        EBB_TRY(ebb_cuda_blas_start(x));
         EBB_TRY(product(x, ta, tb, M, N, K, A, lda, B, ldb, beta, C, ldc, &bias, &act));
     } else if (beta == 0.0f) {
         LAUNCH(clear_kernel, M * N, x, N, C, ldc);

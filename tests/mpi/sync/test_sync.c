@@ -23,13 +23,26 @@ static ebb_param_t mixed_params[] = {
     {.name = "middle", .kind = EBB_PARAM_ROWS, .rows = 300, .cols = 5, .offset = 1},
     {.name = "wide", .kind = EBB_PARAM_ROWS, .rows = 70, .cols = 100, .offset = 2},
 };
-static const ebb_layout_t mixed = {5, mixed_params, 9040, 3, {1, 3, 4}};
+static const ebb_layout_t mixed = {5, mixed_params, 9040, 3, {1, 3, 4}, 0, {0}};
 static ebb_param_t tiny_params[] = {{.name = "w", .kind = EBB_PARAM_DENSE, .rows = 3, .cols = 1, .offset = 0}};
-static const ebb_layout_t tiny = {1, tiny_params, 16, 0, {0}};
+static const ebb_layout_t tiny = {1, tiny_params, 16, 0, {0}, 0, {0}};
 static ebb_param_t rows_params[] = {{.name = "t", .kind = EBB_PARAM_ROWS, .rows = 65, .cols = 3, .offset = 0}};
-static const ebb_layout_t rows_only = {1, rows_params, 0, 1, {0}};
+static const ebb_layout_t rows_only = {1, rows_params, 0, 1, {0}, 0, {0}};
+static ebb_param_t cut_params[] = {
+    {.name = "a", .kind = EBB_PARAM_DENSE, .rows = 5001, .cols = 1, .offset = 0},
+    {.name = "middle", .kind = EBB_PARAM_ROWS, .rows = 300, .cols = 5, .offset = 0},
+    {.name = "b", .kind = EBB_PARAM_DENSE, .rows = 1000, .cols = 3, .offset = 5008},
+    {.name = "narrow", .kind = EBB_PARAM_ROWS, .rows = 70, .cols = 1, .offset = 1},
+    {.name = "c", .kind = EBB_PARAM_DENSE, .rows = 7, .cols = 1, .offset = 8016},
+};
+static const ebb_layout_t cut = {5, cut_params, 8032, 2, {1, 3}, 3, {8016, 5008, 0}};
+static ebb_param_t dense_params[] = {
+    {.name = "a", .kind = EBB_PARAM_DENSE, .rows = 3000, .cols = 1, .offset = 0},
+    {.name = "b", .kind = EBB_PARAM_DENSE, .rows = 2000, .cols = 1, .offset = 3008},
+};
+static const ebb_layout_t cut_dense = {2, dense_params, 5008, 0, {0}, 2, {3008, 0}};
 static ebb_param_t big_params[] = {{.name = "w", .kind = EBB_PARAM_DENSE, .rows = MAX_FLOATS, .cols = 1, .offset = 0}};
-static const ebb_layout_t big = {1, big_params, MAX_FLOATS, 0, {0}};
+static const ebb_layout_t big = {1, big_params, MAX_FLOATS, 0, {0}, 0, {0}};
 
 /* ---- gradients: pure functions of (step, lane, piece) ---- */
 
@@ -40,8 +53,9 @@ typedef struct gradient {
     bool touched[TABLES][MAX_ROWS];
 } gradient_t;
 
-static bool in_parts; /* let rows be formed part by part */
-static bool integers; /* small ones, whose sums are exact in any order */
+static bool in_parts;  /* let rows be formed part by part */
+static bool by_bucket; /* lanes come so */
+static bool integers;  /* small ones, whose sums are exact in any order */
 
 static float wild(uint64_t step, uint64_t lane, uint64_t i)
 {
@@ -158,6 +172,8 @@ typedef struct setup {
     ebb_exec_t *exec[MAX_THREADS];
     int32_t lane0;
     int64_t step;
+    bool by_bucket; /* lanes come so */
+    int bucket;
     gradient_t *piece[MAX_THREADS];
     int32_t idx[MAX_THREADS][TABLES][MAX_ROWS]; /* of the context, overwritten by its next lane */
     float val[MAX_THREADS][TABLES][MAX_ROWS * 100 / 4];
@@ -196,15 +212,20 @@ static ebb_rows_t rows_of(setup_t *u, int thread, int t, int64_t n, int64_t widt
     return rows;
 }
 
+/* A bucket of a gradient, or the whole. */
 static void fill(setup_t *u, int thread, const gradient_t *g, ebb_grads_t *out)
 {
+    int64_t begin = 0, end = u->layout->dense_floats;
+    if (u->by_bucket)
+        ebb_layout_bucket(u->layout, u->bucket, &begin, &end);
     for (int p = 0; p < u->layout->n_params; p++) {
         const ebb_param_t *param = &u->layout->params[p];
-        for (int64_t i = param->offset; param->kind == EBB_PARAM_DENSE && i < param->offset + param->rows * param->cols;
-             i++)
+        if (param->kind != EBB_PARAM_DENSE || param->offset < begin || param->offset >= end)
+            continue;
+        for (int64_t i = param->offset; i < param->offset + param->rows * param->cols; i++)
             out->dense[i] = out->accumulate ? out->dense[i] + g->dense[i] : g->dense[i];
     }
-    for (int t = 0; t < u->layout->n_tables; t++) {
+    for (int t = 0; begin == 0 && t < u->layout->n_tables; t++) {
         int64_t w = table_of(u->layout, t)->cols, n = 0;
         for (int64_t r = 0; r < table_of(u->layout, t)->rows; r++) {
             if (!g->touched[t][r])
@@ -232,15 +253,15 @@ static ebb_status_t lane_task(void *user, int thread, int64_t index)
     int pieces = pieces_of_lane(u->step, lane);
     ebb_grads_t *grads;
     if (pieces == 0 && lane % 2)
-        return ebb_sync_lane_done(u->sync, lane, false, u->exec[thread]); /* without asking for buffers */
-    EBB_TRY(ebb_sync_lane_grads(u->sync, lane, pieces <= 1, u->exec[thread], &grads));
+        return ebb_sync_lane_done(u->sync, lane, u->bucket, false, u->exec[thread]); /* without asking for buffers */
+    EBB_TRY(ebb_sync_lane_grads(u->sync, lane, u->bucket, pieces <= 1, u->exec[thread], &grads));
     for (int p = 0; p < pieces; p++) {
         make_piece(u->layout, u->step, lane, p, u->piece[thread]);
         fill(u, thread, u->piece[thread], grads);
         if (pieces > 1)
             EBB_TRY(ebb_sync_lane_piece(u->sync, lane, u->exec[thread]));
     }
-    return ebb_sync_lane_done(u->sync, lane, pieces > 0, u->exec[thread]);
+    return ebb_sync_lane_done(u->sync, lane, u->bucket, pieces > 0, u->exec[thread]);
 }
 
 static setup_t *start(const ebb_layout_t *layout, int32_t lanes, int threads, ebb_sync_mode_t mode,
@@ -255,6 +276,9 @@ static setup_t *start(const ebb_layout_t *layout, int32_t lanes, int threads, eb
         u->piece[i] = calloc(1, sizeof *u->piece[i]);
     }
     assert_ok(ebb_sync_create(comm, backend, u->pool, u->exec, layout, lanes, mode, rows_mode, &u->sync));
+    u->by_bucket = by_bucket;
+    if (by_bucket)
+        assert_ok(ebb_sync_use_buckets(u->sync));
     return u;
 }
 
@@ -271,9 +295,19 @@ static void finish(setup_t *u)
 
 static void sum_lanes(setup_t *u, int32_t lanes, int64_t step, ebb_sums_t **sums)
 {
+    int buckets = u->by_bucket ? ebb_layout_buckets(u->layout) : 1;
     u->step = step;
     assert_ok(ebb_sync_begin(u->sync));
-    assert_ok(ebb_pool_run(u->pool, ebb_lane_first(lanes, rank + 1, ranks) - u->lane0, lane_task, u));
+    for (u->bucket = 0; u->bucket < buckets; u->bucket++) {
+        assert_ok(ebb_pool_run(u->pool, ebb_lane_first(lanes, rank + 1, ranks) - u->lane0, lane_task, u));
+        if (u->by_bucket && step % 3 > 0)
+            assert_ok(ebb_sync_ready(u->sync, u->bucket, ebb_pool_threads(u->pool), u->exec));
+    }
+    if (u->by_bucket && step % 2 > 0) {
+        for (int b = 0; b < buckets; b++)
+            assert_ok(ebb_sync_reduce_bucket(u->sync, b, sums));
+        return;
+    }
     assert_ok(in_parts ? ebb_sync_reduce_parts(u->sync, sums) : ebb_sync_reduce(u->sync, sums));
 }
 
@@ -314,25 +348,37 @@ static ebb_status_t keep_dense(void *user, int thread, int64_t at, int64_t n, co
     return EBB_OK;
 }
 
+static ebb_own_t own_of(const setup_t *u, int bucket)
+{
+    int owner, owners;
+    ebb_sync_place(u->sync, &owner, &owners);
+    return ebb_sync_own(u->layout, bucket, owner, owners);
+}
+
 typedef struct dense_forming {
     const ebb_sums_t *sums;
+    ebb_own_t own;
     float *whole; /* by its place in the whole vector */
 } dense_forming_t;
 
 static ebb_status_t form_floats(void *user, int thread, int64_t index)
 {
     const dense_forming_t *f = user;
-    int64_t begin = f->sums->dense0 + index * FORMED, end = begin + FORMED;
-    return ebb_sync_form_dense(f->sums->sync, thread, begin, end < f->sums->dense1 ? end : f->sums->dense1, keep_dense,
-                               f->whole);
+    int64_t begin = f->own.begin + index * FORMED, end = begin + FORMED;
+    return ebb_sync_form_dense(f->sums->sync, thread, begin, end < f->own.end ? end : f->own.end, keep_dense, f->whole);
 }
 
 static float *form_dense(const setup_t *u, ebb_sums_t *sums)
 {
-    dense_forming_t f = {sums, calloc(MAX_FLOATS, sizeof(float))};
-    assert_ok(ebb_pool_run(u->pool, (sums->dense1 - sums->dense0 + FORMED - 1) / FORMED, form_floats, &f));
-    sums->dense = f.whole + sums->dense0;
-    return f.whole;
+    float *whole = calloc(MAX_FLOATS, sizeof *whole), *mine = calloc((size_t)sums->dense_floats + 1, sizeof *mine);
+    for (int b = 0; b < ebb_layout_buckets(u->layout); b++) {
+        dense_forming_t f = {sums, own_of(u, b), whole};
+        int64_t n = f.own.end - f.own.begin;
+        assert_ok(ebb_pool_run(u->pool, (n + FORMED - 1) / FORMED, form_floats, &f));
+        memcpy(mine + f.own.local, whole + f.own.begin, (size_t)n * sizeof *mine);
+    }
+    free(whole);
+    return sums->dense = mine;
 }
 
 /* Afterwards the sums look as ebb_sync_reduce gives them; true if any came in parts. */
@@ -364,16 +410,14 @@ static bool form_sums(setup_t *u, ebb_sums_t *sums, float *val[TABLES + 1])
 static void check_sums(const setup_t *u, const gradient_t *want, const ebb_sums_t *sums)
 {
     int owner, owners;
-    int64_t begin, end;
     ebb_sync_place(u->sync, &owner, &owners);
-    ebb_sync_dense_range(u->layout, owner, owners, &begin, &end);
-    assert_true(sums->dense0 == begin && sums->dense1 == end);
-    if (want->any) {
-        assert_memory_equal(sums->dense, want->dense + begin, (size_t)(end - begin) * 4);
-    } else {
-        for (int64_t i = 0; i < end - begin; i++)
-            assert_true(sums->dense[i] == 0.0f);
+    assert_int_equal(sums->dense_floats, ebb_sync_own_floats(u->layout, owner, owners));
+    for (int b = 0; want->any && b < ebb_layout_buckets(u->layout); b++) {
+        ebb_own_t own = own_of(u, b);
+        assert_memory_equal(sums->dense + own.local, want->dense + own.begin, (size_t)(own.end - own.begin) * 4);
     }
+    for (int64_t i = 0; !want->any && i < sums->dense_floats; i++)
+        assert_true(sums->dense[i] == 0.0f);
     for (int t = 0; t < u->layout->n_tables; t++) {
         int64_t w = table_of(u->layout, t)->cols, n = 0;
         for (int32_t r = 0; want->any && r < table_of(u->layout, t)->rows; r++) {
@@ -396,9 +440,13 @@ static void check_norm(const setup_t *u, const gradient_t *want)
     int64_t unit = ebb_sync_unit(u->layout->dense_floats);
     assert_ok(ebb_sync_norm2(u->sync, &got));
     if (want->any) {
-        plain_sumsq(NULL, u->layout->dense_floats, unit, want->dense, part);
-        for (int64_t i = 0; i * unit < u->layout->dense_floats; i++)
-            ebb_exact_add(&exact, part[i]);
+        for (int b = 0; b < ebb_layout_buckets(u->layout); b++) {
+            int64_t begin, end;
+            ebb_layout_bucket(u->layout, b, &begin, &end);
+            plain_sumsq(NULL, end - begin, unit, want->dense + begin, part);
+            for (int64_t i = 0; i * unit < end - begin; i++)
+                ebb_exact_add(&exact, part[i]);
+        }
         for (int t = 0; t < u->layout->n_tables; t++) {
             const ebb_param_t *p = table_of(u->layout, t);
             plain_sumsq(NULL, p->rows * p->cols, p->cols, want->row[t], part);
@@ -415,15 +463,22 @@ static void check_norm(const setup_t *u, const gradient_t *want)
 static void check_gather(setup_t *u, const gradient_t *want, const ebb_sums_t *sums)
 {
     ebb_weights_t w = {.dense = calloc(MAX_FLOATS, 4)};
-    for (int64_t i = sums->dense0; i < sums->dense1; i++)
-        w.dense[i] = sums->dense[i - sums->dense0];
+    for (int b = 0; b < ebb_layout_buckets(u->layout); b++) {
+        ebb_own_t own = own_of(u, b);
+        memcpy(w.dense + own.begin, sums->dense + own.local, (size_t)(own.end - own.begin) * 4);
+    }
     for (int t = 0; t < u->layout->n_tables; t++) {
         int64_t cols = table_of(u->layout, t)->cols;
         w.table[t] = calloc(MAX_ROWS * 100 / 4, 4);
         for (int64_t k = 0; k < sums->table[t].n; k++)
             memcpy(w.table[t] + sums->table[t].row[k] * cols, sums->table[t].val + k * cols, (size_t)cols * 4);
     }
-    assert_ok(ebb_sync_gather(u->sync, &w));
+    if (u->by_bucket && u->step % 2 > 0)
+        for (int b = 0; b < ebb_layout_buckets(u->layout); b++)
+            assert_ok(ebb_sync_gather_bucket(u->sync, b, &w));
+    else
+        assert_ok(ebb_sync_gather(u->sync, &w));
+    assert_ok(ebb_sync_settle(u->sync));
     if (want->any)
         assert_memory_equal(w.dense, want->dense, (size_t)u->layout->dense_floats * 4);
     for (int t = 0; t < u->layout->n_tables; t++) {
@@ -484,6 +539,38 @@ static void more_ranks_than_parameters_and_tables_alone_work(void **state)
         run(&tiny, 9, 2, EBB_SYNC_CANONICAL, rows_modes[m], 2);
         run(&rows_only, 11, 2, EBB_SYNC_CANONICAL, rows_modes[m], 3);
     }
+}
+
+static void buckets_are_shared_out_each_and_give_the_same_sums(void **state)
+{
+    for (int threads = 1; threads <= 3; threads++) {
+        run(&cut, 9, threads, EBB_SYNC_CANONICAL, rows_modes[threads - 1], 3);
+        run(&cut, 24, threads, EBB_SYNC_CANONICAL, EBB_ROWS_AUTO, 2);
+    }
+    for (int r = 0; r < ranks; r++)
+        for (int b = 1; b < 3; b++) {
+            ebb_own_t own = ebb_sync_own(&cut, b, r, ranks);
+            assert_true(own.end > own.begin);
+        }
+}
+
+/* Whatever some ranks do: only the others' messages matter to a rank. */
+static void lanes_that_come_bucket_by_bucket_give_the_same_sums(void **state)
+{
+    if (backend == &plain_backend) {
+        setup_t *u = start(&cut, 24, 1, EBB_SYNC_CANONICAL, EBB_ROWS_AUTO);
+        assert_fails(ebb_sync_use_buckets(u->sync), EBB_EBUG, "on devices");
+        finish(u);
+        return;
+    }
+    for (int who = 0; who < 3; who++)
+        for (int threads = 1; threads <= 3; threads++) {
+            by_bucket = who == 0 || rank % 2 == who - 1;
+            run(&cut, 9, threads, EBB_SYNC_CANONICAL, EBB_ROWS_AUTO, 5);
+            run(&cut, 24, threads, EBB_SYNC_CANONICAL, EBB_ROWS_AUTO, 3);
+            run(&cut_dense, 16, threads, EBB_SYNC_CANONICAL, EBB_ROWS_AUTO, 3);
+            by_bucket = false;
+        }
 }
 
 /* Without tables, lanes of one piece are added to their left siblings' sums where those are complete. */
@@ -573,6 +660,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sums_equal_the_plain_walk_for_any_lanes_and_threads),
         cmocka_unit_test(more_ranks_than_parameters_and_tables_alone_work),
+        cmocka_unit_test(buckets_are_shared_out_each_and_give_the_same_sums),
+        cmocka_unit_test(lanes_that_come_bucket_by_bucket_give_the_same_sums),
         cmocka_unit_test(lanes_that_join_their_siblings_give_the_same_sums),
         cmocka_unit_test(long_vectors_work),
         cmocka_unit_test(more_than_64_lanes_a_rank_work),

@@ -2,8 +2,9 @@
  * functions are the sanitiser's, which holds them to the poison. For tests of errors: EBB_DOUBLE_GPUS sets how many
  * GPUs there seem to be (1; -1: the driver is too old; -2: there is none), EBB_DOUBLE_BYTES how much memory each has (1
  * GiB), EBB_DOUBLE_KIND their name; EBB_DOUBLE_LOST=N: the GPU falls off when a stream is waited for the N-th time. For
- * tests of how much the host waits and asks for: EBB_DOUBLE_COUNTS names a file to which a line with what was counted
- * is added at the end.
+ * tests of what streams wait for: EBB_DOUBLE_SHUFFLE=SEED lets them go on by chance, else they do when somebody waits.
+ * For tests of how much the host waits and asks for: EBB_DOUBLE_COUNTS names a file to which a line with what was
+ * counted is added at the end.
  */
 #include "compute/cuda/cuda.h"
 #include "counts.h"
@@ -162,10 +163,41 @@ static std::recursive_mutex lock; /* of all that follows, also while work is car
 static std::list<cudaStream_t> streams;
 static std::map<char *, size_t> pinned;
 
+/* Carry out what can be now; whether all was. */
+static bool go_on_until(queue_t *queue, size_t end)
+{
+    std::lock_guard<std::recursive_mutex> hold(lock);
+    while (queue->done < end) {
+        item_t &item = queue->todo.front();
+        if (item.after ? !go_on_until(item.after.get(), item.end) : !item.pass())
+            return false;
+        queue->todo.pop_front();
+        queue->done++;
+    }
+    return true;
+}
+
+/* With EBB_DOUBLE_SHUFFLE, streams go on by chance, some items of one at a time. By the main thread alone, whose work
+ * may depend on other processes. */
+static void shuffle(void)
+{
+    static const std::thread::id main_thread = std::this_thread::get_id();
+    static uint64_t chance = setting("EBB_DOUBLE_SHUFFLE", 0) * 0x9E3779B97F4A7C15u;
+    if (chance == 0 || std::this_thread::get_id() != main_thread)
+        return;
+    std::lock_guard<std::recursive_mutex> hold(lock);
+    chance ^= chance << 13, chance ^= chance >> 7, chance ^= chance << 17;
+    auto stream = std::next(streams.begin(), (long)(chance >> 8) % (long)streams.size());
+    queue_t *queue = (*stream)->queue.get();
+    size_t most = chance % 4 == 0 ? 0 : (chance >> 40) % 16, all = queue->todo.size();
+    (void)go_on_until(queue, queue->done + (most < all ? most : all));
+}
+
 void ebb_double_enqueue(cudaStream_t stream, std::function<void()> work)
 {
     std::lock_guard<std::recursive_mutex> hold(lock);
     enqueued++;
+    shuffle();
     if (!stream->capture)
         stream->queue->todo.push_back({[work = std::move(work)] {
                                            work();
@@ -227,20 +259,6 @@ static cudaError_t in_captures(bool any)
         if (code_ != cudaSuccess)                                                                                      \
             return code_;                                                                                              \
     } while (0)
-
-/* Carry out what can be now; whether all was. */
-static bool go_on_until(queue_t *queue, size_t end)
-{
-    std::lock_guard<std::recursive_mutex> hold(lock);
-    while (queue->done < end) {
-        item_t &item = queue->todo.front();
-        if (item.after ? !go_on_until(item.after.get(), item.end) : !item.pass())
-            return false;
-        queue->todo.pop_front();
-        queue->done++;
-    }
-    return true;
-}
 
 static bool go_on(cudaStream_t stream)
 {

@@ -12,7 +12,7 @@ static ebb_param_t params[] = {
     {.name = "table", .kind = EBB_PARAM_ROWS, .rows = ROWS, .cols = COLS, .decay = true, .offset = 0},
     {.name = "bias", .kind = EBB_PARAM_DENSE, .rows = 1, .cols = BIAS, .decay = false, .offset = DENSE_A},
 };
-static const ebb_layout_t layout = {
+static ebb_layout_t layout = {
     .n_params = 3, .params = params, .dense_floats = DENSE_A + 16, .n_tables = 1, .table_param = {1}};
 
 typedef struct machine {
@@ -63,10 +63,13 @@ typedef struct my_sums {
 static void make_sums(int64_t step, int rank, int ranks, my_sums_t *s)
 {
     memset(s, 0, sizeof *s);
-    ebb_sync_dense_range(&layout, rank, ranks, &s->sums.dense0, &s->sums.dense1);
-    s->sums.dense = calloc((size_t)(s->sums.dense1 - s->sums.dense0) + 1, 4);
-    for (int64_t i = s->sums.dense0; i < s->sums.dense1 && i < DENSE_A + BIAS; i++)
-        s->sums.dense[i - s->sums.dense0] = ebb_rng_normal(2, EBB_RNG_TEST, (uint64_t)step, (uint64_t)i);
+    s->sums.dense_floats = ebb_sync_own_floats(&layout, rank, ranks);
+    s->sums.dense = calloc((size_t)s->sums.dense_floats + 1, 4);
+    for (int b = 0; b < ebb_layout_buckets(&layout); b++) {
+        ebb_own_t own = ebb_sync_own(&layout, b, rank, ranks);
+        for (int64_t i = own.begin; i < own.end && i < DENSE_A + BIAS; i++)
+            s->sums.dense[own.local + i - own.begin] = ebb_rng_normal(2, EBB_RNG_TEST, (uint64_t)step, (uint64_t)i);
+    }
     int n = 0;
     for (int32_t r = (int32_t)(step % 3); r < ROWS; r += 3) {
         if (r / 64 % ranks != rank)
@@ -109,14 +112,20 @@ static void run_owners(const ebb_optim_hyper_t *rule, int ranks, int threads, eb
         assert_ok(ebb_optim_start(optim, w));
         for (int64_t step = 0; step < STEPS; step++) {
             make_sums(step, rank, ranks, &sums);
-            assert_ok(ebb_optim_step(optim, step, 0.125, &sums.sums, w, &lr));
+            if (layout.n_buckets == 0)
+                assert_ok(ebb_optim_step(optim, step, 0.125, &sums.sums, w, &lr));
+            for (int b = 0; b < layout.n_buckets; b++)
+                assert_ok(ebb_optim_step_bucket(optim, b, step, 0.125, &sums.sums, w, &lr));
             free(sums.sums.dense);
         }
         assert_true(lr == (double)rule->lr);
         for (int s = 0; s < ebb_optim_state_count(optim); s++) {
             assert_true(strlen(ebb_optim_state_name(optim, s)) > 0);
-            memcpy(dense_state[s] + sums.sums.dense0, ebb_optim_state_dense(optim, s),
-                   (size_t)(sums.sums.dense1 - sums.sums.dense0) * 4);
+            for (int b = 0; b < ebb_layout_buckets(&layout); b++) {
+                ebb_own_t own = ebb_sync_own(&layout, b, rank, ranks);
+                memcpy(dense_state[s] + own.begin, ebb_optim_state_dense(optim, s) + own.local,
+                       (size_t)(own.end - own.begin) * 4);
+            }
             for (int64_t l = 0; l < ebb_sync_table_rows(ROWS, rank, ranks); l++)
                 memcpy(table_state[s] + ebb_sync_global_row(l, rank, ranks) * COLS,
                        ebb_optim_state_table(optim, s, 0) + l * COLS, COLS * 4);
@@ -126,19 +135,22 @@ static void run_owners(const ebb_optim_hyper_t *rule, int ranks, int threads, eb
     stop(&m);
 }
 
-static void weights_and_the_union_of_states_do_not_depend_on_ranks_or_threads(void **state)
+static void weights_and_the_union_of_states_do_not_depend_on_ranks_threads_or_buckets(void **state)
 {
     static float dense[2][2][DENSE_A + 16], table[2][2][ROWS * COLS];
-    const int others[][2] = {{3, 2}, {5, 3}, {8, 1}};
+    const int others[][3] = {{3, 2, 0}, {5, 3, 2}, {8, 1, 0}, {1, 2, 2}};
     for (int r = 0; r < N_RULES; r++) {
         memset(dense, 0, sizeof dense);
         memset(table, 0, sizeof table);
         ebb_weights_t one = random_weights();
         run_owners(&rules[r], 1, 1, &one, (float *[]){dense[0][0], dense[0][1]}, (float *[]){table[0][0], table[0][1]});
-        for (int i = 0; i < 3; i++) {
+        for (int i = 0; i < 4; i++) {
+            layout.n_buckets = others[i][2];
+            layout.bucket_begin[0] = DENSE_A;
             ebb_weights_t many = random_weights();
             run_owners(&rules[r], others[i][0], others[i][1], &many, (float *[]){dense[1][0], dense[1][1]},
                        (float *[]){table[1][0], table[1][1]});
+            layout.n_buckets = 0;
             assert_memory_equal(one.dense, many.dense, (DENSE_A + 16) * 4);
             assert_memory_equal(one.table[0], many.table[0], ROWS * COLS * 4);
             assert_memory_equal(dense[0], dense[1], sizeof dense[0]);
@@ -168,10 +180,10 @@ static void step_on_lanes(bool in_parts, ebb_weights_t *w, float *state)
     assert_ok(ebb_sync_begin(sync));
     for (int32_t lane = 0; lane < 3; lane++) {
         ebb_grads_t *grads;
-        assert_ok(ebb_sync_lane_grads(sync, lane, false, m.exec[0], &grads));
+        assert_ok(ebb_sync_lane_grads(sync, lane, 0, false, m.exec[0], &grads));
         for (int i = 0; i < DENSE_A + BIAS; i++)
             grads->dense[i] = ebb_rng_normal(4, EBB_RNG_TEST, (uint64_t)lane, (uint64_t)i);
-        assert_ok(ebb_sync_lane_done(sync, lane, true, m.exec[0]));
+        assert_ok(ebb_sync_lane_done(sync, lane, 0, true, m.exec[0]));
     }
     assert_ok(in_parts ? ebb_sync_reduce_parts(sync, &sums) : ebb_sync_reduce(sync, &sums));
     assert_true(in_parts == !sums->dense);
@@ -237,7 +249,7 @@ static void every_rule_finds_the_minimum_of_a_quadratic(void **state)
         ebb_optim_t *optim;
         float weight[32] = {0}, g[32] = {0};
         ebb_weights_t w = {.dense = weight};
-        ebb_sums_t sums = {.dense1 = 32, .dense = g};
+        ebb_sums_t sums = {.dense_floats = 32, .dense = g};
         double lr;
         for (int i = 0; i < 20; i++)
             weight[i] = ebb_rng_normal(1, EBB_RNG_TEST, 0, (uint64_t)i);
@@ -317,7 +329,7 @@ static void wrong_slices_and_want_of_memory_are_reported(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(weights_and_the_union_of_states_do_not_depend_on_ranks_or_threads),
+        cmocka_unit_test(weights_and_the_union_of_states_do_not_depend_on_ranks_threads_or_buckets),
         cmocka_unit_test(sums_left_in_parts_make_the_same_step_as_those_that_are_there),
         cmocka_unit_test(penalties_spare_parameters_without_decay),
         cmocka_unit_test(every_rule_finds_the_minimum_of_a_quadratic),
