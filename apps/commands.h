@@ -42,7 +42,7 @@ void ebb_repeat(double every_s, void (*act)(void *user), void *user);
 #define OPTION_THREADS(options)                                                                                        \
     .name = "threads", .letter = 't', .type = EBB_OPT_I64, .offset = offsetof(options, threads), .def = "0",           \
     .unit = "threads", .min = 0, .max = 4096,                                                                          \
-    .help = "threads per rank; 0: the cores of the host divided by its ranks"
+    .help = "threads per rank; 0: the cores of the host divided by its ranks, for GPUs 4 at most"
 #define DATASET_WITH_TARGETS "in a foreign HDF5 file: path of X, and after a colon of the targets"
 
 extern const ebb_command_t cmd_train;

@@ -71,7 +71,7 @@ static const ebb_option_t run_table[] = {
     {KEY("train.early_stopping", EBB_OPT_JSON, early_stopping_spec, NULL, NULL, 0, 0, NULL,
          "{metric: NAME, patience: EVALUATIONS, min_delta: X} on the validation data")},
     {KEY("train.threads", EBB_OPT_I64, threads, "0", "threads", 0, 4096, NULL,
-         "threads that compute, per rank; 0: the cores of the host divided by its ranks")},
+         "threads that compute, per rank; 0: the cores of the host divided by its ranks, for GPUs 4 at most")},
     {KEY("train.on_nonfinite", EBB_OPT_CHOICE, on_nonfinite, "stop", NULL, 0, 0, nonfinite_choices,
          "what to do when a loss, gradient, weight or state is not finite; rollback goes back to the newest checkpoint "
          "with half the learning rate, up to 10 times, and says so in run.json")},

@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+enum { DEVICE_THREADS = 4 }; /* streams that may fill a device between them, where nothing else is asked for */
+
 static ebb_status_t set_precision(const ebb_backend_t *backend, ebb_precision_t precision)
 {
     if (precision == EBB_PRECISION_FP32)
@@ -13,6 +15,13 @@ static ebb_status_t set_precision(const ebb_backend_t *backend, ebb_precision_t 
                         "train.precision: backend %s computes in fp32; tf32 and bf16 are of train.backend cuda",
                         backend->ops->name);
     return backend->ops->set_precision(backend->dev, precision);
+}
+
+static int default_threads(const ebb_comm_t *comm, const ebb_backend_t *backend)
+{
+    int cores = ebb_comm_cores(comm);
+    bool device = !(backend->ops->caps & EBB_CAP_HOST_MEMORY);
+    return device && cores > DEVICE_THREADS ? DEVICE_THREADS : cores;
 }
 
 static ebb_status_t make_contexts(const ebb_workers_t *w, ebb_exec_t **exec)
@@ -33,8 +42,8 @@ ebb_status_t ebb_workers_init(ebb_workers_t *w, const ebb_comm_t *comm, const ch
                               int threads)
 {
     memset(w, 0, sizeof *w);
-    w->threads = threads > 0 ? threads : ebb_comm_cores(comm);
     EBB_TRY(ebb_backend_open(backend, ebb_comm_local_rank(comm), &w->backend));
+    w->threads = threads > 0 ? threads : default_threads(comm, w->backend);
     EBB_TRY(set_precision(w->backend, precision));
     EBB_TRY(ebb_pool_create(w->threads, &w->pool));
     EBB_TRY(EBB_NEW_ARRAY("workers", w->threads, &w->exec));

@@ -41,7 +41,8 @@ typedef struct ebb_workers {
     int32_t lanes;
 } ebb_workers_t;
 
-/* threads 0: this rank's share of the host's cores. */
+/* threads 0: this rank's share of the host's cores; for a device 4 at most, each with a context of its own and room for
+ * passes there. */
 ebb_status_t ebb_workers_init(ebb_workers_t *w, const ebb_comm_t *comm, const char *backend, ebb_precision_t precision,
                               int threads);
 /* Make room for passes of the model over up to `rows` rows. */

@@ -105,6 +105,15 @@ def lanes_come_one_by_one_where_memory_is_short(runs):
         t.fail(f"nothing is told of it:\n{err}")
 
 
+def as_many_streams_as_cores_but_four_at_most(runs):
+    """Where train.threads is left to Ebb."""
+    cores = len(os.sched_getaffinity(0))
+    for threads, wanted in ((0, min(cores, 4)), (5, 5)):
+        folder, _ = runs.go(0, 0, set=[f"train.threads={threads}"])
+        if t.record(folder)["threads"] != wanted:
+            t.fail(f"train.threads={threads}: {t.record(folder)['threads']} threads, wanted {wanted}")
+
+
 def which_gpu(runs):
     """Ranks take the GPUs of their host in turn, say which, and NCCL joins them where they have one each; the bits are the same."""
     want = t.hashes(runs.go(0, 0)[0])
@@ -330,7 +339,8 @@ def how_busy_gpus_were(runs):
         t.fail("a run on the CPU has no GPUs")
 
 
-CASES = [no_gpu, old_driver, no_driver, nonsense_in_visible_devices, too_little_memory, lanes_come_one_by_one_where_memory_is_short, which_gpu, one_rank_a_gpu, precision, copies_ahead,
+CASES = [no_gpu, old_driver, no_driver, nonsense_in_visible_devices, too_little_memory, lanes_come_one_by_one_where_memory_is_short,
+         as_many_streams_as_cores_but_four_at_most, which_gpu, one_rank_a_gpu, precision, copies_ahead,
          a_dense_step_waits_for_the_device_once, a_sparse_step_waits_as_often_however_many_lanes_there_are, weights_are_rounded_to_bf16_once_a_step, passes_are_replayed_as_graphs, mixed_kinds, lost_gpu, nccl_fails,
          nccl_is_missing, how_busy_gpus_were]
 
