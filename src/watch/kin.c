@@ -14,6 +14,7 @@
 
 #define BUSY_PART 5       /* 1 / so much of a processor, used or waited for, is work */
 #define RUN_NS    1000000 /* whoever uses as much between two sleeps would not sleep, had it the processor */
+#define GLANCE_NS 100000  /* whoever uses less between two sleeps looks at messages */
 
 static const char *const size_names[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS", NULL};
 
@@ -108,13 +109,16 @@ static void set_state(ebb_kin_rank_t *r, bool gone, bool stopped, int64_t now)
     r->stopped = stopped;
 }
 
-/* Did it do anything since, within ns, but look at its messages? Where it has to wait for a processor, so does a rank
- * that only wants to look: how long it runs when it may tells them apart. */
+/* Did it do anything since, within ns, but look at its messages? How long its main thread runs between two sleeps tells
+ * looking, which may add up to a good part of a processor, from work; and where it has to wait for a processor, so does
+ * a rank that only wants to look. */
 static bool worked(const ebb_kin_counts_t *c, const ebb_kin_counts_t *since, char state, int64_t ns)
 {
-    int64_t busy_ns = c->used_ns - since->used_ns;
-    bool would_run = c->main_ns - since->main_ns >= (c->sleeps - since->sleeps) * RUN_NS;
-    if (would_run)
+    int64_t busy_ns = c->used_ns - since->used_ns, main_ns = c->main_ns - since->main_ns,
+            sleeps = c->sleeps - since->sleeps;
+    if (main_ns < sleeps * GLANCE_NS)
+        busy_ns -= main_ns;
+    if (main_ns >= sleeps * RUN_NS)
         busy_ns += c->queued_ns - since->queued_ns;
     return state == 'D' || c->faults != since->faults || c->bytes != since->bytes || busy_ns * BUSY_PART > ns ||
            (state == 'R' && c->switches == since->switches);
@@ -157,19 +161,22 @@ void ebb_kin_excuse(ebb_kin_t *kin, int64_t ns)
 }
 
 /* All ranks of the job are here, and none does anything but wait. Whoever sleeps while others look at their messages
- * hangs within its call; where all do the same, the first stands for all. */
+ * hangs within its call, if it began to sleep somewhat later than it ceased to work; where all do the same, the first
+ * stands for all. One that has just gone is news: the launcher may be ending the others. */
 static bool stands_still(const ebb_kin_t *kin, int64_t now, int64_t limit, int *rank_p)
 {
     int sleeper = -1, first = -1;
     bool awake = false;
     for (int64_t i = 0; i < kin->n; i++) {
         const ebb_kin_rank_t *r = &kin->rank[i];
+        if (now - r->changed_ns < limit)
+            return false;
         if (r->gone)
             continue;
         if (now - r->still_ns < limit)
             return false;
         first = first < 0 ? r->rank : first;
-        if (now - r->asleep_ns >= limit)
+        if (now - r->asleep_ns >= limit / 2)
             sleeper = sleeper < 0 ? r->rank : sleeper;
         else
             awake = true;

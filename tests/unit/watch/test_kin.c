@@ -28,22 +28,31 @@ static void start(int rank, const char *script)
     assert_int_equal(posix_spawn(&child[rank], "/bin/sh", NULL, NULL, argv, env), 0);
 }
 
-/* As a rank looks at its messages: this program again. */
-static _Noreturn void look_at_messages(void)
+/* As a rank looks at its messages: this program again. Often: as where each look takes long for how little it sleeps.
+ */
+static _Noreturn void look_at_messages(bool often)
 {
-    struct timespec t = {0, 500000};
-    for (;;)
+    struct timespec t = {0, often ? 30000 : 500000};
+    for (;;) {
+        for (int64_t until = ebb_now_ns() + 40000; often && ebb_now_ns() < until;)
+            ;
         nanosleep(&t, NULL);
+    }
 }
 
-static void start_looking_at_messages(int rank)
+static void start_looking(int rank, const char *how)
 {
     char self[PATH_MAX], script[PATH_MAX + 32];
     ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
     assert_true(n > 0);
     self[n] = 0;
-    snprintf(script, sizeof script, "exec '%s' messages", self);
+    snprintf(script, sizeof script, "exec '%s' %s", self, how);
     start(rank, script);
+}
+
+static void start_looking_at_messages(int rank)
+{
+    start_looking(rank, "messages");
 }
 
 static int start_sleepers(void **state)
@@ -145,6 +154,15 @@ static void who_sleeps_among_those_that_look_at_their_messages_is_the_reason(voi
     assert_int_equal(looked_rank, 2);
 }
 
+static void looking_at_messages_is_no_work_however_often_it_is_done(void **state)
+{
+    end_all(NULL);
+    for (int r = 0; r < RANKS; r++)
+        start_looking(r, "often");
+    look(RANKS, false, 20, 0);
+    assert_int_equal(looked, EBB_WATCH_STALLED);
+}
+
 static void a_rank_that_computes_holds_nobody_up(void **state)
 {
     end_all(NULL);
@@ -218,12 +236,38 @@ static void silence_while_the_looker_did_not_run_is_nobodys_fault(void **state)
     assert_int_equal(ebb_kin_judge(&kin, false, LIMIT_NS + 1, LIMIT_NS, &named), EBB_WATCH_FINE);
 }
 
+static void who_fell_asleep_after_it_ceased_to_work_is_the_reason_too(void **state)
+{
+    int64_t now = 2 * LIMIT_NS;
+    ebb_kin_rank_t rank[] = {{.rank = 0, .still_ns = 1, .asleep_ns = now}, {.rank = 1, .still_ns = 1}};
+    ebb_kin_t kin = {.rank = rank, .n = 2, .size = 2, .looked_ns = now};
+    int named;
+    rank[1].asleep_ns = now - LIMIT_NS * 3 / 4;
+    assert_int_equal(ebb_kin_judge(&kin, false, now, LIMIT_NS, &named), EBB_WATCH_STALLED);
+    assert_int_equal(named, 1);
+    rank[1].asleep_ns = now - LIMIT_NS / 4;
+    assert_int_equal(ebb_kin_judge(&kin, false, now, LIMIT_NS, &named), EBB_WATCH_STALLED);
+    assert_int_equal(named, 0);
+}
+
+static void nobody_is_stuck_while_others_are_going(void **state)
+{
+    int64_t now = 2 * LIMIT_NS;
+    ebb_kin_rank_t rank[] = {{.rank = 0, .gone = true, .changed_ns = now - LIMIT_NS / 4}, {.rank = 1, .still_ns = 1}};
+    ebb_kin_t kin = {.rank = rank, .n = 2, .size = 2, .looked_ns = now};
+    int named;
+    for (int leaving = 0; leaving < 2; leaving++)
+        assert_int_equal(ebb_kin_judge(&kin, leaving, now, LIMIT_NS, &named), EBB_WATCH_FINE);
+    assert_int_equal(ebb_kin_judge(&kin, true, now + LIMIT_NS, LIMIT_NS, &named), EBB_WATCH_STALLED);
+    assert_int_equal(named, 1);
+}
+
 #define WITH_RANKS(test) cmocka_unit_test_setup_teardown(test, start_sleepers, end_all)
 
 int main(int argc, char **argv)
 {
     if (argc > 1)
-        look_at_messages();
+        look_at_messages(strcmp(argv[1], "often") == 0);
     const struct CMUnitTest tests[] = {
         WITH_RANKS(a_rank_that_is_stopped_is_named),
         WITH_RANKS(a_rank_that_goes_on_is_forgiven),
@@ -231,10 +275,13 @@ int main(int argc, char **argv)
         WITH_RANKS(a_job_within_one_host_that_does_nothing_is_stuck),
         WITH_RANKS(ranks_of_another_host_may_be_at_work),
         WITH_RANKS(who_sleeps_among_those_that_look_at_their_messages_is_the_reason),
+        WITH_RANKS(looking_at_messages_is_no_work_however_often_it_is_done),
         WITH_RANKS(a_rank_that_computes_holds_nobody_up),
         WITH_RANKS(a_rank_that_others_keep_from_its_processor_holds_nobody_up),
         WITH_RANKS(a_rank_that_waits_does_no_work_where_it_also_waits_for_its_processor),
         cmocka_unit_test(silence_while_the_looker_did_not_run_is_nobodys_fault),
+        cmocka_unit_test(who_fell_asleep_after_it_ceased_to_work_is_the_reason_too),
+        cmocka_unit_test(nobody_is_stuck_while_others_are_going),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
