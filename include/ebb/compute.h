@@ -22,7 +22,7 @@ extern "C" {
 
 #define EBB_BACKEND_VERSION 9u
 #define EBB_MARKS           16
-#define EBB_MARK_JOIN       3 /* ebb_exec_join's; afterwards all that any of the contexts was given until then */
+#define EBB_MARK_JOIN       3 /* ebb_exec_join's: of the first context, all that any of them was given until then */
 
 typedef struct ebb_exec ebb_exec_t;
 typedef struct ebb_graph ebb_graph_t; /* work noted, to be carried out many times */
@@ -335,8 +335,7 @@ static inline ebb_status_t ebb_exec_join(const ebb_backend_ops_t *ops, int n, eb
         EBB_TRY(ops->exec_mark(exec[i], EBB_MARK_JOIN));
         EBB_TRY(ops->exec_await(exec[0], exec[i], EBB_MARK_JOIN));
     }
-    if (n > 1)
-        EBB_TRY(ops->exec_mark(exec[0], EBB_MARK_JOIN));
+    EBB_TRY(ops->exec_mark(exec[0], EBB_MARK_JOIN));
     for (int i = 1; i < n; i++)
         EBB_TRY(ops->exec_await(exec[i], exec[0], EBB_MARK_JOIN));
     return EBB_OK;

@@ -122,7 +122,6 @@ static ebb_status_t event_of_all(const ebb_sync_t *s, void **event_p)
 {
     const ebb_backend_ops_t *ops = s->backend->ops;
     EBB_TRY(ebb_exec_join(ops, s->threads, s->exec));
-    EBB_TRY(ops->exec_mark(s->exec[0], EBB_MARK_JOIN));
     return ops->exec_event(s->exec[0], EBB_MARK_JOIN, event_p);
 }
 

@@ -426,7 +426,6 @@ static ebb_status_t follow_lanes(const ebb_sync_t *s, int share)
 ebb_status_t ebb_sync_let_lanes_go(const ebb_sync_t *s)
 {
     EBB_TRY(ebb_exec_join(s->backend->ops, s->threads, s->exec));
-    EBB_TRY(s->backend->ops->exec_mark(s->exec[0], EBB_MARK_JOIN));
     for (int i = 0; s->lanes && i < s->n_lane_execs; i++)
         EBB_TRY(s->backend->ops->exec_await(s->lanes[i], s->exec[0], EBB_MARK_JOIN));
     return EBB_OK;

@@ -44,6 +44,20 @@ static inline void descend_destroy(descend_t *d)
     ebb_model_destroy(d->model);
 }
 
+/* For one pass: its gradients go into d->g, whose tables are zeroed. */
+static inline ebb_grads_t descend_grads(descend_t *d)
+{
+    const ebb_layout_t *layout = ebb_model_layout(d->model);
+    ebb_grads_t grads = {.dense = d->g.dense};
+    for (int t = 0; t < layout->n_tables; t++) {
+        const ebb_param_t *p = &layout->params[layout->table_param[t]];
+        grads.table_dense[t] = d->g.table[t];
+        grads.touched[t] = d->touched;
+        memset(d->g.table[t], 0, (size_t)(p->rows * p->cols) * sizeof(float));
+    }
+    return grads;
+}
+
 /* Returns the mean loss before the last step. */
 static inline double descend_run(descend_t *d, const test_data_t *data, int steps, float rate)
 {
@@ -57,13 +71,7 @@ static inline double descend_run(descend_t *d, const test_data_t *data, int step
     in.csr =
         (ebb_csr_t){rows, data->info.cols, data->rowptr, data->col, data->val, data->rowptr[rows] - data->rowptr[0]};
     for (pass.step = 0; pass.step < steps; pass.step++) {
-        ebb_grads_t grads = {.dense = d->g.dense};
-        for (int t = 0; t < layout->n_tables; t++) {
-            const ebb_param_t *p = &layout->params[layout->table_param[t]];
-            grads.table_dense[t] = d->g.table[t];
-            grads.touched[t] = d->touched;
-            memset(d->g.table[t], 0, (size_t)(p->rows * p->cols) * sizeof(float));
-        }
+        ebb_grads_t grads = descend_grads(d);
         assert_ok(ebb_model_forward(d->model, &pass, &in, d->out));
         assert_ok(ops->loss(d->x, loss->kind, loss->huber_delta, rows, ebb_model_outputs(d->model), d->out,
                             data->rows.label, data->rows.y, NULL, NULL, row_loss, row_weight, d->dout));

@@ -345,14 +345,16 @@ static int close_under_way(void)
     return good && now() - start < 20 ? 0 : 1; /* the limit is longer */
 }
 
+#define OF_ANY_WIRE                                                                                                    \
+    cmocka_unit_test(messages_arrive_in_their_order),                                                                  \
+        cmocka_unit_test(what_was_begun_several_times_is_finished_at_once),                                            \
+        cmocka_unit_test(messages_of_one_call_may_follow_no_event),                                                    \
+        cmocka_unit_test(slices_of_one_size_and_of_several_reach_all), cmocka_unit_test(sums_are_those_of_all_ranks)
+
 static int go_through_host_memory(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(messages_arrive_in_their_order),
-        cmocka_unit_test(what_was_begun_several_times_is_finished_at_once),
-        cmocka_unit_test(messages_of_one_call_may_follow_no_event),
-        cmocka_unit_test(slices_of_one_size_and_of_several_reach_all),
-        cmocka_unit_test(sums_are_those_of_all_ranks),
+        OF_ANY_WIRE,
     };
     ebb_wire_t staged;
     ebb_exec_t *x;
@@ -369,11 +371,7 @@ static int go_through_host_memory(void)
 static int go_by_nccl(const char *mode, const char *call)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(messages_arrive_in_their_order),
-        cmocka_unit_test(what_was_begun_several_times_is_finished_at_once),
-        cmocka_unit_test(messages_of_one_call_may_follow_no_event),
-        cmocka_unit_test(slices_of_one_size_and_of_several_reach_all),
-        cmocka_unit_test(sums_are_those_of_all_ranks),
+        OF_ANY_WIRE,
         cmocka_unit_test(what_is_begun_after_marks_carries_what_was_written_before_them),
         cmocka_unit_test(calls_come_in_groups_in_the_order_of_the_messages),
     };

@@ -45,14 +45,8 @@ static void run_pass(descend_t *d, int bucket)
     ebb_input_t in = {.rows = data.rows.rows, .sparse = true};
     in.csr =
         (ebb_csr_t){in.rows, data.info.cols, data.rowptr, data.col, data.val, data.rowptr[in.rows] - data.rowptr[0]};
-    ebb_grads_t grads = {.dense = d->g.dense};
+    ebb_grads_t grads = descend_grads(d);
     memset(grads.dense, 0xff, (size_t)layout->dense_floats * sizeof *grads.dense);
-    for (int t = 0; t < layout->n_tables; t++) {
-        const ebb_param_t *p = &layout->params[layout->table_param[t]];
-        grads.table_dense[t] = d->g.table[t];
-        grads.touched[t] = d->touched;
-        memset(d->g.table[t], 0, (size_t)(p->rows * p->cols) * sizeof(float));
-    }
     assert_ok(ebb_model_forward(d->model, &pass, &in, d->out));
     for (int64_t i = 0; i < in.rows * ebb_model_outputs(d->model); i++)
         d->dout[i] = (float)test_normal(1, (uint64_t)i);
